@@ -1,0 +1,23 @@
+"""Decoded videos as clips: list files, frame folders, clip positions, transforms and the dataset that joins them."""
+
+from .annotations import DataError, Video, read_classes, read_list, write_classes
+from .clips import ClipDataset, worker_init
+from .frames import FrameFolder
+from .sampling import test_positions, train_positions
+from .transforms import test_transform, train_transform, val_transform
+
+__all__ = [
+    "ClipDataset",
+    "DataError",
+    "FrameFolder",
+    "Video",
+    "read_classes",
+    "read_list",
+    "test_positions",
+    "test_transform",
+    "train_positions",
+    "train_transform",
+    "val_transform",
+    "worker_init",
+    "write_classes",
+]

@@ -1,0 +1,130 @@
+"""The dataset: a list file and its frames as clips, random ones for training, every view in turn for evaluation."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .annotations import DataError, Video, read_list
+from .frames import FrameFolder
+from .sampling import test_positions, train_positions
+from .transforms import Transform
+
+
+class ClipDataset(Dataset[tuple[Tensor, int, int]]):
+    """Clips of the videos of a list file.
+
+    Sample: (clip, label, index). The clip is what the transform makes of the uint8 frames (T, 3, H, W), with
+    T = num_segments * clip_length: for the transforms of this package float32 (3, T, crop_size, crop_size).
+
+    Training (train=True): a sample is one random clip of one video. Everything random about it, position and
+    augmentation, is a function of (seed, epoch, index) alone: the same in whichever order, worker or process.
+    Evaluation: a sample is a view, with index = video * views + clip * num_crops + crop, views = num_clips * num_crops.
+
+    list_file, num_classes: see `read_list`. root, frame_template, first_frame: see `FrameFolder`.
+    num_segments, clip_length, num_steps, num_clips: see `datasets.sampling`.
+    transform: one transform; for num_crops > 1 a sequence of num_crops transforms, one a crop.
+
+    Raises DataError for what is wrong with the list or the root, and on access for a frame that is missing or broken,
+    with list file, line and frame file in its text; ValueError for arguments that contradict each other.
+    """
+
+    def __init__(
+        self,
+        list_file: str | os.PathLike[str],
+        root: str | os.PathLike[str],
+        *,
+        num_classes: int,
+        num_segments: int,
+        clip_length: int,
+        num_steps: int,
+        transform: Transform | Sequence[Transform],
+        train: bool,
+        num_clips: int = 1,
+        num_crops: int = 1,
+        seed: int = 0,
+        frame_template: str = "{:05d}.jpg",
+        first_frame: int = 1,
+    ) -> None:
+        transforms = [transform] if callable(transform) else list(transform)
+        if train and (num_clips, num_crops) != (1, 1):
+            raise ValueError(f"training has one view a video, got num_clips {num_clips} and num_crops {num_crops}")
+        if num_clips < 1 or num_crops < 1:
+            raise ValueError(f"num_clips and num_crops must be at least 1, got {num_clips} and {num_crops}")
+        if len(transforms) != num_crops:
+            raise ValueError(f"transform must be one transform a crop, {num_crops}, got {len(transforms)}")
+        self.list_file = list_file
+        self.videos: list[Video] = read_list(list_file, num_classes=num_classes)
+        self.frames = FrameFolder(root, frame_template, first_frame)
+        self.num_segments = num_segments
+        self.clip_length = clip_length
+        self.num_steps = num_steps
+        self.train = train
+        self.num_clips = num_clips
+        self.num_crops = num_crops
+        self.seed = seed
+        self._transforms = transforms
+
+    @property
+    def views(self) -> int:
+        """Samples a video: num_clips * num_crops, which is 1 in training."""
+        return self.num_clips * self.num_crops
+
+    def __len__(self) -> int:
+        return len(self.videos) * self.views
+
+    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int, int]:
+        """The sample `index`, or (index, epoch); an index alone is of epoch 0. The epoch only matters in training."""
+        index, epoch = key if isinstance(key, tuple) else (key, 0)
+        if not 0 <= index < len(self):
+            raise IndexError(f"the index must be in 0..{len(self) - 1}, got {index}")
+        clip = self._train_clip(index, epoch) if self.train else self._view(index)
+        return clip, self.videos[index // self.views].label, index
+
+    def _train_clip(self, index: int, epoch: int) -> Tensor:
+        video = self.videos[index]
+        with torch.random.fork_rng(devices=[]):
+            # The CPU's generator alone: torch.manual_seed would reseed the GPUs' too, which fork_rng does not restore.
+            torch.default_generator.manual_seed(_mix(self.seed, epoch, index))
+            positions = train_positions(
+                video.num_frames,
+                num_segments=self.num_segments,
+                clip_length=self.clip_length,
+                num_steps=self.num_steps,
+            )
+            return self._transforms[0](self._read(video, positions))
+
+    def _view(self, index: int) -> Tensor:
+        video = self.videos[index // self.views]
+        clip, crop = divmod(index % self.views, self.num_crops)
+        positions = test_positions(
+            video.num_frames,
+            num_segments=self.num_segments,
+            clip_length=self.clip_length,
+            num_steps=self.num_steps,
+            clip=clip,
+            num_clips=self.num_clips,
+        )
+        return self._transforms[crop](self._read(video, positions))
+
+    def _read(self, video: Video, positions: list[int]) -> Tensor:
+        try:
+            return self.frames.read(video.path, positions)
+        except DataError as error:
+            raise DataError(f"{self.list_file}:{video.line}: {error}") from None
+
+
+def worker_init(worker_id: int) -> None:
+    """For DataLoader's worker_init_fn: one thread a worker, so that many workers do not fight over the cores."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+
+
+def _mix(seed: int, epoch: int, index: int) -> int:
+    """A seed out of three numbers, such that (seed + 1, epoch) and (seed, epoch + 1) have nothing in common."""
+    text = f"{seed} {epoch} {index}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -1,0 +1,119 @@
+"""From decoded frames to the network's input, with one random draw for the whole clip.
+
+Every transform takes a uint8 clip (T, 3, H, W), RGB, and returns a float32 clip (3, T, crop_size, crop_size),
+contiguous and normalised with ImageNet's mean and deviation. All frames go through torchvision's `transforms.v2` at
+once, which draws once a call; random numbers come from torch's global generator.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
+
+Transform = Callable[[Tensor], Tensor]
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB values in 0..1
+STD = (0.229, 0.224, 0.225)
+
+_MAGNITUDES = 31  # RandAugment's m runs from 0 (nothing) to 30 (the most), as in the release's m = 27
+
+
+def train_transform(
+    crop_size: int,
+    *,
+    color_jitter: bool = True,
+    rand_augment: tuple[int, int] | None = None,
+    flip: bool = True,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Transform:
+    """The release's training transform.
+
+    A crop of a random part `scale` of the area, of aspect `ratio`, resized to crop_size (pixels); a horizontal flip
+    half of the time; colour jitter (p 0.8), grayscale (p 0.2) and Gaussian blur (p 0.5).
+
+    color_jitter: False leaves out jitter, grayscale and blur.
+    rand_augment: (n, m) puts RandAugment, n operations of magnitude m in 0..30, in place of jitter, grayscale and blur.
+    flip: False for classes that tell left from right.
+
+    Raises ValueError for a size, range or magnitude that cannot be.
+    """
+    _check_size(crop_size)
+    for name, (low, high) in (("scale", scale), ("ratio", ratio)):
+        if not 0 < low <= high:
+            raise ValueError(f"{name} must be two numbers with 0 < low <= high, got {(low, high)}")
+    # The crop comes first: colours cost by the pixel.
+    steps: list[nn.Module] = [v2.RandomResizedCrop(crop_size, scale=scale, ratio=ratio, antialias=True)]
+    if flip:
+        steps.append(v2.RandomHorizontalFlip(0.5))
+    if rand_augment is not None:
+        operations, magnitude = rand_augment
+        if operations < 0 or not 0 <= magnitude < _MAGNITUDES:
+            wanted = f"(n, m) with n >= 0 and m in 0..{_MAGNITUDES - 1}"
+            raise ValueError(f"rand_augment must be {wanted}, got {rand_augment}")
+        steps.append(v2.RandAugment(operations, magnitude, num_magnitude_bins=_MAGNITUDES))
+    elif color_jitter:
+        steps += [
+            v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)], p=0.8),
+            v2.RandomGrayscale(0.2),
+            # 13 taps reach 3 deviations of the widest blur.
+            v2.RandomApply([v2.GaussianBlur(13, sigma=(0.1, 2.0))], p=0.5),
+        ]
+    return v2.Compose([*steps, Normalise()])
+
+
+def val_transform(crop_size: int) -> Transform:
+    """Resize the short side to crop_size (pixels) and cut out the centre."""
+    return test_transform(crop_size, crop=0, num_crops=1)
+
+
+def test_transform(crop_size: int, crop: int, num_crops: int) -> Transform:
+    """Resize the short side to crop_size (pixels) and cut out crop `crop` of `num_crops`.
+
+    One crop is the centre; more are spaced evenly along the long side, from its first pixel to its last (left, centre,
+    right or top, centre, bottom for the release's 3). Raises ValueError unless 0 <= crop < num_crops.
+    """
+    _check_size(crop_size)
+    if not 0 <= crop < num_crops:
+        raise ValueError(f"crop must be in 0..{num_crops - 1} (num_crops is {num_crops}), got {crop}")
+    place = crop / (num_crops - 1) if num_crops > 1 else 0.5
+    return v2.Compose([v2.Resize(crop_size, antialias=True), CropAt(crop_size, place), Normalise()])
+
+
+# pytest would take the name for a test wherever it is imported.
+test_transform.__test__ = False  # type: ignore[attr-defined]
+
+
+class CropAt(nn.Module):
+    """A square of `size` pixels at `place` of the way along both sides: 0 is left and top, 1 right and bottom.
+
+    After the short side was resized to `size`, only the long side has room to move in.
+    """
+
+    def __init__(self, size: int, place: float) -> None:
+        super().__init__()
+        self.size = size
+        self.place = place
+
+    def forward(self, clip: Tensor) -> Tensor:
+        height, width = clip.shape[-2:]
+        top = round((height - self.size) * self.place)
+        left = round((width - self.size) * self.place)
+        return functional.crop(clip, top, left, self.size, self.size)
+
+
+class Normalise(nn.Module):
+    """uint8 (T, C, H, W) to float32 (C, T, H, W), contiguous, with ImageNet's mean 0 and deviation 1."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        mean = torch.tensor(MEAN).view(3, 1, 1, 1) * 255
+        std = torch.tensor(STD).view(3, 1, 1, 1) * 255
+        out = clip.permute(1, 0, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
+        return out.sub_(mean).div_(std)
+
+
+def _check_size(crop_size: int) -> None:
+    if crop_size < 8:  # the blur mirrors 6 pixels at the border
+        raise ValueError(f"crop_size must be at least 8 pixels, got {crop_size}")
