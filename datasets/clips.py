@@ -51,10 +51,17 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         first_frame: int = 1,
     ) -> None:
         transforms = [transform] if callable(transform) else list(transform)
+        for name, value in (
+            ("num_segments", num_segments),
+            ("clip_length", clip_length),
+            ("num_steps", num_steps),
+            ("num_clips", num_clips),
+            ("num_crops", num_crops),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if train and (num_clips, num_crops) != (1, 1):
             raise ValueError(f"training has one view a video, got num_clips {num_clips} and num_crops {num_crops}")
-        if num_clips < 1 or num_crops < 1:
-            raise ValueError(f"num_clips and num_crops must be at least 1, got {num_clips} and {num_crops}")
         if len(transforms) != num_crops:
             raise ValueError(f"transform must be one transform a crop, {num_crops}, got {len(transforms)}")
         self.list_file = list_file

@@ -1,0 +1,132 @@
+"""The dataset: its samples, that they depend on nothing but (seed, epoch, index), and its errors."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datasets import ClipDataset, DataError, train_transform, val_transform, worker_init
+from datasets import test_transform as transform_for_test
+
+from .conftest import MakeVideo
+
+
+def raw(clip: Tensor) -> Tensor:
+    return clip
+
+
+def numbers(clip: Tensor) -> list[int]:
+    """The 0-based frame numbers of an untransformed clip of the `make_video` fixture."""
+    return [round((value - 5) / 10) for value in clip.float().mean(dim=(1, 2, 3)).tolist()]
+
+
+@pytest.fixture
+def folder(make_video: MakeVideo, tmp_path: Path) -> Path:
+    make_video("a/one", 20)
+    make_video("b/two words", 3)
+    (tmp_path / "list.txt").write_text("a/one 20 1\n\nb/two words 3 0\n")
+    return tmp_path
+
+
+def dataset(folder: Path, **options: Any) -> ClipDataset:
+    defaults: dict[str, Any] = {"num_classes": 2, "num_segments": 1, "clip_length": 4, "num_steps": 1}
+    defaults |= {"transform": raw, "train": False}
+    return ClipDataset(folder / "list.txt", folder / "frames", **(defaults | options))
+
+
+def test_views_are_clips_times_crops_of_every_video(folder: Path) -> None:
+    # Crops tell themselves apart by a marker, clips by their frames: D - L = 16, starts 0, 5, 10.
+    data = dataset(folder, num_clips=3, num_crops=2, transform=[raw, lambda clip: clip[:, :1]])
+    assert (len(data), data.views, len(data.videos)) == (12, 6, 2)
+    seen = [(clip.shape[1], numbers(clip), label, index) for clip, label, index in map(data.__getitem__, range(12))]
+    one, two = [[0, 1, 2, 3], [5, 6, 7, 8], [10, 11, 12, 13]], [[0, 1, 2, 2]] * 3
+    expected = [(channels, frames, 1) for frames in one for channels in (3, 1)]
+    expected += [(channels, frames, 0) for frames in two for channels in (3, 1)]
+    assert seen == [(*sample, index) for index, sample in enumerate(expected)]
+
+
+def test_segments_and_steps_reach_the_sampling(folder: Path) -> None:
+    data = dataset(folder, num_segments=2, clip_length=2, num_steps=3)
+    assert numbers(data[0][0]) == [0, 3, 10, 13]
+
+
+def test_samples_have_the_networks_shape(folder: Path) -> None:
+    clip, label, index = dataset(folder, train=True, transform=train_transform(32))[1]
+    assert (tuple(clip.shape), clip.dtype, label, index) == ((3, 4, 32, 32), torch.float32, 0, 1)
+    crops = [transform_for_test(16, crop, 3) for crop in range(3)]
+    assert dataset(folder, transform=crops, num_crops=3)[5][0].shape == (3, 4, 16, 16)
+
+
+def test_a_training_sample_depends_on_seed_epoch_and_index_alone(folder: Path) -> None:
+    def samples(workers: int, keys: list[tuple[int, int]], seed: int = 0) -> list[Tensor]:
+        data = dataset(folder, train=True, transform=train_transform(24), seed=seed)
+        loader: DataLoader[Any] = DataLoader(
+            data, batch_size=None, sampler=keys, num_workers=workers, worker_init_fn=worker_init
+        )
+        return [clip.clone() for clip, _, _ in loader]
+
+    keys = [(index, epoch) for epoch in range(3) for index in range(2)]
+    torch.manual_seed(11)
+    first = samples(0, keys)
+    torch.manual_seed(22)
+    for other in (samples(2, keys), samples(0, keys[::-1])[::-1]):
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert torch.equal(dataset(folder, train=True, transform=train_transform(24))[1][0], first[1]), (
+        "no epoch is epoch 0"
+    )
+    everything = [*first, *samples(0, keys, seed=1)]
+    assert len({clip.sum().item() for clip in everything}) == len(everything), "two samples were drawn alike"
+
+
+def test_training_positions_vary_over_the_epochs(folder: Path) -> None:
+    data = dataset(folder, train=True)
+    starts = {numbers(data[0, epoch][0])[0] for epoch in range(60)}
+    assert min(starts) == 0
+    assert max(starts) == 16
+    assert len(starts) > 10
+
+
+def test_a_sample_leaves_the_global_generator_alone(folder: Path) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    dataset(folder, train=True, transform=train_transform(24))[0]
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_frame_is_one_line_with_list_line_and_file(folder: Path, workers: int) -> None:
+    frame = folder / "frames" / "b" / "two words" / "00002.jpg"
+    frame.unlink()
+    loader: DataLoader[Any] = DataLoader(dataset(folder, transform=val_transform(16)), num_workers=workers)
+    with pytest.raises(DataError) as caught:
+        list(loader)
+    assert str(caught.value) == f"{folder / 'list.txt'}:3: the frame {frame} is missing"
+
+
+def test_the_list_is_read_at_once(folder: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(f"{folder / 'list.txt'}:1: the label must be a class in 0..0")):
+        dataset(folder, num_classes=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": True, "num_clips": 2}, "training has one view a video, got num_clips 2 and num_crops 1"),
+        ({"num_crops": 3}, "transform must be one transform a crop, 3, got 1"),
+        ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
+        ({"clip_length": 0}, "clip_length must be at least 1, got 0"),
+    ],
+)
+def test_refuses_arguments_that_contradict(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        dataset(folder, **options)
+
+
+def test_an_index_beyond_the_end_is_refused(folder: Path) -> None:
+    with pytest.raises(IndexError, match=re.escape("the index must be in 0..1, got 2")):
+        dataset(folder)[2]

@@ -1,0 +1,72 @@
+"""Clip positions against values worked out by hand from the release's rule."""
+
+import pytest
+import torch
+
+from datasets import test_positions as positions_for_test
+from datasets import train_positions
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "segments", "length", "steps", "clip", "clips", "expected"),
+    [
+        # One segment: D = 10, L = 4, D - L = 6; starts 0, int(6 / 3) = 2, int(12 / 3) = 4.
+        (10, 1, 4, 1, 0, 1, [0, 1, 2, 3]),
+        (10, 1, 4, 1, 0, 3, [0, 1, 2, 3]),
+        (10, 1, 4, 1, 1, 3, [2, 3, 4, 5]),
+        (10, 1, 4, 1, 2, 3, [4, 5, 6, 7]),
+        # D = 11, L = 2 * 3 = 6, D - L = 5: starts int(5 / 2) = 2.
+        (11, 1, 2, 3, 1, 2, [2, 5]),
+        # Two segments of D = 11 // 2 = 5 (frame 10 is never used), L = 2, start int(3 / 2) = 1 in both.
+        (11, 2, 2, 1, 1, 2, [1, 2, 6, 7]),
+        # Too short: D = 3 < L = 5.
+        (3, 1, 5, 1, 0, 1, [0, 1, 2, 2, 2]),
+        (3, 1, 5, 1, 4, 5, [0, 1, 2, 2, 2]),
+        (1, 1, 3, 2, 0, 1, [0, 0, 0]),
+        # Segments too short, D = 2 < L = 3: each repeats its own last frame and keeps out of the next.
+        (5, 2, 3, 1, 0, 1, [0, 1, 1, 2, 3, 3]),
+        # More segments than frames.
+        (3, 5, 1, 1, 0, 1, [0, 1, 2, 2, 2]),
+        # The frames fit (last position 4) although L = 6 > D = 5 leaves no room to move.
+        (5, 1, 3, 2, 1, 2, [0, 2, 4]),
+    ],
+)
+def test_test_positions_by_hand(
+    num_frames: int, segments: int, length: int, steps: int, clip: int, clips: int, expected: list[int]
+) -> None:
+    positions = positions_for_test(
+        num_frames, num_segments=segments, clip_length=length, num_steps=steps, clip=clip, num_clips=clips
+    )
+    assert positions == expected
+
+
+def test_training_offsets_are_uniform_and_reach_both_ends() -> None:
+    # D = 12 // 2 = 6, L = 2 * 2 = 4: offsets 0, 1, 2 in each segment, independently.
+    generator = torch.Generator().manual_seed(0)
+    counts: dict[tuple[int, int], int] = {}
+    for _ in range(900):
+        a, b, c, d = train_positions(12, num_segments=2, clip_length=2, num_steps=2, generator=generator)
+        assert (b - a, d - c) == (2, 2)
+        counts[a, c - 6] = counts.get((a, c - 6), 0) + 1
+    assert sorted(counts) == [(i, j) for i in range(3) for j in range(3)]
+    assert min(counts.values()) > 60, counts  # 100 expected, deviation 9.4
+
+
+def test_training_positions_without_room() -> None:
+    assert train_positions(4, num_segments=1, clip_length=4, num_steps=1) == [0, 1, 2, 3]
+    assert train_positions(2, num_segments=1, clip_length=4, num_steps=1) == [0, 1, 1, 1]
+
+
+def test_training_draws_from_the_global_generator_by_default() -> None:
+    torch.manual_seed(1)
+    first = train_positions(1000, num_segments=3, clip_length=4, num_steps=1)
+    torch.manual_seed(1)
+    assert train_positions(1000, num_segments=3, clip_length=4, num_steps=1) == first
+    assert train_positions(1000, num_segments=3, clip_length=4, num_steps=1) != first
+
+
+def test_refuses_what_is_no_clip() -> None:
+    with pytest.raises(ValueError, match=r"clip must be in 0\.\.2 \(num_clips is 3\), got 3"):
+        positions_for_test(9, num_segments=1, clip_length=4, num_steps=1, clip=3, num_clips=3)
+    with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
+        train_positions(9, num_segments=1, clip_length=4, num_steps=0)

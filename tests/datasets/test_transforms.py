@@ -1,0 +1,105 @@
+"""Transforms: sizes, positions, normalisation, and one draw for the whole clip."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from datasets import test_transform as transform_for_test
+from datasets import train_transform, val_transform
+
+MEAN = torch.tensor([0.485, 0.456, 0.406])
+STD = torch.tensor([0.229, 0.224, 0.225])
+
+
+def still_clip(frames: int = 4, height: int = 40, width: int = 56) -> Tensor:
+    picture = torch.randint(
+        0, 256, (1, 3, height, width), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    return picture.repeat(frames, 1, 1, 1)
+
+
+def grey(normalised: Tensor) -> Tensor:
+    """Back to 0..255."""
+    return (normalised * STD.view(3, 1, 1, 1) + MEAN.view(3, 1, 1, 1)) * 255
+
+
+@pytest.mark.parametrize("options", [{}, {"rand_augment": (2, 27)}, {"color_jitter": False}])
+def test_training_keeps_a_still_clip_still_and_draws_anew_each_time(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    transform = train_transform(32, **options)
+    results = [transform(still_clip()) for _ in range(20)]
+    for result in results:
+        assert (result.dtype, tuple(result.shape)) == (torch.float32, (3, 4, 32, 32))
+        assert result.is_contiguous()
+        assert torch.equal(result, result[:, :1].expand_as(result)), "frames of one clip were transformed differently"
+    # Identity is the only way to get the same crop twice, and no two crops agree here.
+    assert len({result.sum().item() for result in results}) == 20
+
+
+def test_normalisation_is_imagenets() -> None:
+    clip = torch.tensor([10, 100, 250], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 20, 24)
+    expected = (torch.tensor([10, 100, 250]) / 255 - MEAN) / STD
+    for transform in (val_transform(16), train_transform(16, color_jitter=False)):
+        torch.testing.assert_close(transform(clip), expected.view(3, 1, 1, 1).expand(3, 2, 16, 16))
+
+
+def test_flips_only_if_allowed() -> None:
+    ramp = torch.arange(64, dtype=torch.uint8).expand(2, 3, 48, 64)  # brighter to the right
+
+    def leftward(flip: bool) -> int:
+        torch.manual_seed(0)
+        transform = train_transform(24, color_jitter=False, flip=flip)
+        return sum(bool(result[0, 0, 0, 0] > result[0, 0, 0, -1]) for result in (transform(ramp) for _ in range(60)))
+
+    assert leftward(False) == 0
+    assert 18 < leftward(True) < 42
+
+
+def test_scale_bounds_the_crops_area() -> None:
+    torch.manual_seed(0)
+    ramp = torch.arange(100, dtype=torch.uint8).expand(1, 3, 100, 100)
+    transform = train_transform(50, color_jitter=False, flip=False, scale=(0.25, 0.25), ratio=(1, 1))
+    for _ in range(5):
+        row = grey(transform(ramp))[0, 0, 0]
+        assert row[-1] - row[0] == pytest.approx(49, abs=1.5)  # half of each side
+
+
+@pytest.mark.parametrize("tall", [False, True])
+def test_crops_are_spaced_evenly_along_the_long_side(tall: bool) -> None:
+    # 60 x 20 pixels, short side 20 already: nothing is resized and pixels are their own positions.
+    clip = torch.arange(60, dtype=torch.uint8).expand(2, 3, 20, 60)
+    clip = clip.transpose(2, 3) if tall else clip
+    for crop, start in ((0, 0), (1, 20), (2, 40)):
+        result = grey(transform_for_test(20, crop, 3)(clip))
+        along = result[0, 1, :, 7] if tall else result[0, 1, 7, :]
+        torch.testing.assert_close(along, torch.arange(start, start + 20.0), atol=0.01, rtol=0)
+    torch.testing.assert_close(val_transform(20)(clip), transform_for_test(20, 1, 3)(clip))
+
+
+def test_validation_resizes_the_short_side() -> None:
+    ramp = torch.arange(0, 240, 2, dtype=torch.uint8).expand(1, 3, 60, 120)
+    row = grey(val_transform(30)(ramp))[0, 0, 15]  # 60 x 120 becomes 30 x 60, columns 15..44: values 2 * (30..89)
+    assert row[0] == pytest.approx(61, abs=1.5)
+    assert row[-1] == pytest.approx(177, abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop_size": 0}, "crop_size must be at least 8 pixels, got 0"),
+        ({"crop_size": 32, "scale": (0.0, 1.0)}, "scale must be two numbers with 0 < low <= high, got (0.0, 1.0)"),
+        ({"crop_size": 32, "ratio": (2.0, 1.0)}, "ratio must be two numbers with 0 < low <= high, got (2.0, 1.0)"),
+        ({"crop_size": 32, "rand_augment": (2, 31)}, "(n, m) with n >= 0 and m in 0..30, got (2, 31)"),
+    ],
+)
+def test_training_refuses_what_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        train_transform(**options)
+
+
+def test_refuses_a_crop_that_is_none() -> None:
+    with pytest.raises(ValueError, match=re.escape("crop must be in 0..2 (num_crops is 3), got 3")):
+        transform_for_test(32, 3, 3)
