@@ -1,0 +1,56 @@
+"""What inter_frame_attention accepts, for the reference and the fake kernels. csrc/checks.h says the same in C++."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+MAX_KERNEL_SIZE = 255
+MAX_DILATION = 65535
+HALF = (torch.float16, torch.bfloat16)
+
+
+def _shape(sizes: Sequence[int]) -> str:
+    return str(tuple(sizes))
+
+
+def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> None:
+    """Raises ValueError, in one sentence, for whatever the op does not take (see `inter_frame_attention`)."""
+    if x.dim() != 5:
+        raise ValueError(f"x must be (N, T, C, H, W), got {x.dim()} dimensions: {_shape(x.shape)}")
+    if x.dtype not in (torch.float64, torch.float32, *HALF):
+        raise ValueError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+    if not (1 <= kernel_size <= MAX_KERNEL_SIZE and kernel_size % 2 == 1):
+        raise ValueError(f"kernel_size must be odd and between 1 and {MAX_KERNEL_SIZE}, got {kernel_size}")
+    if not 1 <= dilation <= MAX_DILATION:
+        raise ValueError(f"dilation must be between 1 and {MAX_DILATION}, got {dilation}")
+    if groups < 1 or x.shape[2] % groups != 0:
+        raise ValueError(
+            f"groups must be positive and divide the channels of x, got groups={groups} for C={x.shape[2]}"
+        )
+    if offset is None:
+        return
+
+    channels = 2 * kernel_size * kernel_size
+    frames = x.shape[1]
+    wanted = (x.shape[0], frames - 1 if frames > 0 else 0, channels, x.shape[3], x.shape[4])
+    if offset.dim() != 5 or tuple(offset.shape) != wanted:
+        raise ValueError(
+            f"offset must be (N, T-1, {channels}, H, W) = {_shape(wanted)} for kernel_size={kernel_size}, "
+            f"got {_shape(offset.shape)}"
+        )
+    if offset.device != x.device:
+        raise ValueError(f"offset must be on the device of x, {x.device}, got {offset.device}")
+    if offset.dtype != x.dtype and not (x.dtype in HALF and offset.dtype == torch.float32):
+        also = " (or torch.float32)" if x.dtype in HALF else ""
+        raise ValueError(f"offset must have the dtype of x, {x.dtype}{also}, got {offset.dtype}")
+
+
+def check_gradient(grad: Tensor, x: Tensor) -> None:
+    """Raises ValueError where `grad` is not like `x` in shape, dtype and device."""
+    if grad.shape != x.shape:
+        raise ValueError(f"grad must have the shape of x, {_shape(x.shape)}, got {_shape(grad.shape)}")
+    if grad.dtype != x.dtype:
+        raise ValueError(f"grad must have the dtype of x, {x.dtype}, got {grad.dtype}")
+    if grad.device != x.device:
+        raise ValueError(f"grad must be on the device of x, {x.device}, got {grad.device}")

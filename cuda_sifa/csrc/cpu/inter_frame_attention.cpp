@@ -1,0 +1,153 @@
+// The CPU op: checks, layout and threads. The arithmetic is in kernel_impl.h.
+#include "kernel.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/Version.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <torch/library.h>
+
+#include <tuple>
+#include <type_traits>
+#include <vector>
+
+#include "../checks.h"
+
+namespace sifa {
+namespace {
+
+// The kernels for this machine's processor, chosen when the library runs, not where it was built. ATen's own choice is
+// followed, so ATEN_CPU_CAPABILITY=default|avx2|avx512 selects ours too.
+template <typename Acc>
+const Kernels<Acc>& kernels() {
+#if defined(__x86_64__)
+  static const std::string capability = at::get_cpu_capability();
+  if (capability == "AVX512") {
+    if constexpr (std::is_same_v<Acc, float>) return avx512::kernels_float; else return avx512::kernels_double;
+  }
+  if (capability == "AVX2") {
+    if constexpr (std::is_same_v<Acc, float>) return avx2::kernels_float; else return avx2::kernels_double;
+  }
+#endif
+  if constexpr (std::is_same_v<Acc, float>) return baseline::kernels_float; else return baseline::kernels_double;
+}
+
+Storage storage_of(at::ScalarType type) {
+  switch (type) {
+    case at::kDouble: return Storage::Double;
+    case at::kHalf: return Storage::Half;
+    case at::kBFloat16: return Storage::BFloat16;
+    default: return Storage::Float;
+  }
+}
+
+// (N, T, C, H, W) as it lies in memory for the kernels, (N, T, H, W, C). A view where channels are innermost already,
+// one copy otherwise.
+at::Tensor channels_last(const at::Tensor& x) { return x.permute({0, 1, 3, 4, 2}).contiguous(); }
+at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3}); }
+
+Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size,
+                    int64_t dilation, int64_t groups) {
+  Shape shape{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups, false, {}};
+  shape.deformable = offset.has_value();
+  for (int i = 0; shape.deformable && i < 5; ++i) shape.offset_strides[i] = offset->stride(i);
+  return shape;
+}
+
+// Memory of one thread for as long as it works on its share.
+template <typename Acc>
+struct ThreadScratch {
+  explicit ThreadScratch(ScratchSize size) : values(size.values), integers(size.integers) {}
+  std::vector<Acc> values;
+  std::vector<int64_t> integers;
+};
+
+template <typename Acc>
+void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at::Tensor>& offset, at::Tensor& out) {
+  const Storage storage = storage_of(x.scalar_type());
+  const Kernels<Acc>& kernel = kernels<Acc>();
+  const ForwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
+                              out.mutable_data_ptr()};
+  // A share of work worth a thread: about 100,000 multiply-adds.
+  const int64_t row_work = shape.width * shape.channels * shape.taps() * 6;
+  const int64_t grain = 1 + 100'000 / (row_work + 1);
+  at::parallel_for(0, shape.batch * shape.pairs() * shape.height, grain, [&](int64_t begin, int64_t end) {
+    ThreadScratch<Acc> scratch(kernel.scratch(shape, storage));
+    kernel.forward(shape, storage, args, begin, end, scratch.values.data(), scratch.integers.data());
+  });
+}
+
+at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
+                   int64_t groups) {
+  check_arguments(x, offset, kernel_size, dilation, groups);
+  const at::Tensor dense = channels_last(x);
+  at::Tensor out = at::empty(dense.sizes(), dense.options());
+  if (out.numel() == 0) return channels_third(out);
+  out.select(1, x.size(1) - 1).zero_();  // the last frame has no next frame
+  const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const auto field = offset ? std::optional(offset->to(acc)) : std::nullopt;
+  const Shape shape = shape_of_call(x, field, kernel_size, dilation, groups);
+  if (acc == at::kDouble)
+    run_forward<double>(shape, dense, field, out);
+  else
+    run_forward<float>(shape, dense, field, out);
+  return channels_third(out);
+}
+
+template <typename Acc>
+void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& x,
+                  const std::optional<at::Tensor>& offset, at::Tensor& grad_x, at::Tensor& grad_offset) {
+  const Storage storage = storage_of(x.scalar_type());
+  const Kernels<Acc>& kernel = kernels<Acc>();
+  const BackwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
+                               grad.const_data_ptr(), grad_x.mutable_data_ptr<Acc>(),
+                               offset ? grad_offset.mutable_data_ptr<Acc>() : nullptr};
+  // A pair of frames adds to the gradients of both. Even pairs share no frame, nor do odd ones: two rounds, each
+  // without a race whatever the offsets are, and each sum in the same order for any number of threads.
+  for (int64_t parity = 0; parity < 2; ++parity) {
+    const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
+    at::parallel_for(0, shape.batch * per_sample, 1, [&](int64_t begin, int64_t end) {
+      ThreadScratch<Acc> scratch(kernel.scratch(shape, storage));
+      for (int64_t i = begin; i < end; ++i)
+        kernel.backward(shape, storage, args, i / per_sample, 2 * (i % per_sample) + parity, scratch.values.data(),
+                        scratch.integers.data());
+    });
+  }
+}
+
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x,
+                                            const std::optional<at::Tensor>& offset, int64_t kernel_size,
+                                            int64_t dilation, int64_t groups) {
+  check_arguments(x, offset, kernel_size, dilation, groups);
+  check_gradient(grad, x);
+  const at::Tensor dense = channels_last(x), incoming = channels_last(grad);
+  const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const at::TensorOptions options = x.options().dtype(acc);
+  at::Tensor grad_x = at::zeros(dense.sizes(), options);
+  at::Tensor grad_offset = at::empty({0}, options);
+  const auto field = offset ? std::optional(offset->to(acc)) : std::nullopt;
+  if (offset) {
+    grad_offset = at::empty({offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, options);
+    if (x.numel() == 0) grad_offset.zero_();  // a map without channels still has offsets
+  }
+  if (x.numel() > 0) {
+    const Shape shape = shape_of_call(x, field, kernel_size, dilation, groups);
+    if (acc == at::kDouble)
+      run_backward<double>(shape, incoming, dense, field, grad_x, grad_offset);
+    else
+      run_backward<float>(shape, incoming, dense, field, grad_x, grad_offset);
+  }
+  grad_x = channels_third(grad_x.to(x.scalar_type()));
+  if (!offset) return {grad_x, grad_offset};
+  return {grad_x, channels_third(grad_offset.to(offset->scalar_type()))};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(sifa, CPU, m) {
+  m.impl("inter_frame_attention", &forward);
+  m.impl("inter_frame_attention_backward", &backward);
+}
+
+}  // namespace sifa

@@ -1,0 +1,71 @@
+// The interface between the PyTorch side of the CPU op (inter_frame_attention.cpp) and its kernels (kernel_impl.h,
+// compiled once for each instruction set). Free of PyTorch.
+#pragma once
+
+#include <cstdint>
+
+namespace sifa {
+
+// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C). The offset has any strides, in elements.
+struct Shape {
+  int64_t batch, frames, channels, height, width;
+  int64_t kernel_size, dilation, groups;
+  bool deformable;            // false: no offset, the regular neighbourhood
+  int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
+
+  int64_t pairs() const { return frames > 0 ? frames - 1 : 0; }
+  int64_t taps() const { return kernel_size * kernel_size; }
+  int64_t frame_size() const { return height * width * channels; }
+};
+
+// Elements of the accumulation type and integers that one thread needs as scratch.
+struct ScratchSize {
+  int64_t values, integers;
+};
+
+enum class Storage { Double, Float, Half, BFloat16 };
+
+// `Acc` is float (for float and the half types) or double; offset and gradients of x are in it.
+template <typename Acc>
+struct ForwardArgs {
+  const void* x;
+  const Acc* offset;
+  void* out;
+};
+
+template <typename Acc>
+struct BackwardArgs {
+  const void* x;
+  const Acc* offset;
+  const void* grad;
+  Acc* grad_x;       // zero-filled by the caller
+  Acc* grad_offset;  // dense (N, T-1, H, W, 2*k*k); null without offsets
+};
+
+// One set of entry points for each instruction set.
+template <typename Acc>
+struct Kernels {
+  ScratchSize (*scratch)(const Shape&, Storage);
+  // Rows [begin, end) of all N * (T-1) * H rows of queries.
+  void (*forward)(const Shape&, Storage, const ForwardArgs<Acc>&, int64_t begin, int64_t end, Acc*, int64_t*);
+  // The pair of frames (t, t + 1) of sample n: writes into the gradients of both frames, so two pairs that share a
+  // frame must not run at once.
+  void (*backward)(const Shape&, Storage, const BackwardArgs<Acc>&, int64_t n, int64_t t, Acc*, int64_t*);
+};
+
+namespace baseline {
+extern const Kernels<float> kernels_float;
+extern const Kernels<double> kernels_double;
+}  // namespace baseline
+#if defined(__x86_64__)
+namespace avx2 {
+extern const Kernels<float> kernels_float;
+extern const Kernels<double> kernels_double;
+}  // namespace avx2
+namespace avx512 {
+extern const Kernels<float> kernels_float;
+extern const Kernels<double> kernels_double;
+}  // namespace avx512
+#endif
+
+}  // namespace sifa

@@ -1,0 +1,18 @@
+// The CPU kernels for x86-64 with AVX2 and FMA.
+#if defined(__x86_64__)
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "../sampling.h"
+#include "kernel.h"
+
+// From here on only: the headers above stay runnable everywhere.
+#pragma GCC target("avx2,fma,bmi,bmi2,lzcnt,popcnt")
+#define SIFA_CAPABILITY avx2
+#define SIFA_VECTOR_BYTES 32
+#include "vector.h"
+// vector.h first: kernel_impl.h is written in its terms.
+#include "kernel_impl.h"
+#endif

@@ -1,0 +1,18 @@
+// The CPU kernels for x86-64 with AVX-512 (F, BW, DQ, VL).
+#if defined(__x86_64__)
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "../sampling.h"
+#include "kernel.h"
+
+// From here on only: the headers above stay runnable everywhere.
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,lzcnt,popcnt")
+#define SIFA_CAPABILITY avx512
+#define SIFA_VECTOR_BYTES 64
+#include "vector.h"
+// vector.h first: kernel_impl.h is written in its terms.
+#include "kernel_impl.h"
+#endif

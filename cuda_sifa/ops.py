@@ -1,0 +1,100 @@
+"""The public function, its shapes for tracing, and its gradient."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cuda_sifa import library, reference
+from cuda_sifa.checks import check_arguments, check_gradient
+
+
+def inter_frame_attention(
+    x: Tensor, offset: Tensor | None = None, kernel_size: int = 3, dilation: int = 1, groups: int = 1
+) -> Tensor:
+    """Every position of a frame attends to a deformable k x k neighbourhood in the next frame (SIFA paper, section 3).
+
+    With s_j the value of frame t+1 sampled bilinearly at p + tap_j + offset_j, zero outside the map:
+
+        attended[:, t] at p = sum over j of (<x[:, t] at p, s_j> * groups / C) * s_j       for each group of channels
+
+    and zero for the last frame, which has no next one. There is no softmax, and no residual: add x yourself.
+
+    Args:
+        x: (N, T, C, H, W), float64, float32, float16 or bfloat16, any strides. Fastest when channels are innermost,
+            as (N*T, C, H, W) maps in channels_last are; then nothing is copied.
+        offset: (N, T-1, 2*k*k, H, W), one field for each pair of frames: offset[:, t] displaces the sampling of frame
+            t+1 for the queries of frame t. Channels 2j and 2j+1 are the vertical and the horizontal displacement in
+            pixels of tap j, taps in row-major order. In the dtype of x, or float32 beside a half x. None: the regular
+            neighbourhood, a faster path without interpolation. A point a pixel or more outside the map, or at NaN,
+            contributes nothing.
+        kernel_size: k, odd.
+        dilation: distance between taps in pixels.
+        groups: heads. Each has C / groups channels and weights of its own; all share the offsets.
+
+    Returns:
+        (N, T, C, H, W) in the dtype of x, channels innermost in memory. Geometry and sums are in float32 at least.
+        Differentiable once in x and offset; at an integer position the derivative is that of the cell to the lower
+        right, as in the release.
+
+    Raises:
+        ValueError: an argument is not as above; the message names it, what was wanted and what came.
+    """
+    if x.device.type in library.devices:
+        return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+    return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+
+
+def _channels_innermost(like: Tensor) -> Tensor:
+    """An empty tensor of the shape and dtype of `like` in the memory layout of the op's results."""
+    n, t, c, h, w = like.shape
+    return like.new_empty(n, t, h, w, c).permute(0, 1, 4, 2, 3)
+
+
+def _fake(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> Tensor:
+    check_arguments(x, offset, kernel_size, dilation, groups)
+    return _channels_innermost(x)
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int
+) -> tuple[Tensor, Tensor]:
+    check_arguments(x, offset, kernel_size, dilation, groups)
+    check_gradient(grad, x)
+    if offset is not None:
+        return _channels_innermost(x), _channels_innermost(offset)
+    accumulation = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return _channels_innermost(x), x.new_empty(0, dtype=accumulation)
+
+
+def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, offset, *ctx.settings = inputs
+    ctx.save_for_backward(x, offset)  # nothing of size k*k*C: the backward pass samples again
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, offset = ctx.saved_tensors
+    grad_x, grad_offset = torch.ops.sifa.inter_frame_attention_backward(grad, x, offset, *ctx.settings)
+    return grad_x, grad_offset if offset is not None else None, None, None, None
+
+
+def _save_nothing(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+    pass
+
+
+def _refuse_second_derivative(ctx: Any, *grads: Tensor) -> None:
+    raise RuntimeError(
+        "inter_frame_attention is differentiable once: its gradient has no derivative of its own. For a second "
+        "derivative use cuda_sifa.reference.inter_frame_attention, the same function in plain PyTorch"
+    )
+
+
+if library.devices:
+    # register_autograd makes a torch.autograd.Function of each pair and puts it under the op itself, so that the
+    # gradient holds for whoever calls torch.ops.sifa.*, traced or not.
+    torch.library.register_fake("sifa::inter_frame_attention", _fake)
+    torch.library.register_fake("sifa::inter_frame_attention_backward", _fake_backward)
+    torch.library.register_autograd("sifa::inter_frame_attention", _backward, setup_context=_save)
+    torch.library.register_autograd(
+        "sifa::inter_frame_attention_backward", _refuse_second_derivative, setup_context=_save_nothing
+    )
