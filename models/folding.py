@@ -1,0 +1,48 @@
+"""Time as part of the batch: clips (N, T, C, H, W) seen as N*T maps by the 2D layers, and back.
+
+Between layers a clip is (N, T, C, H, W) with channels innermost in memory. Folding and unfolding are views.
+"""
+
+import torch
+from torch import Tensor
+
+
+def fold(clip: Tensor) -> Tensor:
+    """(N, T, C, H, W) -> (N*T, C, H, W)."""
+    return clip.flatten(0, 1)
+
+
+def unfold(maps: Tensor, frames: int) -> Tensor:
+    """(N*T, C, H, W) -> (N, T, C, H, W) for T = `frames`."""
+    return maps.unflatten(0, (-1, frames))
+
+
+def stack_frames(clip: Tensor, step: int) -> Tensor:
+    """Groups of `step` consecutive frames side by side as channels, the input of a stem that strides over time.
+
+    Args:
+        clip: (N, C, T, H, W) with T divisible by `step`.
+
+    Returns:
+        (N, T/step, C*step, H, W), channel c*step + i for channel c of frame i of a group, channels innermost: the one
+        copy that brings a clip into the layout of the network.
+
+    Raises:
+        ValueError: the frames do not divide.
+    """
+    n, c, t, h, w = clip.shape
+    if t == 0 or t % step != 0:
+        raise ValueError(f"the number of frames must be a positive multiple of {step}, got T={t}")
+    stacked = clip.unflatten(2, (t // step, step)).transpose(1, 2).reshape(n * (t // step), c * step, h, w)
+    return unfold(stacked.contiguous(memory_format=torch.channels_last), t // step)
+
+
+def pool_time(clip: Tensor) -> Tensor:
+    """Maximum over pairs of frames: (N, T, C, H, W) -> (N, T/2, C, H, W).
+
+    Raises:
+        ValueError: T is odd.
+    """
+    if clip.shape[1] % 2 != 0:
+        raise ValueError(f"the dual head halves the feature frames, whose number must be even, got {clip.shape[1]}")
+    return torch.maximum(clip[:, 0::2], clip[:, 1::2])
