@@ -78,8 +78,8 @@ def read_classes(classes_file: str | os.PathLike[str]) -> list[str]:
 def write_classes(classes_file: str | os.PathLike[str], names: Sequence[str]) -> None:
     """Write class names so that `read_classes` gives them back. Raises DataError for a name that cannot be a line."""
     for name in names:
-        if not name or name != name.strip(" \t\r") or "\n" in name:
-            raise DataError(f"a class name must be one line without blanks around it, got {name!r}")
+        if not _fits_a_line(name):
+            raise DataError(f"a class name must be one line of UTF-8 text without blanks around it, got {name!r}")
     write_text(classes_file, "".join(f"{name}\n" for name in names))
 
 
@@ -96,13 +96,20 @@ def write_text(file: str | os.PathLike[str], text: str) -> None:
 
 def check_relative_path(path: str) -> None:
     """Raise DataError unless the path of a video stays below the root whatever the root is, and fits in a list line."""
-    if path != path.strip(" \t\r") or not path or any(character in path for character in "\n\0"):
-        raise DataError(f"the path must be one line without NUL or blanks around it, got {path!r}")
+    if not _fits_a_line(path):
+        raise DataError(f"the path must be one line of UTF-8 text without NUL or blanks around it, got {path!r}")
     if "\\" in path:
         raise DataError(f"the path must have '/' between its folders and no backslash, got {path!r}")
     # ".." is refused everywhere: behind a symbolic link even `a/../b` may be outside.
     if os.path.isabs(path) or path.startswith("/") or os.path.splitdrive(path)[0] or ".." in path.split("/"):
         raise DataError(f"the path must be relative to the root and without '..', got {path!r}")
+
+
+def _fits_a_line(text: str) -> bool:
+    is_text = (
+        text.encode("utf-8", "ignore").decode() == text
+    )  # a file's name may be no text, and Python then escapes it
+    return is_text and text == text.strip(" \t\r") != "" and not any(character in text for character in "\n\0")
 
 
 def _parse_line(text: str, num_classes: int, number: int) -> Video:

@@ -92,8 +92,8 @@ def test_malformed_class_files(tmp_path: Path, text: str, message: str) -> None:
         read_classes(file)
 
 
-@pytest.mark.parametrize("name", ["", " a", "a\nb", "a\r"])
+@pytest.mark.parametrize("name", ["", " a", "a\nb", "a\r", "a\udce9"])
 def test_a_class_name_must_be_a_line(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="a class name must be one line"):
+    with pytest.raises(DataError, match="a class name must be one line of UTF-8 text"):
         write_classes(tmp_path / "classes.txt", ["good", name])
     assert not (tmp_path / "classes.txt").exists()
