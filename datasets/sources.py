@@ -92,9 +92,8 @@ def class_names(sources: Sequence[Source], classes_file: Path) -> list[str]:
     if classes_file.exists():
         names = read_classes(classes_file)
         if lacking := sorted(wanted.difference(names)):
-            raise DataError(
-                f"the class file {classes_file} lacks the class {lacking[0]!r}; correct it, or give another with --classes"
-            )
+            hint = "correct it, or give another with --classes"
+            raise DataError(f"the class file {classes_file} lacks the class {lacking[0]!r}; {hint}")
         return names
     if all(re.fullmatch("0|[1-9][0-9]{0,5}", label) for label in wanted):
         return [str(label) for label in range(max(map(int, wanted)) + 1)]
