@@ -35,7 +35,7 @@ def load(path: Path = _PATH) -> bool:
     build = read_build(path)
     running = f"torch {torch.__version__}"
     problem = None
-    if build is None:
+    if not build:
         problem = "the compiled op is not built"
     elif not build.startswith(running + ","):
         problem = f"the compiled op was built for {build}, but {running} is running"
@@ -52,7 +52,7 @@ def load(path: Path = _PATH) -> bool:
             stacklevel=3,
         )
         return False
-    devices = frozenset({"cpu", "meta"}) if build.endswith("CUDA none") else frozenset({"cpu", "cuda", "meta"})
+    devices = frozenset({"cpu", "meta"} if str(build).endswith("CUDA none") else {"cpu", "cuda", "meta"})
     if "cuda" not in devices and torch.cuda.is_available():
         warnings.warn(
             f"cuda_sifa: the compiled op has no CUDA kernels (built for {build}). On the GPU plain PyTorch serves in "

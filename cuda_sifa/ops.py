@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from cuda_sifa import library, reference
 from cuda_sifa.checks import check_arguments, check_gradient
@@ -89,6 +90,19 @@ def _refuse_second_derivative(ctx: Any, *grads: Tensor) -> None:
     )
 
 
+def _flops(x_shape: list[int], offset_shape: list[int] | None, kernel_size: int, *args: Any, **kwargs: Any) -> int:
+    """Two multiply-adds an element and tap, one for the correlation and one for the aggregation, as attention is
+    counted in the literature; the interpolation of the samples is not counted, as in deformable convolutions."""
+    n, t, c, h, w = x_shape
+    return 2 * 2 * n * max(t - 1, 0) * c * h * w * kernel_size**2
+
+
+def _flops_backward(
+    grad_shape: list[int], x_shape: list[int], offset_shape: list[int] | None, kernel_size: int, *args: Any, **kw: Any
+) -> int:
+    return 2 * _flops(x_shape, offset_shape, kernel_size)
+
+
 if library.devices:
     # register_autograd makes a torch.autograd.Function of each pair and puts it under the op itself, so that the
     # gradient holds for whoever calls torch.ops.sifa.*, traced or not.
@@ -98,3 +112,5 @@ if library.devices:
     torch.library.register_autograd(
         "sifa::inter_frame_attention_backward", _refuse_second_derivative, setup_context=_save_nothing
     )
+    register_flop_formula(torch.ops.sifa.inter_frame_attention)(_flops)
+    register_flop_formula(torch.ops.sifa.inter_frame_attention_backward)(_flops_backward)

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from models.sifa import InterFrameAttention
 from models.sifa_resnet import SIFANet
@@ -14,13 +13,13 @@ from models.weights import load_imagenet_state_dict, load_release_state_dict
 __all__ = ["NETWORKS", "InterFrameAttention", "build_model", "load_imagenet_state_dict", "load_release_state_dict"]
 
 #: net_name -> what builds it.
-NETWORKS: dict[str, Callable[..., nn.Module]] = {
+NETWORKS: dict[str, Callable[..., SIFANet]] = {
     "c2d_sifa_resnet50": partial(SIFANet, (3, 4, 6, 3)),
     "c2d_sifa_resnet101": partial(SIFANet, (3, 4, 23, 3)),
 }
 
 
-def build_model(net_name: str, *, num_classes: int, clip_length: int, **options: Any) -> nn.Module:
+def build_model(net_name: str, *, num_classes: int, clip_length: int, **options: Any) -> SIFANet:
     """Builds a network, in channels_last.
 
     Args:

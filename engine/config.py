@@ -1,0 +1,143 @@
+"""Configuration: YAML files that lie over one another, checked against engine/schema.py.
+
+A file may name the file it changes (`base: ../base_config/kinetics_base.yml`, relative to itself); `--set` changes
+single keys last. Unknown keys, wrong types and impossible values stop the run, naming file and key.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from engine.errors import UserError
+from engine.schema import Config, RandAugment, Section
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be run; the message names file and key."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML of safe types, in which `4e-2` is a number and a key may stand only once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key_node.value} twice", problem_mark=key_node.start_mark)
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+Origin = dict[tuple[str, ...], str]  # which file, or --set, gave a key its value
+
+
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
+    """Reads a settings file, the bases under it and `section.key=value` changes over it.
+
+    Raises:
+        ConfigError: a file is missing or not YAML, a key is unknown, a value has the wrong type or is impossible.
+    """
+    values, origin = _read(Path(path), ())
+    for change in changes:
+        key, equals, text = change.partition("=")
+        keys = tuple(key.strip().split("."))
+        if not equals or not all(keys):
+            raise ConfigError(f"--set takes section.key=value, got {change!r}")
+        nested = _parse(text, f"--set {change}")
+        for part in reversed(keys):
+            nested = {part: nested}
+        _lay_over(values, nested, origin, f"--set {change}")
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_describe(problem, origin, str(path)) for problem in error.errors())) from None
+    if not config.output_dir:
+        config = config.model_copy(update={"output_dir": f"output/{Path(path).stem}"})
+    return config
+
+
+def dump_config(config: Config) -> str:
+    """The resolved configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
+    if path.resolve() in above:
+        raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"configuration file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
+    own = _parse(text, str(path))
+    own = {} if own is None else own
+    if not isinstance(own, dict):
+        raise ConfigError(f"{path}: must hold sections with keys, got {type(own).__name__}")
+    base = own.pop("base", None)
+    values: dict[str, Any] = {}
+    origin: Origin = {}
+    if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: base must be the path of a file, got {base!r}")
+        values, origin = _read(path.parent / base, (*above, path.resolve()))
+    _lay_over(values, own, origin, str(path))
+    return values, origin
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {error}") from None
+
+
+def _lay_over(values: dict, changes: dict, origin: Origin, source: str, at: tuple[str, ...] = ()) -> None:
+    for key, value in changes.items():
+        here = (*at, str(key))
+        origin[here] = source
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _lay_over(values[key], value, origin, source, here)
+        else:
+            values[str(key)] = value
+            if isinstance(value, dict):
+                _lay_over(value, dict(value), origin, source, here)
+
+
+def _describe(problem: Any, origin: Origin, path: str) -> str:
+    location = tuple(str(part) for part in problem["loc"])
+    known = location
+    while known and known not in origin:
+        known = known[:-1]
+    source, name = origin.get(known, path), ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        siblings = _keys_at(location[:-1])
+        close = difflib.get_close_matches(location[-1], siblings, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]}?" if close else f"; known are {', '.join(siblings)}"
+        return f"{source}: unknown key {name}{hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] in ("model_type", "model_attributes_type"):
+        message = f"must be a section with the keys {', '.join(_keys_at(location))}"
+    message = message[:1].lower() + message[1:]
+    got = "" if ", got " in message or isinstance(problem["input"], dict) else f", got {problem['input']!r}"
+    return f"{source}: {name}: {message}{got}"
+
+
+def _keys_at(location: tuple[str, ...]) -> list[str]:
+    section: Any = Config()
+    for part in location:
+        section = RandAugment() if part == "rand_augment" else getattr(section, part, None)
+    return list(type(section).model_fields) if isinstance(section, Section) else []

@@ -1,0 +1,135 @@
+"""The sections and keys of a configuration: what may stand in a settings file, of which type, with which default."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+
+
+class Dataset(Section):
+    """Where the frames are and which of them make a clip (`num_segments x clip_length x num_steps`)."""
+
+    name: str = Field("kinetics400", description="for the log alone")
+    root_path: str = Field("", description="folder that the paths of the training list are relative to")
+    list_file: str = Field("", description="training list, a line `path num_frames label` for each video")
+    eva_root_path: str = Field("", description="as root_path, for validation; empty: root_path")
+    eva_list_file: str = Field("", description="validation list")
+    classes_file: str = Field("", description="class names, one a line in the order of the labels; may be empty")
+    num_classes: int = Field(400, ge=1)
+    format: Literal["FRAME"] = Field("FRAME", description="FRAME: a folder of JPEG files for each video")
+    frame_template: str = Field("{:05d}.jpg", description="file name of frame i")
+    first_frame: int = Field(1, ge=0, description="number of the first frame's file")
+    num_segments: int = Field(1, ge=1, description="segments of a video that a clip is drawn from")
+    clip_length: int = Field(16, ge=1, description="consecutive samples in each segment")
+    num_steps: int = Field(1, ge=1, description="frames from one sample to the next")
+    num_workers: int = Field(8, ge=0, description="loader processes for each training process")
+
+    @field_validator("frame_template")
+    @classmethod
+    def _names_a_file(cls, template: str) -> str:
+        try:
+            numbered = template.format(1) != template.format(2)
+        except (IndexError, KeyError, ValueError):
+            numbered = False
+        if not numbered:
+            raise ValueError(
+                f"must be a file name with a place for the frame's number, like {{:05d}}.jpg, got {template}"
+            )
+        return template
+
+
+class RandAugment(Section):
+    n: int = Field(2, ge=1, description="operations in a row")
+    m: int = Field(9, ge=0, le=30, description="their strength")
+
+
+class Transform(Section):
+    """What is done to a training clip, one draw for all its frames."""
+
+    crop_size: int = Field(224, ge=8, description="side of a training clip in pixels")
+    scale: list[float] = Field([0.2, 1.0], min_length=2, max_length=2, description="share of the frame that is cropped")
+    color_jitter: bool = Field(True, description="jitter (p 0.8), grayscale (p 0.2), blur (p 0.5)")
+    rand_augment: RandAugment | None = Field(None, description="in place of jitter, grayscale and blur")
+    horizontal_flip: bool = Field(True, description="half of the clips; false where left and right matter")
+
+    @field_validator("scale")
+    @classmethod
+    def _is_a_range(cls, scale: list[float]) -> list[float]:
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"must be two shares in increasing order within (0, 1], got {scale}")
+        return scale
+
+
+class Evaluation(Section):
+    """Validation: `eva_num_clips x eva_num_crop` views of each video, their softmaxes averaged."""
+
+    eva_inter_freq: int = Field(1, ge=1, description="epochs from one validation to the next")
+    eva_num_clips: int = Field(1, ge=1, description="clips of each video")
+    eva_num_crop: Literal[1, 3] = Field(1, description="crops of each clip: 1 (centre) or 3 along the longer side")
+    eva_crop_size: int = Field(224, ge=8, description="side of a crop; the short side of a frame is resized to it")
+    batch_size: int = Field(24, ge=1, description="views at once in each process")
+
+
+class Network(Section):
+    net_name: str = Field("c2d_sifa_resnet50")
+    width: int = Field(64, ge=1, description="channels of res2; 64 is the paper's network")
+    dropout_ratio: float = Field(0.5, ge=0, lt=1, description="before the classifiers")
+    dual_head: bool = Field(True, description="a second res5 at the resolution of res4")
+    imagenet_weights: str = Field("", description="file of a torchvision ResNet's state dict to start from")
+    release_weights: str = Field("", description="file of a checkpoint of the authors' release to start from")
+
+
+class Sifa(Section):
+    sifa_kernel: list[int] = Field([1, 3, 3, 3], min_length=4, max_length=4, description="size k in res2..res5")
+    offset_init: Literal["zero", "kaiming"] = Field("zero", description="kaiming: as the release starts its offsets")
+
+    @field_validator("sifa_kernel")
+    @classmethod
+    def _odd(cls, kernel: list[int]) -> list[int]:
+        if any(k < 1 or k % 2 == 0 for k in kernel):
+            raise ValueError(f"must be odd, positive sizes, got {kernel}")
+        return kernel
+
+
+class Optimization(Section):
+    """SGD with warm-up and cosine, stepped every iteration (one batch of every process)."""
+
+    epochs: int = Field(64, ge=1)
+    batch_size: int = Field(24, ge=1, description="clips at once in each process")
+    iter_size: int = Field(1, ge=1, description="iterations whose gradients are added up for one step")
+    base_learning_rate: float = Field(0.04, gt=0)
+    min_learning_rate: float = Field(1e-6, ge=0, description="where the cosine ends")
+    warmup_epoch: int = Field(1, ge=0)
+    warmup_multiplier: float = Field(100.0, ge=1, description="the warm-up starts at base_learning_rate over this")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    nesterov: bool = Field(False, description="the release's YAML says true, but its script never used it")
+    weight_decay: float = Field(1e-4, ge=0)
+    loss_weight: float = Field(1.0, gt=0, description="factor of the loss, the sum of the heads' cross-entropies")
+    clip_gradient: float = Field(40.0, ge=0, description="largest norm of the gradient; 0: no limit")
+
+    @model_validator(mode="after")
+    def _warms_up_in_time(self) -> "Optimization":
+        if self.warmup_epoch >= self.epochs:
+            raise ValueError(f"warmup_epoch must be below epochs={self.epochs}, got {self.warmup_epoch}")
+        return self
+
+
+class Logging(Section):
+    print_freq: int = Field(50, ge=1, description="iterations from one line of the log to the next")
+    save_epoch_freq: int = Field(1, ge=1, description="epochs from one epoch_N.pth to the next; last.pth every epoch")
+
+
+class Config(Section):
+    output_dir: str = Field("", description="empty: output/ and the name of the settings file")
+    seed: int = Field(0, ge=0)
+    deterministic: bool = Field(False, description="deterministic algorithms everywhere, slower on a GPU")
+    dataset: Dataset = Dataset()
+    transform: Transform = Transform()
+    evaluation: Evaluation = Evaluation()
+    network: Network = Network()
+    SIFA: Sifa = Sifa()
+    optimization: Optimization = Optimization()
+    logging: Logging = Logging()
