@@ -42,6 +42,7 @@ SPLITS = ("train", "val")
 SPEED = (0.02, 0.04)  # of the state's changing number, a frame: 2 to 4 pixels of 96, or 7 to 14 degrees
 RADIUS = (0.13, 0.36)  # of a thing, in widths of the frame; the logarithm is uniform
 THINGS = (2, 4)  # in one video, the upper bound not included
+NOISE = (2.0, 7.0)  # grey levels
 FPS = 12
 SPRITE = 96  # pixels of a thing's picture, which is then turned and scaled
 
@@ -78,7 +79,7 @@ def draw_video(motion: str, *, frames: int, size: int, rng: np.random.Generator)
     background = _texture(size, rng, low=70, high=185)
     states = [draw_states(motion, frames=frames, rng=rng) for _ in range(rng.integers(*THINGS))]
     sprites = [_sprite(rng) for _ in states]
-    noise = rng.uniform(2, 7)  # grey levels
+    noise = rng.uniform(*NOISE)
     pictures = []
     for index in range(frames):
         picture = background.copy()
