@@ -61,7 +61,10 @@ def test_samples_have_the_networks_shape(folder: Path) -> None:
     assert dataset(folder, transform=crops, num_crops=3)[5][0].shape == (3, 4, 16, 16)
 
 
-def test_a_training_sample_depends_on_seed_epoch_and_index_alone(folder: Path) -> None:
+def test_a_training_sample_depends_on_seed_epoch_and_index_alone(folder: Path, make_video: MakeVideo) -> None:
+    for path, num_frames in (("a/one", 20), ("b/two words", 3)):
+        make_video(path, num_frames, still=True)  # textured: every other crop of it is another picture
+
     def samples(workers: int, keys: list[tuple[int, int]], seed: int = 0) -> list[Tensor]:
         data = dataset(folder, train=True, transform=train_transform(24), seed=seed)
         loader: DataLoader[Any] = DataLoader(

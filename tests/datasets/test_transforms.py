@@ -2,13 +2,16 @@
 
 import re
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional
 
 from datasets import test_transform as transform_for_test
 from datasets import train_transform, val_transform
+from datasets.transforms import Blur, HueJitter
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])
 STD = torch.tensor([0.229, 0.224, 0.225])
@@ -56,6 +59,37 @@ def test_flips_only_if_allowed() -> None:
 
     assert leftward(False) == 0
     assert 18 < leftward(True) < 42
+
+
+def test_hue_agrees_with_torchvision() -> None:
+    clip = still_clip()
+    for amount in (-0.1, 0.03, 0.1, 0.5):
+        jitter = HueJitter(0.1)
+        with mock.patch.object(Tensor, "uniform_", lambda self, *_, amount=amount: self.fill_(amount)):
+            difference = (jitter(clip).float() - functional.adjust_hue(clip, amount).float()).abs()
+        assert difference.mean() < 1.5
+        assert difference.max() <= 12  # 8-bit hue has 43 steps from red to yellow
+    assert (functional.adjust_hue(clip, 0.1).float() - clip).abs().mean() > 10, "the tolerance would miss no hue at all"
+
+
+def test_blur_agrees_with_torchvision() -> None:
+    clip = still_clip()
+    for sigma in (0.1, 1.3, 2.0):
+        with mock.patch.object(Tensor, "uniform_", lambda self, *_, sigma=sigma: self.fill_(sigma)):
+            difference = (
+                Blur(0.1, 2.0)(clip).float() - functional.gaussian_blur(clip, [13, 13], [sigma]).float()
+            ).abs()
+        assert difference.max() <= 2
+
+
+def test_draws_stay_in_their_range() -> None:
+    torch.manual_seed(0)
+    red = torch.tensor([200, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 8, 8)
+    jitter = HueJitter(0.1)
+    greens, blues = zip(*(jitter(red)[0, 1:, 0, 0].tolist() for _ in range(300)), strict=True)
+    # 0.1 of the circle towards green (or blue) from red is 0.6 of the way to yellow (or magenta).
+    assert max(greens) == pytest.approx(120, abs=5)
+    assert max(blues) == pytest.approx(120, abs=5)
 
 
 def test_scale_bounds_the_crops_area() -> None:
