@@ -11,9 +11,8 @@ extern "C" __attribute__((visibility("default"), used)) const char sifa_build[] 
 
 TORCH_LIBRARY(sifa, m) {
   // offset is None for the regular neighbourhood.
-  m.def(
-      "inter_frame_attention(Tensor x, Tensor? offset, int kernel_size, int dilation, int groups) -> Tensor",
-      {at::Tag::pt2_compliant_tag});
+  m.def("inter_frame_attention(Tensor x, Tensor? offset, int kernel_size, int dilation, int groups) -> Tensor",
+        {at::Tag::pt2_compliant_tag});
   // Gradients of x and of offset; the latter is empty, (0,), where offset is None.
   m.def(
       "inter_frame_attention_backward(Tensor grad, Tensor x, Tensor? offset, int kernel_size, int dilation, "

@@ -24,21 +24,34 @@ const Kernels<Acc>& kernels() {
 #if defined(__x86_64__)
   static const std::string capability = at::get_cpu_capability();
   if (capability == "AVX512") {
-    if constexpr (std::is_same_v<Acc, float>) return avx512::kernels_float; else return avx512::kernels_double;
+    if constexpr (std::is_same_v<Acc, float>)
+      return avx512::kernels_float;
+    else
+      return avx512::kernels_double;
   }
   if (capability == "AVX2") {
-    if constexpr (std::is_same_v<Acc, float>) return avx2::kernels_float; else return avx2::kernels_double;
+    if constexpr (std::is_same_v<Acc, float>)
+      return avx2::kernels_float;
+    else
+      return avx2::kernels_double;
   }
 #endif
-  if constexpr (std::is_same_v<Acc, float>) return baseline::kernels_float; else return baseline::kernels_double;
+  if constexpr (std::is_same_v<Acc, float>)
+    return baseline::kernels_float;
+  else
+    return baseline::kernels_double;
 }
 
 Storage storage_of(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return Storage::Double;
-    case at::kHalf: return Storage::Half;
-    case at::kBFloat16: return Storage::BFloat16;
-    default: return Storage::Float;
+    case at::kDouble:
+      return Storage::Double;
+    case at::kHalf:
+      return Storage::Half;
+    case at::kBFloat16:
+      return Storage::BFloat16;
+    default:
+      return Storage::Float;
   }
 }
 
@@ -47,8 +60,8 @@ Storage storage_of(at::ScalarType type) {
 at::Tensor channels_last(const at::Tensor& x) { return x.permute({0, 1, 3, 4, 2}).contiguous(); }
 at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3}); }
 
-Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size,
-                    int64_t dilation, int64_t groups) {
+Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
+                    int64_t groups) {
   Shape shape{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups, false, {}};
   shape.deformable = offset.has_value();
   for (int i = 0; shape.deformable && i < 5; ++i) shape.offset_strides[i] = offset->stride(i);
@@ -128,7 +141,8 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
   at::Tensor grad_offset = at::empty({0}, options);
   const auto field = offset ? std::optional(offset->to(acc)) : std::nullopt;
   if (offset) {
-    grad_offset = at::empty({offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, options);
+    grad_offset =
+        at::empty({offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, options);
     if (x.numel() == 0) grad_offset.zero_();  // a map without channels still has offsets
   }
   if (x.numel() > 0) {

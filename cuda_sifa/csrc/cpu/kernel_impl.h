@@ -24,14 +24,14 @@ constexpr int kCellBlock = 8;
 // The neighbourhood of one position. Pointers into the thread's scratch.
 template <typename T>
 struct Neighbourhood {
-  int count;           // distinct cells
-  int64_t* cell;       // element offset of each cell in its frame
-  T *a, *b, *c, *h;    // see above, one for each cell
+  int count;         // distinct cells
+  int64_t* cell;     // element offset of each cell in its frame
+  T *a, *b, *c, *h;  // see above, one for each cell
   // Deformable only, one for each tap:
-  int64_t* row;        // upper left pixel; kOutside in `row` where the tap samples nothing
+  int64_t* row;  // upper left pixel; kOutside in `row` where the tap samples nothing
   int64_t* col;
   T *fy, *fx;
-  int64_t* slot;       // 4 a tap: index of each corner among the cells; `count` for a corner outside the map
+  int64_t* slot;  // 4 a tap: index of each corner among the cells; `count` for a corner outside the map
 };
 constexpr int64_t kOutside = INT64_MIN;
 
@@ -55,8 +55,16 @@ static ScratchSize scratch_size(const Shape& s, Storage storage) {
 template <typename T>
 static Scratch<T> carve(const Shape& s, Storage storage, T* values, int64_t* integers) {
   Scratch<T> scratch;
-  const auto take = [&values](int64_t n) { T* p = values; values += n; return p; };
-  const auto take_int = [&integers](int64_t n) { int64_t* p = integers; integers += n; return p; };
+  const auto take = [&values](int64_t n) {
+    T* p = values;
+    values += n;
+    return p;
+  };
+  const auto take_int = [&integers](int64_t n) {
+    int64_t* p = integers;
+    integers += n;
+    return p;
+  };
   Neighbourhood<T>& near = scratch.near;
   near.count = 0;
   near.a = take(max_cells(s));
@@ -224,7 +232,8 @@ SIFA_INLINE void lane_sums(const Vec<T>* v, T* sums) {
     constexpr auto lanes = std::make_integer_sequence<int, kLanes<T>>();
     Vec<T> merged[Count / 2];
     for (int i = 0; i < Count / 2; ++i)
-      merged[i] = halves<T, width, 0>(v[2 * i], v[2 * i + 1], lanes) + halves<T, width, 1>(v[2 * i], v[2 * i + 1], lanes);
+      merged[i] =
+          halves<T, width, 0>(v[2 * i], v[2 * i + 1], lanes) + halves<T, width, 1>(v[2 * i], v[2 * i + 1], lanes);
     lane_sums<T, Count / 2, width>(merged, sums);
   }
 }
@@ -264,8 +273,8 @@ static void dot_products(int count, const int64_t* cell, const T* keys, const T*
 
 // result = sum_u c[u] * (keys + cell[u]), Width vectors of channels at a time from channel `from` to `to`.
 template <typename T, int Width>
-SIFA_INLINE int64_t weighted_sum_part(int count, const int64_t* cell, const T* keys, const T* c, int64_t from, int64_t to,
-                                      T* result) {
+SIFA_INLINE int64_t weighted_sum_part(int count, const int64_t* cell, const T* keys, const T* c, int64_t from,
+                                      int64_t to, T* result) {
   constexpr int lanes = kLanes<T>;
   for (; from + Width * lanes <= to; from += Width * lanes) {
     Vec<T> sums[Width] = {};
@@ -373,7 +382,8 @@ static void attend(const Shape& s, T scale, Neighbourhood<T>& near) {
     const int64_t* slot = near.slot + 4 * t;
     const T fy = near.fy[t], fx = near.fx[t];
     const T w[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
-    const T d = scale * (w[0] * near.a[slot[0]] + w[1] * near.a[slot[1]] + w[2] * near.a[slot[2]] + w[3] * near.a[slot[3]]);
+    const T d =
+        scale * (w[0] * near.a[slot[0]] + w[1] * near.a[slot[1]] + w[2] * near.a[slot[2]] + w[3] * near.a[slot[3]]);
     for (int i = 0; i < 4; ++i) near.c[slot[i]] += w[i] * d;
   }
 }
@@ -488,8 +498,8 @@ static void forward_entry(const Shape& s, Storage storage, const ForwardArgs<T>&
 }
 
 template <typename T>
-static void backward_entry(const Shape& s, Storage storage, const BackwardArgs<T>& args, int64_t n, int64_t t, T* values,
-                           int64_t* integers) {
+static void backward_entry(const Shape& s, Storage storage, const BackwardArgs<T>& args, int64_t n, int64_t t,
+                           T* values, int64_t* integers) {
   Scratch<T> scratch = carve<T>(s, storage, values, integers);
   if constexpr (std::is_same_v<T, float>) {
     if (storage == Storage::Half) return backward_pair<T, Half>(s, args, n, t, scratch);

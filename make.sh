@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# Sets up what a job needs, then does the job:
+#
+#   bash make.sh          build the op in place
+#   bash make.sh demo     train and validate on videos drawn here: a few minutes on two CPU cores, no download of data
+#   bash make.sh test     the test suite
+#   bash make.sh lint     ruff, mypy, clang-format
+#   bash make.sh bench    the op beside plain PyTorch
+#
+# Python packages go to .venv beside this file, unless a virtual environment is active, or SIFA_NO_VENV=1 says to use the
+# interpreter at hand. PYTHON names another interpreter than python3; MAX_JOBS limits the parallel compilers.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+say() { printf '\n== %s\n' "$*"; }
+fail() {
+  printf 'make.sh: %s\n' "$*" >&2
+  exit 2
+}
+
+# The interpreter with the packages of $1 (a requirements file) installed; sets $python.
+set_up() {
+  local base=${PYTHON:-python3}
+  command -v "$base" >/dev/null || fail "there is no $base; install Python 3.10 or later"
+  "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail "Python 3.10 or later is needed, $base is $("$base" -V 2>&1)"
+
+  if [[ ${SIFA_NO_VENV:-0} == 1 ]]; then
+    python=$(command -v "$base")
+    has_packages "$1" && return
+  elif [[ -n ${VIRTUAL_ENV:-} ]]; then
+    python=$VIRTUAL_ENV/bin/python
+  else
+    python=$PWD/.venv/bin/python
+    if ! "$python" -c '' 2>/dev/null; then
+      # PyTorch is gigabytes: where the interpreter has a working pair already, the environment sees it.
+      local share=()
+      "$base" -c 'import torch, torchvision' 2>/dev/null && share=(--system-site-packages)
+      say "creating .venv"
+      rm -rf .venv
+      "$base" -m venv "${share[@]}" .venv || fail "venv failed; on Debian and Ubuntu: apt install python3-venv"
+    fi
+  fi
+
+  # One stamp for each environment: the interpreter and the requirements it was last brought up to date with.
+  local wanted stamp
+  stamp=$("$python" -c 'import sys; print(sys.prefix)')/.sifa-$(basename "$1")
+  wanted=$("$python" -V; cat requirements.txt "$1")
+  if [[ ! -f $stamp || $(<"$stamp") != "$wanted" ]] || ! has_packages "$1"; then
+    say "installing $1 (PyTorch with CUDA is some gigabytes the first time)"
+    "$python" -m pip install -r "$1" | grep -v '^Requirement already satisfied' || true
+    has_packages "$1" || fail "pip could not install $1, see above"
+    printf '%s\n' "$wanted" >"$stamp" 2>/dev/null || true
+  fi
+}
+
+# Whether every package that $1 and requirements.txt name is there, and torch and torchvision fit each other.
+has_packages() {
+  "$python" - requirements.txt "$1" 2>/dev/null <<'PYTHON'
+import importlib.metadata as metadata
+import re
+import sys
+
+for file in sys.argv[1:]:
+    for line in open(file):
+        name = re.match(r"[A-Za-z][\w.-]*", line)
+        if name:
+            metadata.version(name.group())
+import torchvision
+PYTHON
+}
+
+build() {
+  set_up "${1:-requirements.txt}"
+  command -v "${CXX:-g++}" >/dev/null || fail "there is no C++ compiler; on Debian and Ubuntu: apt install g++"
+  say "building the op"
+  local log
+  log=$(mktemp)
+  if ! (PATH=$(dirname "$python"):$PATH "$python" cuda_sifa/setup.py build_ext --inplace) >"$log" 2>&1; then
+    cat "$log" >&2
+    fail "the op does not build, see above"
+  fi
+  rm -f "$log"
+  "$python" -c 'from cuda_sifa import library; print(f"cuda_sifa/_C.so for {library.build}")'
+}
+
+demo() {
+  build
+  say "drawing videos: eight kinds of motion, 100 of each for training, 25 for validation"
+  "$python" -m tools.make_demo_videos data/demo/videos --train 100 --val 25
+  say "decoding them to frames and lists"
+  for split in train val; do
+    "$python" -m tools.extract_frames "data/demo/videos/$split" "data/demo/frames/$split" --list "data/demo/$split.txt" \
+      --classes data/demo/classes.txt --short_side 80
+  done
+  say "training a narrow SIFA-Net on two processes"
+  rm -rf output/demo
+  OMP_NUM_THREADS=1 "$python" -m torch.distributed.launch --nproc_per_node=2 train_val_3d.py \
+    --config_file=settings/demo.yml
+  cat <<TEXT
+
+The log is output/demo/log.txt, the figures are output/demo/metrics.jsonl and, as curves,
+  ${python#"$PWD"/} -m tensorboard.main --logdir output/demo/tensorboard
+Next: validate the checkpoint again with three clips of each video,
+  ${python#"$PWD"/} train_val_3d.py --config_file=settings/demo.yml --eval \\
+      --checkpoint output/demo/checkpoints/last.pth --set evaluation.eva_num_clips=3
+or train on videos of your own: README.md, "Your own videos".
+TEXT
+}
+
+run_tests() {
+  build requirements-dev.txt
+  say "testing"
+  "$python" -m pytest "$@"
+}
+
+lint() {
+  set_up requirements-dev.txt
+  say "ruff"
+  "$python" -m ruff check .
+  "$python" -m ruff format --check .
+  say "mypy"
+  "$python" -m mypy .
+  say "clang-format"
+  find cuda_sifa/csrc -type f | xargs "$(dirname "$python")/clang-format" --dry-run --Werror
+}
+
+bench() {
+  build
+  say "measuring"
+  "$python" -m benchmarks.bench_op "$@"
+}
+
+job=${1:-build}
+[[ $# -gt 0 ]] && shift
+case $job in
+  build) build ;;
+  demo) demo ;;
+  test) run_tests "$@" ;;
+  lint) lint ;;
+  bench) bench "$@" ;;
+  *) fail "unknown job $job; there are build, demo, test, lint and bench" ;;
+esac

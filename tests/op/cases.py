@@ -1,0 +1,102 @@
+"""Inputs for the op's tests, and the error that a result may have."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cuda_sifa import inter_frame_attention, reference
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes differ on every axis, so that no two can be mixed up unnoticed."""
+
+    shape: tuple[int, int, int, int, int] = (2, 4, 6, 5, 7)  # N, T, C, H, W
+    kernel_size: int = 3
+    dilation: int = 1
+    groups: int = 1
+    offset: float | None = 1.5  # deviation in pixels; None: the regular neighbourhood
+
+    def __str__(self) -> str:
+        n, t, c, h, w = self.shape
+        return f"{n}x{t}x{c}x{h}x{w}-k{self.kernel_size}-d{self.dilation}-g{self.groups}-offset{self.offset}"
+
+    @property
+    def settings(self) -> dict[str, int]:
+        return {"kernel_size": self.kernel_size, "dilation": self.dilation, "groups": self.groups}
+
+    def inputs(
+        self, dtype: torch.dtype = torch.float64, device: Any = "cpu", seed: int = 0
+    ) -> tuple[Tensor, Tensor | None]:
+        """x and offset. No offset is within 0.1 of an integer, where the derivative jumps."""
+        generator = torch.Generator().manual_seed(seed)
+        n, t, c, h, w = self.shape
+        x = torch.randn(self.shape, generator=generator, dtype=torch.float64)
+        if self.offset is None:
+            return x.to(device, dtype), None
+        field = (n, max(t - 1, 0), 2 * self.kernel_size**2, h, w)
+        whole = (torch.randn(field, generator=generator, dtype=torch.float64) * self.offset).round()
+        fraction = 0.1 + 0.8 * torch.rand(field, generator=generator, dtype=torch.float64)
+        return x.to(device, dtype), (whole + fraction).to(device, dtype)
+
+
+CASES = [
+    Case(),
+    Case(offset=None),
+    Case(kernel_size=1),
+    Case(kernel_size=1, offset=None),
+    Case(kernel_size=5),
+    Case(kernel_size=7, shape=(1, 2, 3, 9, 4)),
+    Case(kernel_size=7, shape=(1, 2, 3, 9, 4), offset=None),
+    Case(kernel_size=9, shape=(1, 2, 2, 3, 4)),
+    Case(dilation=2),
+    Case(dilation=3, offset=None),
+    Case(dilation=40),  # every tap but the centre outside
+    Case(groups=2),
+    Case(groups=6, kernel_size=5, dilation=2),
+    Case(groups=3, offset=None),
+    Case(offset=0.2),
+    Case(offset=20.0),  # most samples outside
+    Case(shape=(1, 2, 1, 1, 1)),
+    Case(shape=(1, 2, 5, 1, 6)),
+    Case(shape=(3, 2, 5, 6, 1)),
+    Case(shape=(1, 3, 4, 2, 90), offset=15.0),  # taps farther apart than the window in which the kernel merges pixels
+    Case(shape=(1, 2, 4, 80, 3), offset=15.0, dilation=7),
+    # Channels around the width of the vectors: whole ones, blocks of them, remainders.
+    *(Case(shape=(1, 2, c, 3, 4)) for c in (1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 71, 128, 130, 257)),
+    Case(shape=(1, 2, 140, 3, 4), groups=4),
+    Case(shape=(1, 2, 66, 3, 4), offset=None, groups=2),
+]
+
+
+def run(function: Any, case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) -> dict[str, Tensor]:
+    """Result and gradients of `function`, which is the op or its reference."""
+    x = x.detach().requires_grad_()
+    offset = None if offset is None else offset.detach().requires_grad_()
+    result = function(x, offset, **case.settings)
+    inputs = [x] if offset is None else [x, offset]
+    grads = torch.autograd.grad(result, inputs, grad)
+    return {
+        "attended": result.detach(),
+        "grad_x": grads[0],
+        **({"grad_offset": grads[1]} if offset is not None else {}),
+    }
+
+
+def run_op(case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) -> dict[str, Tensor]:
+    return run(inter_frame_attention, case, x, offset, grad)
+
+
+def run_reference(case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) -> dict[str, Tensor]:
+    return run(reference.inter_frame_attention, case, x, offset, grad)
+
+
+def relative_error(result: Tensor, expected: Tensor) -> float:
+    """The largest difference, relative to the largest value expected."""
+    assert result.shape == expected.shape
+    if expected.numel() == 0:
+        return 0.0
+    scale = expected.abs().max().clamp_min(1e-30)
+    return ((result.double() - expected.double()).abs().max() / scale.double()).item()

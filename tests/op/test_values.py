@@ -1,0 +1,244 @@
+"""The op equals its twin in plain PyTorch: shapes, dtypes, strides, neighbourhoods, heads, awkward offsets."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from cuda_sifa import inter_frame_attention, reference
+from tests.op.cases import CASES, Case, relative_error, run_op, run_reference
+
+# Some hundred roundings of the dtype: sums over channels, corners and taps in another order.
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_reference(case: Case, dtype: torch.dtype, device: torch.device) -> None:
+    x, offset = case.inputs(dtype, device)
+    grad = torch.randn_like(x)
+    expected = run_reference(case, x, offset, grad)
+    for name, result in run_op(case, x, offset, grad).items():
+        assert result.dtype == dtype
+        assert relative_error(result, expected[name]) < TOLERANCE[dtype], name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+def test_half_precision_errs_no_more_than_plain_pytorch(case: Case, dtype: torch.dtype, device: torch.device) -> None:
+    """Against float64 on the same rounded inputs, at most twice the error of the reference, which rounds its result."""
+    x, offset = case.inputs(dtype, device)
+    grad = torch.randn_like(x)
+    exact = run_reference(case, x.double(), None if offset is None else offset.double(), grad.double())
+    plain = run_reference(case, x, offset, grad)
+    for name, result in run_op(case, x, offset, grad).items():
+        assert result.dtype == dtype
+        # Half a unit in the last place where plain PyTorch happens to be exact.
+        allowed = 2 * relative_error(plain[name], exact[name]) + torch.finfo(dtype).eps / 2
+        assert relative_error(result, exact[name]) <= allowed, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_offsets_in_float32_beside_a_half_x(dtype: torch.dtype, device: torch.device) -> None:
+    case = Case(shape=(1, 3, 16, 5, 60))
+    x, offset = case.inputs(dtype, device)
+    assert offset is not None
+    offset = offset.float() + 1e-4  # finer than either half type resolves
+    grad = torch.randn_like(x)
+    expected = run_reference(case, x, offset, grad)
+    result = run_op(case, x, offset, grad)
+    assert result["attended"].dtype == result["grad_x"].dtype == dtype
+    assert result["grad_offset"].dtype == torch.float32
+    for name in expected:
+        assert relative_error(result[name], expected[name]) < 2 * torch.finfo(dtype).eps, name
+
+
+def _layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same values under other strides."""
+    n, t, c, h, w = x.shape
+    padded = torch.full((n, t + 1, c + 2, h + 1, w + 3), math.nan, dtype=x.dtype, device=x.device)
+    padded[:, 1:, 1:-1, 1:, 2:-1] = x
+    return {
+        "channels first": x.contiguous(),
+        "channels innermost": x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3),
+        "time innermost": x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3),
+        "the release's (N, C, T, H, W)": x.transpose(1, 2).contiguous().transpose(1, 2),
+        "a slice of a larger tensor": padded[:, 1:, 1:-1, 1:, 2:-1],
+        "every second element": x.repeat_interleave(2, dim=4)[..., ::2],
+    }
+
+
+@pytest.mark.parametrize("layout", list(_layouts(torch.zeros(1, 1, 1, 1, 1))))
+def test_any_strides(layout: str, device: torch.device) -> None:
+    case = Case()
+    x, offset = case.inputs(device=device)
+    assert offset is not None
+    grad = torch.randn_like(x)
+    expected = run_reference(case, x, offset, grad)
+    moved = _layouts(x)[layout], _layouts(offset)[layout], _layouts(grad)[layout]
+    for name, result in run_op(case, *moved).items():
+        assert relative_error(result, expected[name]) < TOLERANCE[torch.float64], name
+
+
+def test_stride_zero(device: torch.device) -> None:
+    """Expanded inputs, and the gradient that sum().backward() makes, are read as what they stand for."""
+    case = Case(shape=(3, 3, 4, 5, 6))
+    x, offset = case.inputs(device=device)
+    assert offset is not None
+    x, offset = x[:1].expand(3, -1, -1, -1, -1), offset[:, :, :, :1].expand(-1, -1, -1, 5, -1)
+    grad = torch.ones((), dtype=torch.float64, device=device).expand(x.shape)
+    expected = run_reference(case, x.clone(), offset.clone(), grad.clone())
+    for name, result in run_op(case, x, offset, grad).items():
+        assert relative_error(result, expected[name]) < TOLERANCE[torch.float64], name
+
+
+def test_channels_are_innermost_in_the_result() -> None:
+    x, offset = Case().inputs()
+    result = inter_frame_attention(x, offset)
+    assert result.permute(0, 1, 3, 4, 2).is_contiguous()
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_zero_offsets_are_the_regular_neighbourhood(kernel_size: int, device: torch.device) -> None:
+    case = Case(kernel_size=kernel_size, offset=None)
+    x, _ = case.inputs(device=device)
+    n, t, _, h, w = x.shape
+    zeros = x.new_zeros(n, t - 1, 2 * kernel_size**2, h, w)
+    regular = inter_frame_attention(x, None, kernel_size)
+    assert relative_error(inter_frame_attention(x, zeros, kernel_size), regular) < TOLERANCE[torch.float64]
+
+
+def test_by_hand() -> None:
+    """One query, one tap, half a pixel to the right of the left pixel of two: the mean of 4 and 6, weighed by 3 * 5."""
+    x = torch.tensor([[3.0, 0.0], [4.0, 6.0]], dtype=torch.float64).view(1, 2, 1, 1, 2)
+    offset = torch.tensor([[0.0, 0.0], [0.5, 0.0]], dtype=torch.float64).view(1, 1, 2, 1, 2)
+    attended = inter_frame_attention(x, offset, kernel_size=1)
+    assert attended.flatten().tolist() == [3 * 5 * 5, 0, 0, 0]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30, -1e30, 2.0**31, -(2.0**63)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_tap_at_no_place_contributes_nothing(value: float, dtype: torch.dtype, device: torch.device) -> None:
+    case = Case(shape=(1, 3, 5, 4, 6))
+    x, offset = case.inputs(dtype, device)
+    assert offset is not None
+    strange, outside = offset.clone(), offset.clone()
+    place = torch.tensor(value, dtype=torch.float64).to(device, dtype)
+    strange[:, :, 4], outside[:, :, 4] = place, 1000.0  # the vertical displacement of tap 2, everywhere
+    strange[0, 0, 9, 1, 2], outside[0, 0, 9, 1, 2] = place, 1000.0
+    grad = torch.randn_like(x)
+    expected, result = run_op(case, x, outside, grad), run_op(case, x, strange, grad)
+    for name in expected:
+        assert torch.equal(result[name], expected[name]), name
+    assert not result["grad_offset"][:, :, 4:6].any()
+    for name, twin in run_reference(case, x, strange, grad).items():
+        assert relative_error(result[name], twin) < 4 * torch.finfo(dtype).eps + 1e-13, name
+
+
+@pytest.mark.parametrize("axis", ["y", "x"])
+def test_the_border_is_zero_from_one_pixel_outside(axis: str, device: torch.device) -> None:
+    """Samples fade to zero within the pixel around the map: at -1 and at the size nothing is left."""
+    x = torch.ones(1, 2, 1, 4, 4, dtype=torch.float64, device=device)
+    for place, expected in [
+        (-1.0, 0.0),
+        (-0.75, 0.25),
+        (-0.25, 0.75),
+        (0.0, 1.0),
+        (3.0, 1.0),
+        (3.25, 0.75),
+        (4.0, 0.0),
+    ]:
+        offset = torch.zeros(1, 1, 2, 4, 4, dtype=torch.float64, device=device)
+        offset[0, 0, "yx".index(axis), 0, 0] = place
+        sampled = inter_frame_attention(x, offset, kernel_size=1)[0, 0, 0, 0, 0]  # 1 * s * s
+        assert sampled.item() == pytest.approx(expected**2, abs=1e-15)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (0, 3, 4, 5, 6),
+        (2, 1, 4, 5, 6),
+        (2, 0, 4, 5, 6),
+        (1, 2, 4, 0, 6),
+        (1, 2, 4, 5, 0),
+        (1, 2, 0, 5, 6),
+        (1, 1, 3, 1, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("deformable", [True, False])
+def test_nothing_to_attend_to(shape: tuple[int, ...], deformable: bool, device: torch.device) -> None:
+    """Empty inputs give empty results, and a single frame gives zeros, with gradients."""
+    case = Case(shape=shape, offset=1.0 if deformable else None)  # type: ignore[arg-type]
+    x, offset = case.inputs(device=device)
+    for run in (run_op, run_reference):
+        for name, result in run(case, x, offset, torch.ones_like(x)).items():
+            assert result.shape == (offset.shape if name == "grad_offset" and offset is not None else x.shape)
+            assert not result.any()
+
+
+def test_the_last_frame_attends_to_nothing(device: torch.device) -> None:
+    x, offset = Case().inputs(device=device)
+    attended = inter_frame_attention(x, offset)
+    assert not attended[:, -1].any()
+    assert attended[:, :-1].all()
+
+
+def test_the_memory_of_the_inputs_is_left_alone(device: torch.device) -> None:
+    case = Case()
+    x, offset = case.inputs(device=device)
+    assert offset is not None
+    grad = torch.randn_like(x)
+    copies = x.clone(), offset.clone(), grad.clone()
+    run_op(case, x, offset, grad)
+    assert all(torch.equal(a, b) for a, b in zip((x, offset, grad), copies, strict=True))
+
+
+@pytest.mark.parametrize("case", [Case(shape=(3, 5, 37, 9, 8)), Case(shape=(2, 6, 16, 9, 8), offset=None)], ids=str)
+def test_the_same_bits_for_any_number_of_threads(case: Case) -> None:
+    x, offset = case.inputs(torch.float32)
+    grad = torch.randn_like(x)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3, 1):
+            torch.set_num_threads(count)
+            results.append(run_op(case, x, offset, grad))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(other[name], results[0][name]) for name in other)
+
+
+def test_groups_are_heads(device: torch.device) -> None:
+    """g heads of C/g channels equal g calls with those channels and the same offsets."""
+    case = Case(shape=(2, 3, 6, 5, 7), groups=3)
+    x, offset = case.inputs(device=device)
+    heads = [inter_frame_attention(part, offset) for part in x.chunk(3, dim=2)]
+    together = inter_frame_attention(x, offset, groups=3)
+    assert relative_error(together, torch.cat(heads, dim=2)) < TOLERANCE[torch.float64]
+
+
+def test_the_reference_is_the_definition() -> None:
+    """The reference against loops over every index, written from the paper's formula."""
+    case = Case(shape=(1, 2, 4, 3, 4), groups=2, dilation=2)
+    x, offset = case.inputs()
+    assert offset is not None
+    n, t, c, h, w = x.shape
+    expected = torch.zeros_like(x)
+    for y in range(h):
+        for col in range(w):
+            for tap in range(9):
+                py = y + (tap // 3 - 1) * 2 + offset[0, 0, 2 * tap, y, col].item()
+                px = col + (tap % 3 - 1) * 2 + offset[0, 0, 2 * tap + 1, y, col].item()
+                sample = torch.zeros(c, dtype=torch.float64)
+                for row in range(h):
+                    for column in range(w):
+                        weight = max(0.0, 1 - abs(py - row)) * max(0.0, 1 - abs(px - column))
+                        sample += weight * x[0, 1, :, row, column]
+                for head in (slice(0, 2), slice(2, 4)):
+                    score = (x[0, 0, head, y, col] @ sample[head]) / 2
+                    expected[0, 0, head, y, col] += score * sample[head]
+    assert relative_error(reference.inter_frame_attention(x, offset, **case.settings), expected) < 1e-14
