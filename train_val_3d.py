@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 import models
@@ -24,7 +23,7 @@ from datasets.clips import ClipDataset, worker_init
 from datasets.transforms import test_transform, train_transform
 from engine import checkpoint as ckpt
 from engine.config import ConfigError, load_config
-from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, start, stop
+from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, start, stop, wrap
 from engine.errors import UserError, one_line
 from engine.loops import Progress, evaluate, train_epoch
 from engine.metrics import Metrics
@@ -214,11 +213,7 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
     else:
         torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
 
-    wrapped: nn.Module = model
-    if process.world > 1:
-        ids = [process.device.index] if process.device.type == "cuda" else None
-        # BatchNorm's statistics stay each process's own until average_buffers.
-        wrapped = DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+    wrapped = wrap(model, process)
     parameters = sum(p.numel() for p in model.parameters())
     log.info(
         f"{config.network.net_name}, {parameters / 1e6:.2f} M parameters, on {process.world} x {process.device.type}; "

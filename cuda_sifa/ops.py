@@ -68,26 +68,44 @@ def _fake_backward(
     return _channels_innermost(x), x.new_empty(0, dtype=accumulation)
 
 
-def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    x, offset, *ctx.settings = inputs
-    ctx.save_for_backward(x, offset)  # nothing of size k*k*C: the backward pass samples again
+class InterFrameAttention(torch.autograd.Function):
+    """The op and its gradient. Keeps x and offset, nothing of size k*k*C: the backward pass samples again."""
+
+    @staticmethod
+    def forward(x: Tensor, offset: Tensor | None, *settings: int) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.sifa.inter_frame_attention(x, offset, *settings)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
+        x, offset, *ctx.settings = inputs
+        ctx.save_for_backward(x, offset)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, offset = ctx.saved_tensors
+        grad_x, grad_offset = torch.ops.sifa.inter_frame_attention_backward(grad, x, offset, *ctx.settings)
+        return grad_x, grad_offset if offset is not None else None, None, None, None
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, offset = ctx.saved_tensors
-    grad_x, grad_offset = torch.ops.sifa.inter_frame_attention_backward(grad, x, offset, *ctx.settings)
-    return grad_x, grad_offset if offset is not None else None, None, None, None
+class InterFrameAttentionBackward(torch.autograd.Function):
+    """The gradient itself, which has none."""
 
+    @staticmethod
+    def forward(grad: Tensor, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, Tensor]:
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.sifa.inter_frame_attention_backward(grad, x, offset, *settings)
 
-def _save_nothing(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    pass
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
+        pass
 
-
-def _refuse_second_derivative(ctx: Any, *grads: Tensor) -> None:
-    raise RuntimeError(
-        "inter_frame_attention is differentiable once: its gradient has no derivative of its own. For a second "
-        "derivative use cuda_sifa.reference.inter_frame_attention, the same function in plain PyTorch"
-    )
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        raise RuntimeError(
+            "inter_frame_attention is differentiable once: its gradient has no derivative of its own. For a second "
+            "derivative use cuda_sifa.reference.inter_frame_attention, the same function in plain PyTorch"
+        )
 
 
 def _flops(x_shape: list[int], offset_shape: list[int] | None, kernel_size: int, *args: Any, **kwargs: Any) -> int:
@@ -104,13 +122,10 @@ def _flops_backward(
 
 
 if library.devices:
-    # register_autograd makes a torch.autograd.Function of each pair and puts it under the op itself, so that the
-    # gradient holds for whoever calls torch.ops.sifa.*, traced or not.
     torch.library.register_fake("sifa::inter_frame_attention", _fake)
     torch.library.register_fake("sifa::inter_frame_attention_backward", _fake_backward)
-    torch.library.register_autograd("sifa::inter_frame_attention", _backward, setup_context=_save)
-    torch.library.register_autograd(
-        "sifa::inter_frame_attention_backward", _refuse_second_derivative, setup_context=_save_nothing
-    )
+    # Under the op itself, so that the gradient holds for whoever calls torch.ops.sifa.*, traced or not.
+    torch.library.impl("sifa::inter_frame_attention", "Autograd", InterFrameAttention.apply)
+    torch.library.impl("sifa::inter_frame_attention_backward", "Autograd", InterFrameAttentionBackward.apply)
     register_flop_formula(torch.ops.sifa.inter_frame_attention)(_flops)
     register_flop_formula(torch.ops.sifa.inter_frame_attention_backward)(_flops_backward)

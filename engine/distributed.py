@@ -1,5 +1,6 @@
 """Processes: who am I among them, which share of the data is mine, what do all of them know."""
 
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 
@@ -65,6 +67,19 @@ def total(values: torch.Tensor) -> torch.Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def wrap(model: nn.Module, process: Process) -> nn.Module:
+    """The model as the processes train it together; the model itself where there is only one.
+
+    BatchNorm's running statistics stay each process's own until `average_buffers`.
+    """
+    if process.world == 1:
+        return model
+    known = inspect.signature(DistributedDataParallel).parameters
+    own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
+    ids = [process.device.index] if process.device.type == "cuda" else None
+    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{own_buffers: False})
 
 
 def average_buffers(model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 """One epoch of training, and an exact validation."""
 
 import contextlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,11 +80,12 @@ def train_epoch(
         sums += torch.cat([sums.new_tensor([len(label)]), loss.detach().double()[None] * len(label), hits])
         if i % print_freq == 0 or i == len(loader):
             clips, loss_sum, *_ = (sums - reported).tolist()
-            if not loss_sum < float("inf"):
+            if not math.isfinite(loss_sum):
                 raise UserError(
                     f"the loss is {loss_sum / clips} within the last {print_freq} iterations (learning rate "
                     f"{learning_rate:.2e}): lower optimization.base_learning_rate or warm up for longer"
                 )
+        if i % print_freq == 0 and i < len(loader):  # the epoch's own line tells about its end
             now = time.perf_counter()
             speed = clips * process.world / (now - since)
             report(Progress(i, len(loader), loss_sum / clips, learning_rate, speed))

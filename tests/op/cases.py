@@ -32,7 +32,7 @@ class Case:
     ) -> tuple[Tensor, Tensor | None]:
         """x and offset. No offset is within 0.1 of an integer, where the derivative jumps."""
         generator = torch.Generator().manual_seed(seed)
-        n, t, c, h, w = self.shape
+        n, t, _c, h, w = self.shape
         x = torch.randn(self.shape, generator=generator, dtype=torch.float64)
         if self.offset is None:
             return x.to(device, dtype), None

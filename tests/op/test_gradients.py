@@ -87,8 +87,10 @@ def test_callers_of_the_bare_op_get_gradients_too(device: torch.device) -> None:
     x.requires_grad_()
     offset.requires_grad_()
     torch.ops.sifa.inter_frame_attention(x, offset, 3, 1, 1).sum().backward()
-    assert x.grad is not None and x.grad.any()
-    assert offset.grad is not None and offset.grad.any()
+    assert x.grad is not None
+    assert x.grad.any()
+    assert offset.grad is not None
+    assert offset.grad.any()
 
 
 def test_a_second_derivative_is_refused_in_words(device: torch.device) -> None:

@@ -226,7 +226,7 @@ def test_the_reference_is_the_definition() -> None:
     case = Case(shape=(1, 2, 4, 3, 4), groups=2, dilation=2)
     x, offset = case.inputs()
     assert offset is not None
-    n, t, c, h, w = x.shape
+    _n, _t, c, h, w = x.shape
     expected = torch.zeros_like(x)
     for y in range(h):
         for col in range(w):

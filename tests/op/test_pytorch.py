@@ -1,0 +1,129 @@
+"""The op among PyTorch's own: opcheck, tracing, compilation, autocast, FLOP counting."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from cuda_sifa import inter_frame_attention
+from tests.op.cases import CASES, Case, relative_error, run_op
+
+SAMPLES = [
+    Case(),
+    Case(offset=None),
+    Case(kernel_size=5, groups=2, dilation=2),
+    Case(shape=(1, 1, 3, 4, 5)),
+    Case(shape=(0, 3, 4, 5, 6)),
+]
+
+
+@pytest.mark.parametrize("case", SAMPLES, ids=str)
+def test_opcheck(case: Case, device: torch.device) -> None:
+    """Schema, autograd registration, fake kernels and AOT dispatch with dynamic shapes, forward and backward."""
+    x, offset = case.inputs(device=device)
+    inputs = [v if v is None else v.requires_grad_() for v in (x, offset)]
+    settings = tuple(case.settings.values())
+    torch.library.opcheck(torch.ops.sifa.inter_frame_attention.default, (*inputs, *settings))
+    detached = [v if v is None else v.detach() for v in inputs]
+    grad = torch.randn_like(x)
+    torch.library.opcheck(torch.ops.sifa.inter_frame_attention_backward.default, (grad, *detached, *settings))
+
+
+@pytest.mark.parametrize("case", CASES[:8], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_fake_kernels_foretell_shapes_dtypes_and_strides(case: Case, dtype: torch.dtype) -> None:
+    x, offset = case.inputs(dtype)
+    settings = tuple(case.settings.values())
+    real = (
+        torch.ops.sifa.inter_frame_attention(x, offset, *settings),
+        *torch.ops.sifa.inter_frame_attention_backward(x, x, offset, *settings),
+    )
+    meta_x, meta_offset = x.to("meta"), None if offset is None else offset.to("meta")
+    fake = (
+        torch.ops.sifa.inter_frame_attention(meta_x, meta_offset, *settings),
+        *torch.ops.sifa.inter_frame_attention_backward(meta_x, meta_x, meta_offset, *settings),
+    )
+    for one, other in zip(real, fake, strict=True):
+        assert (one.shape, one.dtype, one.stride()) == (other.shape, other.dtype, other.stride())
+
+
+def test_compiled_in_one_graph_with_one_recompilation(device: torch.device) -> None:
+    """The backend captures and runs the graphs of forward and backward without generating code for them."""
+    torch._dynamo.reset()
+    compilations = 0
+
+    def count(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        nonlocal compilations
+        compilations += 1
+        return torch._dynamo.backends.debugging.aot_eager(graph, inputs)
+
+    @torch.compile(backend=count, fullgraph=True)
+    def function(x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        return inter_frame_attention(x.relu(), offset * 2, kernel_size=3).sigmoid()
+
+    for shape in ((2, 4, 6, 5, 7), (3, 4, 6, 8, 9), (5, 4, 6, 9, 11), (4, 4, 6, 12, 6)):
+        x, offset = Case(shape=shape).inputs(device=device)
+        assert offset is not None
+        x.requires_grad_()
+        offset.requires_grad_()
+        compiled = torch.autograd.grad(function(x, offset).sum(), [x, offset])
+        plain = inter_frame_attention(x.relu(), offset * 2).sigmoid()
+        for one, other in zip(compiled, torch.autograd.grad(plain.sum(), [x, offset]), strict=True):
+            assert relative_error(one, other) < 1e-12
+    assert compilations <= 2
+
+
+def test_exported_with_a_dynamic_batch() -> None:
+    class Attention(torch.nn.Module):
+        def forward(self, x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+            return inter_frame_attention(x, offset)
+
+    x, offset = Case().inputs()
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(Attention(), (x, offset), dynamic_shapes={"x": {0: batch}, "offset": {0: batch}})
+    x, offset = Case(shape=(5, 4, 6, 5, 7)).inputs(seed=1)
+    assert offset is not None
+    assert torch.equal(program.module()(x, offset), inter_frame_attention(x, offset))
+
+
+def test_autocast_keeps_half_inputs(device: torch.device) -> None:
+    x, offset = Case(shape=(1, 3, 16, 5, 6)).inputs(torch.bfloat16, device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        assert inter_frame_attention(x, offset).dtype == torch.bfloat16
+        assert inter_frame_attention(x.float(), None).dtype == torch.float32
+
+
+def test_gradient_checkpointing(device: torch.device) -> None:
+    case = Case()
+    x, offset = case.inputs(device=device)
+    assert offset is not None
+    expected = run_op(case, x, offset, torch.ones_like(x))
+    x.requires_grad_()
+    offset.requires_grad_()
+    checkpoint(inter_frame_attention, x, offset, use_reentrant=False).sum().backward()
+    assert torch.equal(x.grad, expected["grad_x"])  # type: ignore[arg-type]
+    assert torch.equal(offset.grad, expected["grad_offset"])  # type: ignore[arg-type]
+
+
+def test_deterministic_algorithms_are_no_error(device: torch.device) -> None:
+    case = Case()
+    x, offset = case.inputs(device=device)
+    grad = torch.randn_like(x)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, second = (run_op(case, x, offset, grad) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_flops_are_counted() -> None:
+    x, offset = Case(shape=(2, 4, 6, 5, 7), kernel_size=5).inputs()
+    x.requires_grad_()
+    with FlopCounterMode(display=False) as counter:
+        inter_frame_attention(x, offset, kernel_size=5).sum().backward()
+    forward = 2 * 2 * (2 * 3 * 6 * 5 * 7) * 25  # two multiply-adds for each element of three pairs of frames and tap
+    assert counter.get_total_flops() == 3 * forward
