@@ -1,0 +1,92 @@
+"""Inter-frame attention as a module, and time folded into the batch."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from cuda_sifa import inter_frame_attention
+from models.folding import fold, pool_time, stack_frames, unfold
+from models.sifa import InterFrameAttention, motion_saliency
+
+
+def test_motion_saliency_by_hand() -> None:
+    clip = torch.tensor([1.0, 3.0, 2.0]).view(1, 3, 1, 1, 1)
+    by_hand = [3 / (1 + 2.718281828**-2) + 3, 2 / (1 + 2.718281828**1) + 2]  # steps of +2 and -1
+    assert motion_saliency(clip).flatten().tolist() == pytest.approx(by_hand)
+
+
+def test_starts_as_the_regular_neighbourhood() -> None:
+    clip = torch.randn(2, 4, 6, 5, 7)
+    torch.testing.assert_close(InterFrameAttention(6, 5)(clip), inter_frame_attention(clip, None, 5))
+
+
+def test_offsets_displace_the_taps_of_the_next_frame() -> None:
+    """A convolution that finds motion saliency of 1 everywhere and asks for one pixel to the right."""
+    attention = InterFrameAttention(1, 1)
+    clip = torch.randn(1, 2, 1, 4, 5)
+    with torch.no_grad():
+        attention.offset.weight[1, 0, 1, 1] = 1.0
+    attention.offset.register_forward_pre_hook(lambda module, inputs: (torch.ones_like(inputs[0]),))
+    right = torch.nn.functional.pad(clip[:, 1, :, :, 1:], (0, 1))
+    expected = clip[:, 0] * right * right
+    torch.testing.assert_close(attention(clip)[:, 0], expected)
+    assert not attention(clip)[:, 1].any()
+
+
+def test_the_releases_initialisation_is_an_option() -> None:
+    weight = InterFrameAttention(64, 3, offset_init="kaiming").offset.weight
+    assert weight.std().item() == pytest.approx((2 / (18 * 9)) ** 0.5, rel=0.05)  # 0.11, of fan_out
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_gradient_reaches_the_offsets_whatever_the_number_of_frames(frames: int) -> None:
+    attention = InterFrameAttention(4, 3)
+    attention(torch.randn(2, frames, 4, 5, 6)).square().sum().backward()
+    assert attention.offset.weight.grad is not None
+    assert attention.offset.weight.grad.any() == (frames > 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kernel_size": 2}, "kernel_size must be odd and positive, got 2"),
+        ({"kernel_size": 0}, "kernel_size must be odd and positive, got 0"),
+        ({"offset_init": "ones"}, "offset_init must be .*zero.*kaiming.*, got 'ones'"),
+    ],
+)
+def test_errors(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        InterFrameAttention(4, **options)
+
+
+def test_fold_and_unfold_are_views() -> None:
+    clip = torch.randn(2, 3, 5, 7, 4).permute(0, 1, 4, 2, 3)  # channels innermost
+    maps = fold(clip)
+    assert maps.shape == (6, 4, 5, 7)
+    assert maps.is_contiguous(memory_format=torch.channels_last)
+    assert maps.data_ptr() == clip.data_ptr()
+    assert unfold(maps, 3).data_ptr() == clip.data_ptr()
+    assert torch.equal(unfold(maps, 3), clip)
+
+
+def test_stacked_frames_make_a_2d_convolution_a_strided_3d_one() -> None:
+    clip, kernel = torch.randn(2, 3, 8, 9, 11).double(), torch.randn(5, 3, 4, 7, 7).double()
+    expected = torch.nn.functional.conv3d(clip, kernel, stride=(4, 2, 2), padding=(0, 3, 3))
+    stacked = stack_frames(clip, 4)
+    folded = torch.nn.functional.conv2d(fold(stacked), kernel.flatten(1, 2), stride=2, padding=3)
+    torch.testing.assert_close(unfold(folded, 2).transpose(1, 2), expected)
+
+
+@pytest.mark.parametrize("frames", [0, 3, 6])
+def test_frames_that_do_not_divide(frames: int) -> None:
+    with pytest.raises(ValueError, match=f"positive multiple of 4, got T={frames}"):
+        stack_frames(torch.zeros(1, 3, frames, 4, 4), 4)
+
+
+def test_pool_time_is_a_max_pool_over_pairs() -> None:
+    clip = torch.randn(2, 6, 3, 4, 5)
+    expected = torch.nn.functional.max_pool3d(clip.transpose(1, 2), (2, 1, 1)).transpose(1, 2)
+    assert torch.equal(pool_time(clip), expected)
+    with pytest.raises(ValueError, match="must be even, got 3"):
+        pool_time(clip[:, :3])

@@ -1,0 +1,182 @@
+"""SIFA-Net: shapes, sizes, what it costs, and what remains of it without time."""
+
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models import build_model, load_imagenet_state_dict
+from models.sifa import InterFrameAttention
+from models.sifa_resnet import GlobalContext, SIFANet
+
+
+def small(clip_length: int = 8, **options: Any) -> nn.Module:
+    return build_model("c2d_sifa_resnet50", num_classes=5, clip_length=clip_length, **{"width": 4, **options})
+
+
+@pytest.mark.parametrize("frames", [8, 16, 24])
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (64, 17), (1, 1)], ids=str)
+def test_any_clip_in_two_heads_out(frames: int, size: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits = small()(torch.randn(2, 3, frames, *size))
+    assert [tuple(head.shape) for head in logits] == [(2, 5), (2, 5)]
+    assert all(head.isfinite().all() for head in logits)
+
+
+@pytest.mark.parametrize("frames", [4, 12])
+def test_one_head_takes_any_multiple_of_four(frames: int) -> None:
+    with torch.no_grad():
+        logits = small(clip_length=4, dual_head=False)(torch.randn(2, 3, frames, 32, 40))
+    assert [tuple(head.shape) for head in logits] == [(2, 5)]
+
+
+@pytest.mark.parametrize("options", [{}, {"dual_head": False}], ids=str)
+@pytest.mark.parametrize("frames", [8, 16])
+def test_no_parameter_is_unused(options: dict[str, Any], frames: int) -> None:
+    """Each gradient is there, and none is zero once the branches that start at zero are open."""
+    model = small(**options).double()
+    for name, parameter in model.named_parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+            assert name.endswith(("bn3.weight", "bias", "offset.weight"))
+    logits = model(torch.randn(2, 3, frames, 64, 64, dtype=torch.float64))
+    torch.stack([head.square().sum() for head in logits]).sum().backward()
+    # With 8 frames the second head sees one frame only, and its SIFA has no pair to attend in.
+    idle = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    assert all(p.grad is not None for p in model.parameters())
+    assert idle == ({"layer4_dual.1.sifa.offset.weight"} if frames == 8 and not options else set())
+
+
+def test_batches_and_clips_do_not_mix() -> None:
+    """In validation the logits of a clip do not depend on the other clips of the batch."""
+    model = open_branches(small().eval().double(), 0.1)
+    batch = torch.randn(3, 3, 16, 40, 40, dtype=torch.float64)
+    with torch.no_grad():
+        together, alone = model(batch), model(batch[1:2])
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a[1:2], b)
+
+
+def test_the_order_of_feature_frames_matters_to_sifa_alone() -> None:
+    model = open_branches(small(dropout_ratio=0.0).double(), 1.0)  # BatchNorm's statistics know no order
+    clip = torch.randn(2, 3, 16, 40, 40, dtype=torch.float64)
+    backwards = clip.unflatten(2, (4, 4)).flip(2).flatten(2, 3)  # the stem's features in reverse, nothing else
+    with torch.no_grad():
+        forth, back = model(clip)[0], model(backwards)[0]
+        assert (forth - back).abs().max() > 1e-3 * forth.abs().max()
+        silence(model)
+        torch.testing.assert_close(model(clip)[0], model(backwards)[0])
+
+
+def open_branches(model: nn.Module, scale: float) -> nn.Module:
+    """Residual branches start at zero, and a test of them would see nothing."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bn3.weight"):
+            nn.init.constant_(parameter, scale)
+    return model
+
+
+def silence(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, InterFrameAttention):
+            module.forward = torch.zeros_like  # type: ignore[method-assign, assignment]
+        elif isinstance(module, GlobalContext):
+            nn.init.zeros_(module.fc2.weight)
+            nn.init.zeros_(module.fc2.bias)
+
+
+def test_a_still_clip_without_sifa_is_an_image_in_torchvisions_resnet() -> None:
+    """ImageNet weights are used as ImageNet meant them: frame by frame the same features."""
+    image_model = torchvision.models.resnet50().double().eval()
+    for module in image_model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.uniform_(module.bias, -0.2, 0.2)
+    model = build_model("c2d_sifa_resnet50", num_classes=1000, clip_length=8).double().eval()
+    load_imagenet_state_dict(model, image_model.state_dict())
+    with torch.no_grad():
+        model.fc.weight.copy_(image_model.fc.weight)
+        model.fc.bias.copy_(image_model.fc.bias)
+    silence(model)
+    seen: list[Tensor] = []
+    model.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    image = torch.randn(2, 3, 64, 80, dtype=torch.float64)
+    expected = nn.Sequential(*list(image_model.children())[:-2])
+    with torch.no_grad():
+        logits = model(image[:, :, None].expand(-1, -1, 8, -1, -1))
+        for frame in range(2):
+            torch.testing.assert_close(seen[0][:, frame], expected(image))
+        torch.testing.assert_close(logits[0], image_model(image))
+
+
+# SIFA.md, section 4: counted on the release's models.
+@pytest.mark.parametrize(
+    ("depth", "frames", "size", "gmacs"),
+    [(50, 16, 224, 23.90), (50, 16, 256, 31.22), (101, 16, 256, 50.95), (50, 32, 256, 62.43), (50, 64, 256, 124.86)],
+)
+def test_multiply_adds(depth: int, frames: int, size: int, gmacs: float) -> None:
+    with torch.device("meta"):
+        model = build_model(f"c2d_sifa_resnet{depth}", num_classes=400, clip_length=frames)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            model(torch.empty(1, 3, frames, size, size))
+    assert counter.get_total_flops() / 2e9 == pytest.approx(gmacs, rel=0.005)
+
+
+def test_parameters() -> None:
+    with torch.device("meta"):
+        model = build_model("c2d_sifa_resnet50", num_classes=400, clip_length=16)
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(43.04, abs=0.005)
+
+
+def test_width_scales_every_stage() -> None:
+    model = small(width=16)
+    assert isinstance(model, SIFANet)
+    assert model.conv1.weight.shape == (16, 12, 7, 7)
+    assert model.fc.in_features == 16 * 32
+    assert {m.offset.in_channels for m in model.modules() if isinstance(m, InterFrameAttention)} == {32, 64, 128}
+
+
+def test_sifa_kernel_goes_by_stage() -> None:
+    model = small(sifa_kernel=(1, 3, 5, 7))
+    sizes = {
+        name: {m.kernel_size for m in stage.modules() if isinstance(m, InterFrameAttention)}
+        for name, stage in model.named_children()
+        if name.startswith("layer")
+    }
+    assert sizes == {"layer1": set(), "layer2": {3}, "layer3": {5}, "layer4": {7}, "layer4_dual": {7}}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_length": 12}, r"positive multiple of 8 \(4 in the stem, 2 in the dual head\), got 12"),
+        ({"clip_length": 6, "dual_head": False}, r"positive multiple of 4 \(the stem .*\), got 6"),
+        ({"sifa_kernel": (3, 3)}, r"sifa_kernel must have four sizes, for res2\.\.res5, got \(3, 3\)"),
+        ({"sifa_kernel": (1, 2, 3, 3)}, "must be odd and positive, got 2"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small(**options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 32, 32), r"must be \(N, 3, T, H, W\), got \(2, 3, 32, 32\)"),
+        ((2, 8, 3, 32, 32), r"must be \(N, 3, T, H, W\), got \(2, 8, 3, 32, 32\)"),
+        ((2, 3, 12, 32, 32), "positive multiple of 8 .*, got 12"),
+        ((2, 3, 0, 32, 32), "positive multiple of 8 .*, got 0"),
+    ],
+)
+def test_inputs_that_cannot_be(shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        small()(torch.zeros(shape))
+
+
+def test_unknown_network() -> None:
+    with pytest.raises(ValueError, match=r"net_name must be one of c2d_sifa_resnet50, .*, got 'resnet50'"):
+        build_model("resnet50", num_classes=5, clip_length=8)
