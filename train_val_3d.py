@@ -8,8 +8,6 @@ python train_val_3d.py --config_file=settings/NAME.yml
 import argparse
 import logging
 import sys
-import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +19,13 @@ import models
 from datasets.annotations import DataError, read_classes
 from datasets.clips import ClipDataset, worker_init
 from datasets.transforms import test_transform, train_transform
-from engine import checkpoint as ckpt
+from engine.checkpoint import CheckpointError, Training, entry, load_weights, random_state, read_checkpoint
 from engine.config import ConfigError, load_config
 from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, start, stop, wrap
 from engine.errors import UserError, one_line
-from engine.loops import Progress, evaluate, train_epoch
-from engine.metrics import Metrics
+from engine.loops import evaluate, train_epoch
 from engine.optim import build_optimizer, build_scheduler
-from engine.record import Record
+from engine.record import EpochClock, Record
 from engine.schema import Config
 from models.sifa_resnet import SIFANet
 
@@ -79,19 +76,19 @@ def load_initial_weights(model: SIFANet, config: Config, checkpoint: Path | None
     Returns the epochs that a checkpoint of ours was trained for, else 0.
     """
     if checkpoint is not None:
-        contents = ckpt.read_checkpoint(checkpoint)
-        ckpt.load_weights(model, ckpt.entry(contents, "model", checkpoint), checkpoint)
-        return ckpt.entry(contents, "epoch", checkpoint)
+        contents = read_checkpoint(checkpoint)
+        load_weights(model, entry(contents, "model", checkpoint), checkpoint)
+        return entry(contents, "epoch", checkpoint)
     for file, load in (
         (config.network.imagenet_weights, models.load_imagenet_state_dict),
         (config.network.release_weights, models.load_release_state_dict),
     ):
         if file:
-            contents = ckpt.read_checkpoint(Path(file))
+            contents = read_checkpoint(Path(file))
             try:
                 load(model, contents.get("model", contents.get("state_dict", contents)))
             except ValueError as error:
-                raise ckpt.CheckpointError(f"{file}: {error}") from None
+                raise CheckpointError(f"{file}: {error}") from None
     return 0
 
 
@@ -127,6 +124,14 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
     )
 
 
+def class_names(config: Config) -> list[str]:
+    file, wanted = config.dataset.classes_file, config.dataset.num_classes
+    names = read_classes(file) if file else []
+    if names and len(names) != wanted:
+        raise ConfigError(f"dataset.classes_file {file} names {len(names)} classes, dataset.num_classes is {wanted}")
+    return names
+
+
 def build_loader(dataset: ClipDataset, sampler: Any, batch_size: int, config: Config, process: Process) -> DataLoader:
     workers = config.dataset.num_workers
     return DataLoader(
@@ -137,54 +142,39 @@ def build_loader(dataset: ClipDataset, sampler: Any, batch_size: int, config: Co
         pin_memory=process.device.type == "cuda",
         persistent_workers=workers > 0,
         worker_init_fn=worker_init,
+        generator=torch.Generator(),  # its own, so that starting workers leaves the run's random numbers alone
     )
 
 
 # ---- The run --------------------------------------------------------------------------------------------------------
 
 
-def validate(model: nn.Module, loader: DataLoader, dataset: ClipDataset, process: Process) -> Metrics:
-    shown = time.monotonic()
-
-    def report(done: int, of: int) -> None:
-        nonlocal shown
-        if time.monotonic() - shown > 30:
-            shown = time.monotonic()
-            log.info(f"validation  {done}/{of} views")
-
-    return evaluate(model, loader, process, videos=len(dataset.videos), views=dataset.views, report=report)
-
-
 def run(args: argparse.Namespace, config: Config, process: Process) -> None:
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
-    if config.deterministic:
-        torch.backends.cudnn.benchmark = False
-    settings = config.optimization
+    torch.backends.cudnn.benchmark = not config.deterministic
     model = build_network(config)
     val_set = build_dataset(config, train=False)
-    val_share = VideoShare(len(val_set.videos), val_set.views, process)
-    val_loader = build_loader(val_set, val_share, config.evaluation.batch_size, config, process)
-    views = config.evaluation.eva_num_clips, config.evaluation.eva_num_crop
-    classes = read_classes(config.dataset.classes_file) if config.dataset.classes_file else []
-    if classes and len(classes) != config.dataset.num_classes:
-        raise ConfigError(
-            f"dataset.classes_file names {len(classes)} classes, num_classes={config.dataset.num_classes}"
-        )
-
-    last = Path(config.output_dir) / "checkpoints/last.pth"
-    resume = last if args.resume == "auto" else Path(args.resume) if args.resume else None
-    if args.resume == "auto" and not last.is_file():
-        resume = None
+    classes = class_names(config)
     trained_epochs = load_initial_weights(model, config, args.checkpoint)
-    record = Record(config, process, trains=not args.eval)
     model.to(process.device)
+
+    record = Record(config, process, trains=not args.eval)
+    share = VideoShare(len(val_set.videos), val_set.views, process)
+    val_loader = build_loader(val_set, share, config.evaluation.batch_size, config, process)
+
+    def validate(epoch: int, split: str) -> None:
+        metrics = evaluate(
+            model, val_loader, process, videos=len(val_set.videos), views=val_set.views, report=record.views_done
+        )
+        record.metrics(epoch, split, metrics)
+        log.info(metrics.line(val_set.num_clips, val_set.num_crops))
+
     if args.eval:
-        metrics = validate(model, val_loader, val_set, process)
-        record.metrics(trained_epochs, "eval", metrics)
-        log.info(metrics.line(*views))
+        validate(trained_epochs, "eval")
         return
 
+    settings = config.optimization
     train_set = build_dataset(config, train=True)
     sampler = TrainSampler(
         len(train_set), process, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=config.seed
@@ -196,94 +186,63 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
         )
     loader = build_loader(train_set, sampler, settings.batch_size, config, process)
     optimizer = build_optimizer(model, settings)
-    scheduler = build_scheduler(optimizer, settings, len(loader))
-    epoch = 0
-    if resume is not None:
-        saved = ckpt.read_checkpoint(resume)
-        ckpt.load_weights(model, ckpt.entry(saved, "model", resume), resume)
-        optimizer.load_state_dict(ckpt.entry(saved, "optimizer", resume))
-        scheduler.load_state_dict(ckpt.entry(saved, "scheduler", resume))
-        epoch = ckpt.entry(saved, "epoch", resume)
-        states = ckpt.entry(saved, "random", resume)
-        if process.rank < len(states):
-            ckpt.set_random_state(states[process.rank])
-        log.info(f"resumed after epoch {epoch} from {resume}")
+    training = Training(model, optimizer, build_scheduler(optimizer, settings, len(loader)), len(loader))
+    torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
+    last = record.checkpoints / "last.pth"
+    if args.resume and (args.resume != "auto" or last.is_file()):
+        training.resume(last if args.resume == "auto" else Path(args.resume), process)
+        log.info(f"resumed after epoch {training.epoch}")
     elif args.resume:
-        log.info(f"nothing to resume in {record.folder}: training starts anew")
-    else:
-        torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
-
-    wrapped = wrap(model, process)
-    parameters = sum(p.numel() for p in model.parameters())
+        log.info(f"{last} does not exist: training starts anew")
     log.info(
-        f"{config.network.net_name}, {parameters / 1e6:.2f} M parameters, on {process.world} x {process.device.type}; "
-        f"{len(train_set)} training and {len(val_set.videos)} validation videos of {config.dataset.num_classes} "
-        f"classes; writing {record.folder}"
+        f"{config.network.net_name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, on "
+        f"{process.world} x {process.device.type}; {len(train_set)} training and {len(val_set.videos)} validation "
+        f"videos of {config.dataset.num_classes} classes; writing {record.folder}"
     )
 
-    began, first = time.monotonic(), epoch
-    while epoch < settings.epochs:
-        sampler.epoch = epoch
-
-        def report(progress: Progress, epoch: int = epoch) -> None:
-            log.info(
-                f"epoch {epoch + 1}/{settings.epochs}  {progress.done}/{progress.of}  loss {progress.loss:.4f}  "
-                f"lr {progress.learning_rate:.2e}  {progress.clips_per_second:.1f} clips/s"
-            )
-
-        started = time.monotonic()
+    wrapped = wrap(model, process)
+    clock = EpochClock(training.epoch, settings.epochs)
+    while training.epoch < settings.epochs:
+        sampler.epoch = training.epoch
+        clock.start()
         trained = train_epoch(
             wrapped,
             loader,
             optimizer,
-            scheduler,
+            training.scheduler,
             settings,
             process,
             print_freq=config.logging.print_freq,
-            report=report,
+            report=lambda progress: log.info(f"epoch {training.epoch + 1}/{settings.epochs}  {progress}"),
         )
-        speed = trained.videos / (time.monotonic() - started)
         average_buffers(model)
-        epoch += 1
+        training.epoch += 1
+        clips_per_second, left = clock.stop(training.epoch, trained.videos)
         learning_rate = optimizer.param_groups[0]["lr"]
-        record.metrics(epoch, "train", trained, learning_rate=learning_rate, clips_per_second=speed)
-        random = gather(ckpt.random_state())  # a collective, so on every process
-        record.checkpoint(
-            epoch,
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "scheduler": scheduler.state_dict(),
-                "epoch": epoch,
-                "random": random,
-                "config": config.model_dump(),
-                "classes": classes,
-            },
-        )
-        left = (time.monotonic() - began) / (epoch - first) * (settings.epochs - epoch)
         log.info(
-            f"epoch {epoch}/{settings.epochs}  loss {trained.loss:.4f}  lr {learning_rate:.2e}  {speed:.1f} clips/s  "
-            f"left {timedelta(seconds=round(left))}"
+            f"epoch {training.epoch}/{settings.epochs}  loss {trained.loss:.4f}  lr {learning_rate:.2e}  "
+            f"{clips_per_second:.1f} clips/s  left {left}"
         )
-        if epoch % config.evaluation.eva_inter_freq == 0 or epoch == settings.epochs:
-            metrics = validate(model, val_loader, val_set, process)
-            record.metrics(epoch, "val", metrics)
-            log.info(metrics.line(*views))
+        record.metrics(training.epoch, "train", trained, learning_rate=learning_rate, clips_per_second=clips_per_second)
+        states = gather(random_state())  # of all processes, so each takes part
+        record.checkpoint(
+            training.epoch, {**training.contents(states), "config": config.model_dump(), "classes": classes}
+        )
+        if training.epoch % config.evaluation.eva_inter_freq == 0 or training.epoch == settings.epochs:
+            validate(training.epoch, "val")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
-    process = None
     try:
         config = load_config(args.config_file, [change for group in args.set for change in group])
         process = start(args.local_rank)
         run(args, config, process)
-        return 0
     except (UserError, DataError) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
-    finally:
-        stop()
+    stop()
+    return 0
 
 
 if __name__ == "__main__":

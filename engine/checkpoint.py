@@ -4,12 +4,15 @@ import os
 import pickle
 import random
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from engine.distributed import Process
 from engine.errors import UserError
 
 
@@ -95,7 +98,7 @@ def entry(contents: dict[str, Any], name: str, path: Path) -> Any:
     return contents[name]
 
 
-def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Path) -> None:
     """Loads a model's weights, all of them.
 
     Raises:
@@ -108,6 +111,53 @@ def load_weights(model: torch.nn.Module, state_dict: dict[str, torch.Tensor], pa
         details = "; ".join(line if len(line) < 160 else line[:157] + "..." for line in lines[:3]) or str(error)
         more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
         raise CheckpointError(f"checkpoint {path} does not fit this model: {details}{more}") from None
+
+
+@dataclass
+class Training:
+    """What goes on where a run was stopped: network, optimiser, schedule, and the epochs that are done."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    iterations_per_epoch: int
+    epoch: int = 0
+
+    def contents(self, random_states: list[dict[str, Any]]) -> dict[str, Any]:
+        """The entries of a checkpoint; `random_states` of all processes, by rank."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "iterations_per_epoch": self.iterations_per_epoch,
+            "epoch": self.epoch,
+            "random": random_states,
+        }
+
+    def resume(self, path: Path, process: Process) -> None:
+        """Takes over everything from a checkpoint, this process's random state included.
+
+        Raises:
+            CheckpointError: it cannot be read, or is of another network or of epochs of another length.
+        """
+        saved = read_checkpoint(path)
+        load_weights(self.model, entry(saved, "model", path), path)
+        iterations = entry(saved, "iterations_per_epoch", path)
+        if iterations != self.iterations_per_epoch:
+            raise CheckpointError(
+                f"checkpoint {path} is of a run with {iterations} iterations an epoch, this one has "
+                f"{self.iterations_per_epoch}: resume with the same list, batch_size, iter_size and number of processes"
+            )
+        try:
+            self.optimizer.load_state_dict(entry(saved, "optimizer", path))
+            self.scheduler.load_state_dict(entry(saved, "scheduler", path))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"checkpoint {path} does not fit this optimiser: {error}") from None
+        self.epoch = entry(saved, "epoch", path)
+        states = entry(saved, "random", path)
+        if len(states) != process.world:
+            raise CheckpointError(f"checkpoint {path} is of {len(states)} processes, this run has {process.world}")
+        set_random_state(states[process.rank])
 
 
 def random_state() -> dict[str, Any]:

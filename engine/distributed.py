@@ -78,8 +78,10 @@ def wrap(model: nn.Module, process: Process) -> nn.Module:
         return model
     known = inspect.signature(DistributedDataParallel).parameters
     own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-    ids = [process.device.index] if process.device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{own_buffers: False})
+    options: dict[str, Any] = {own_buffers: False, "gradient_as_bucket_view": True}
+    if process.device.type == "cuda":
+        options["device_ids"] = [process.device.index]
+    return DistributedDataParallel(model, **options)
 
 
 def average_buffers(model: nn.Module) -> None:

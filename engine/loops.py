@@ -4,7 +4,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +16,6 @@ from engine.metrics import TOP, Metrics, mean_softmax, place_of_label, sum_of_lo
 from engine.schema import Optimization
 
 
-@dataclass(frozen=True)
-class Progress:
-    """What a line of the log tells about the iterations since the one before."""
-
-    done: int
-    of: int
-    loss: float
-    learning_rate: float
-    clips_per_second: float
-
-
 def train_epoch(
     model: nn.Module,
     loader: DataLoader,
@@ -37,7 +25,7 @@ def train_epoch(
     process: Process,
     *,
     print_freq: int,
-    report: Callable[[Progress], None],
+    report: Callable[[str], None],
 ) -> Metrics:
     """Trains for one epoch.
 
@@ -47,7 +35,7 @@ def train_epoch(
         scheduler: stepped after every iteration, whether the optimiser steps or not, as in the release.
         settings: iter_size iterations make a step. The gradient is that of the mean loss over them times loss_weight,
             its norm at most clip_gradient.
-        report: called on every process each print_freq iterations.
+        report: called each print_freq iterations with what a line of the log tells about them.
 
     Returns:
         Mean loss and accuracy of the clips as the network saw them in training, over all processes.
@@ -88,7 +76,7 @@ def train_epoch(
         if i % print_freq == 0 and i < len(loader):  # the epoch's own line tells about its end
             now = time.perf_counter()
             speed = clips * process.world / (now - since)
-            report(Progress(i, len(loader), loss_sum / clips, learning_rate, speed))
+            report(f"{i}/{len(loader)}  loss {loss_sum / clips:.4f}  lr {learning_rate:.2e}  {speed:.1f} clips/s")
             reported, since = sums.clone(), now
     clips, loss_sum, *hits_sum = total(sums).tolist()
     return Metrics(int(clips), loss_sum / clips, *(100 * h / clips for h in hits_sum))

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import time
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ from engine.metrics import Metrics
 from engine.schema import Config
 
 log = logging.getLogger("sifa")
+
+SECONDS_BETWEEN_LINES = 30
 
 
 class Record:
@@ -32,12 +36,14 @@ class Record:
 
     def __init__(self, config: Config, process: Process, *, trains: bool) -> None:
         self.config, self.folder, self.writes = config, Path(config.output_dir), process.is_main
+        self.checkpoints = self.folder / "checkpoints"
+        self._views_shown = time.monotonic()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         log.setLevel(logging.INFO if self.writes else logging.WARNING)
         if not self.writes:
             return
         try:
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
             if trains:
                 (self.folder / "config.yml").write_text(dump_config(config), encoding="utf-8")
             to_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
@@ -59,11 +65,34 @@ class Record:
                 self.events.add_scalar(f"{split}/{name}", value, epoch)
         self.events.flush()
 
+    def views_done(self, done: int, of: int) -> None:
+        """A line of the log about a long validation, now and then."""
+        if time.monotonic() - self._views_shown > SECONDS_BETWEEN_LINES:
+            self._views_shown = time.monotonic()
+            log.info(f"validation  {done}/{of} views")
+
     def checkpoint(self, epoch: int, contents: dict[str, Any]) -> None:
         """checkpoints/last.pth, and epoch_N.pth when it is due."""
         if not self.writes:
             return
-        last = self.folder / "checkpoints/last.pth"
+        last = self.checkpoints / "last.pth"
         save_checkpoint(last, contents)
         if epoch % self.config.logging.save_epoch_freq == 0 or epoch == self.config.optimization.epochs:
             copy_checkpoint(last, last.with_name(f"epoch_{epoch}.pth"))
+
+
+class EpochClock:
+    """Speed of an epoch, and the time that the epochs to come will take with their validations."""
+
+    def __init__(self, done: int, epochs: int) -> None:
+        self.first, self.epochs = done, epochs
+        self.began = self.epoch_began = time.monotonic()
+
+    def start(self) -> None:
+        self.epoch_began = time.monotonic()
+
+    def stop(self, done: int, clips: int) -> tuple[float, timedelta]:
+        """(clips a second, time left) after `done` epochs, the last of which had so many clips."""
+        now = time.monotonic()
+        left = (now - self.began) / (done - self.first) * (self.epochs - done)
+        return clips / (now - self.epoch_began), timedelta(seconds=round(left))

@@ -79,7 +79,7 @@ def test_wrong_arguments(name: str, function: Any) -> None:
 @pytest.mark.parametrize("name", [name for name in WRONG if name != "offsets on another device"])
 def test_tracing_refuses_the_same(name: str) -> None:
     arguments, message = WRONG[name]
-    meta: Any = {key: value.to("meta") if isinstance(value, torch.Tensor) else value for key, value in arguments.items()}
+    meta: Any = {key: v.to("meta") if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         inter_frame_attention(**meta)
 
