@@ -95,7 +95,7 @@ demo() {
   done
   say "training a narrow SIFA-Net on two processes"
   rm -rf output/demo
-  OMP_NUM_THREADS=1 "$python" -m torch.distributed.launch --nproc_per_node=2 train_val_3d.py \
+  OMP_NUM_THREADS=1 "$python" -m torch.distributed.run --nproc_per_node=2 train_val_3d.py \
     --config_file=settings/demo.yml
   cat <<TEXT
 

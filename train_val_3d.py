@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 import models
@@ -22,7 +21,7 @@ from datasets.transforms import test_transform, train_transform
 from engine.checkpoint import CheckpointError, Training, entry, load_weights, random_state, read_checkpoint
 from engine.config import ConfigError, load_config
 from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, start, stop, wrap
-from engine.errors import UserError, one_line
+from engine.errors import UserError
 from engine.loops import evaluate, train_epoch
 from engine.optim import build_optimizer, build_scheduler
 from engine.record import EpochClock, Record
@@ -239,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         process = start(args.local_rank)
         run(args, config, process)
     except (UserError, DataError) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     stop()
     return 0

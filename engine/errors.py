@@ -3,14 +3,3 @@
 
 class UserError(Exception):
     """Something outside the program is wrong; the message says what, in one sentence with names and values."""
-
-
-def one_line(error: Exception) -> str:
-    """The message of an error as one line.
-
-    A data loader's worker wraps the message of an exception in a traceback of its own; the message is its last line.
-    """
-    text = str(error).strip()
-    if text.startswith("Caught ") and "Traceback" in text:
-        text = text.splitlines()[-1].partition(": ")[2]
-    return " ".join(text.split())

@@ -1,12 +1,17 @@
 """The optimiser and its learning rate."""
 
 import math
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
 from engine.schema import Optimization
+
+
+# The schedule moves every iteration, the optimiser every iter_size of them: PyTorch takes that for a mistake.
+warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
 
 
 def learning_rate_at(settings: Optimization, iterations_per_epoch: int) -> Callable[[int], float]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 from dataclasses import asdict
 from datetime import timedelta
@@ -38,8 +39,10 @@ class Record:
         self.config, self.folder, self.writes = config, Path(config.output_dir), process.is_main
         self.checkpoints = self.folder / "checkpoints"
         self._views_shown = time.monotonic()
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
+        # The console of rank 0 and its file; the logger is the process's, so an earlier record's are replaced.
         log.setLevel(logging.INFO if self.writes else logging.WARNING)
+        log.propagate = False
+        log.handlers = [logging.StreamHandler(sys.stdout)]
         if not self.writes:
             return
         try:

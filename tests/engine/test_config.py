@@ -1,0 +1,155 @@
+"""Configuration files: overlays, changes, and every mistake in one sentence that names file and key."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.config import ConfigError, dump_config, load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def write(folder: Path, text: str, name: str = "settings.yml") -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_file_lies_over_its_base_and_changes_over_both(tmp_path: Path) -> None:
+    write(tmp_path, "seed: 1\ndataset: {num_classes: 7, clip_length: 8}\noptimization: {epochs: 5}\n", "ground.yml")
+    write(tmp_path, "base: ground.yml\ndataset: {clip_length: 32}\n", "base.yml")
+    path = write(tmp_path, "base: base.yml\noptimization: {epochs: 9}\n")
+    config = load_config(path, ["optimization.weight_decay=3e-5", "dataset.name=two words"])
+    assert config.seed == 1
+    assert (config.dataset.num_classes, config.dataset.clip_length, config.dataset.name) == (7, 32, "two words")
+    assert (config.optimization.epochs, config.optimization.weight_decay) == (9, 3e-5)
+
+
+@pytest.mark.parametrize("text", ["4e-2", "4E-2", "+4.e-2", ".04", "0.04", "4.0e-2"])
+def test_numbers_as_people_write_them(text: str, tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, f"optimization: {{base_learning_rate: {text}}}"))
+    assert config.optimization.base_learning_rate == 0.04
+
+
+def test_whole_numbers_serve_as_real_ones_but_not_the_reverse(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "optimization: {loss_weight: 4}")).optimization.loss_weight == 4.0
+    with pytest.raises(ConfigError, match=r"optimization\.epochs: .*integer.*, got 1\.5"):
+        load_config(write(tmp_path, "optimization: {epochs: 1.5}"))
+
+
+def test_the_output_folder_is_named_after_the_file(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "", "a.b.yml")).output_dir == "output/a.b"
+
+
+def test_a_resolved_configuration_reads_back(tmp_path: Path) -> None:
+    config = load_config(ROOT / "settings/c2d_sifa_resnet50-1x16x1.k400.yml", ["transform.rand_augment={n: 2, m: 9}"])
+    assert load_config(write(tmp_path, dump_config(config))) == config
+
+
+WRONG = {
+    "unknown key": ("optimization: {epoch: 3}", "unknown key optimization.epoch; did you mean epochs?"),
+    "unknown section": ("optimisation: {epochs: 3}", "unknown key optimisation; did you mean optimization?"),
+    "nothing like it": (
+        "transform: {rand_augment: {zz: 3}}",
+        "unknown key transform.rand_augment.zz; known are n, m",
+    ),
+    "wrong type": ("dataset: {num_classes: many}", "dataset.num_classes: input should be a valid integer, got 'many'"),
+    "text for a number": ("seed: '3'", "seed: input should be a valid integer, got '3'"),
+    "number for a switch": ("deterministic: 1", "deterministic: input should be a valid boolean, got 1"),
+    "value for a section": (
+        "logging: 3",
+        "logging: must be a section with the keys print_freq, save_epoch_freq, got 3",
+    ),
+    "impossible value": (
+        "dataset: {num_classes: 0}",
+        "dataset.num_classes: input should be greater than or equal to 1",
+    ),
+    "even kernel": (
+        "SIFA: {sifa_kernel: [1, 3, 4, 3]}",
+        "SIFA.sifa_kernel: must be odd, positive sizes, got [1, 3, 4, 3]",
+    ),
+    "contradiction": (
+        "optimization: {epochs: 3, warmup_epoch: 3}",
+        "optimization: warmup_epoch must be below epochs=3, got 3",
+    ),
+    "scale upside down": ("transform: {scale: [1.0, 0.2]}", "transform.scale: must be two shares in increasing order"),
+    "template without a number": (
+        "dataset: {frame_template: a.jpg}",
+        "dataset.frame_template: must be a file name with",
+    ),
+    "no sections": ("- 1\n- 2\n", "must hold sections with keys, got list"),
+    "key twice": ("seed: 1\nseed: 2\n", "settings.yml:2: not valid YAML: key seed twice"),
+    "broken YAML": ("dataset:\n  name: [1, 2\nseed: 3\n", "not valid YAML"),
+    "code": ("seed: !!python/object/apply:os.system ['true']", "not valid YAML: could not determine a constructor"),
+    "missing base": ("base: nowhere.yml", "nowhere.yml does not exist"),
+    "base that is no path": ("base: 3", "base must be the path of a file, got 3"),
+    "circle": ("base: settings.yml", "is its own base"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_mistakes_in_a_file(name: str, tmp_path: Path) -> None:
+    text, message = WRONG[name]
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        load_config(path)
+    assert str(tmp_path) in str(caught.value), "the message names the file"
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_that_is_wrong_is_named_not_the_one_over_it(tmp_path: Path) -> None:
+    write(tmp_path, "dataset: {num_clases: 3}", "base.yml")
+    path = write(tmp_path, "base: base.yml\ndataset: {name: x}\n")
+    with pytest.raises(ConfigError, match=r"base\.yml: unknown key dataset\.num_clases; did you mean num_classes\?"):
+        load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("seed", "--set takes section.key=value, got 'seed'"),
+        ("=3", "--set takes section.key=value, got '=3'"),
+        ("dataset..name=3", "--set takes section.key=value, got 'dataset..name=3'"),
+        ("seed.x=3", "--set seed.x=3: seed: input should be a valid integer"),
+        ("optimization.epochs=[", "--set optimization.epochs=[:1: not valid YAML"),
+        ("optimization.epocs=3", "--set optimization.epocs=3: unknown key optimization.epocs; did you mean epochs?"),
+    ],
+)
+def test_mistakes_in_a_change(change: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(write(tmp_path, "seed: 1"), [change])
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(ConfigError, match=r"configuration file nowhere\.yml does not exist"):
+        load_config("nowhere.yml")
+
+
+def test_the_releases_values() -> None:
+    """SIFA.md, section 3: what the file for 16 frames must say."""
+    config = load_config(ROOT / "settings/c2d_sifa_resnet50-1x16x1.k400.yml")
+    settings = config.optimization
+    assert (settings.base_learning_rate, settings.warmup_epoch, settings.warmup_multiplier) == (0.04, 1, 100)
+    assert (settings.epochs, settings.batch_size, settings.iter_size, settings.loss_weight) == (64, 24, 4, 4)
+    assert (settings.momentum, settings.weight_decay, settings.clip_gradient) == (0.9, 1e-4, 40)
+    assert settings.min_learning_rate == 1e-6
+    assert not settings.nesterov
+    assert (config.dataset.num_segments, config.dataset.clip_length, config.dataset.num_steps) == (1, 16, 1)
+    assert (config.dataset.num_classes, config.transform.crop_size, config.network.dropout_ratio) == (400, 224, 0.5)
+    base = load_config(ROOT / "base_config/ssv1_base.yml")
+    assert (base.optimization.base_learning_rate, base.optimization.warmup_epoch, base.dataset.num_classes) == (
+        0.02,
+        5,
+        174,
+    )
+    assert base.transform.rand_augment is not None
+    assert (base.transform.rand_augment.n, base.transform.rand_augment.m) == (2, 27)
+    assert not base.transform.horizontal_flip
+    assert load_config(ROOT / "base_config/kinetics_base.yml").optimization.epochs == 128
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("settings/*.yml")) + sorted(ROOT.glob("base_config/*.yml")), ids=str)
+def test_every_file_that_ships_is_valid(path: Path) -> None:
+    assert yaml.safe_load(dump_config(load_config(path)))

@@ -1,0 +1,187 @@
+"""An epoch of training and a validation on a network small enough to follow, and the shares of several processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather
+from engine.errors import UserError
+from engine.loops import evaluate, train_epoch
+from engine.metrics import Metrics
+from engine.optim import build_optimizer, build_scheduler
+from engine.schema import Optimization
+
+CLASSES = 7
+ALONE = Process(0, 1, torch.device("cpu"))
+
+
+class Heads(nn.Module):
+    """Two linear heads on a clip's mean; no BatchNorm, so that a batch equals its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, CLASSES), nn.Linear(3, CLASSES)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        mean = clip.mean((2, 3, 4))
+        return self.one(mean), self.two(mean)
+
+
+class Clips(Dataset):
+    def __init__(self, videos: int, views: int = 1) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.clips = torch.randn(videos * views, 3, 2, 2, 2, generator=generator)
+        self.labels = torch.randint(CLASSES, (videos,), generator=generator)
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Any) -> tuple[Tensor, int, int]:
+        index = key[0] if isinstance(key, tuple) else key
+        return self.clips[index], int(self.labels[index // self.views]), index
+
+
+def train(model: nn.Module, settings: Optimization, reports: list[str] | None = None) -> Metrics:
+    data = Clips(24)
+    sampler = TrainSampler(24, ALONE, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=0)
+    loader = DataLoader(data, batch_size=settings.batch_size, sampler=sampler)
+    optimizer = build_optimizer(model, settings)
+    report = reports.append if reports is not None else lambda text: None
+    scheduler = build_scheduler(optimizer, settings, len(loader))
+    return train_epoch(model, loader, optimizer, scheduler, settings, ALONE, print_freq=2, report=report)
+
+
+def flat(optimization: dict[str, Any]) -> Optimization:
+    """Settings with a learning rate that stays."""
+    return Optimization(
+        epochs=10**6, warmup_epoch=0, base_learning_rate=0.1, **{"momentum": 0.9, "clip_gradient": 0.0, **optimization}
+    )
+
+
+def test_accumulated_iterations_equal_one_large_batch() -> None:
+    whole, parts = Heads(), Heads()
+    parts.load_state_dict(whole.state_dict())
+    one = train(whole, flat({"batch_size": 12, "iter_size": 1}))
+    other = train(parts, flat({"batch_size": 3, "iter_size": 4}))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert one.videos == other.videos == 24
+
+
+def test_the_loss_weight_and_the_clipping_act_on_the_gradient() -> None:
+    """A single step of plain SGD moves the weights by learning rate times the clipped gradient."""
+    moves = {}
+    for name, options in {
+        "plain": {},
+        "weighted": {"loss_weight": 3.0},
+        "clipped": {"loss_weight": 3.0, "clip_gradient": 0.01},
+    }.items():
+        torch.manual_seed(0)
+        model = Heads()
+        before = [p.detach().clone() for p in model.parameters()]
+        train(model, flat({"batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, **options}))
+        moves[name] = torch.cat([(p - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
+    assert torch.allclose(moves["weighted"], 3 * moves["plain"], rtol=1e-4, atol=1e-7)
+    assert moves["clipped"].norm().item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_the_metrics_of_an_epoch_and_its_reports() -> None:
+    model, data = Heads(), Clips(24)
+    reports: list[str] = []
+    with torch.no_grad():
+        losses = sum(nn.functional.cross_entropy(head, data.labels) for head in model(data.clips))
+    frozen = flat({"batch_size": 4}).model_copy(update={"base_learning_rate": 1e-12})
+    metrics = train(model, frozen, reports)
+    assert metrics.loss == pytest.approx(float(losses), rel=1e-5)
+    assert [line.split("  ")[0] for line in reports] == ["2/6", "4/6"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+    model = Heads()
+    model.one.weight.data.fill_(float("nan"))
+    with pytest.raises(UserError, match=r"the loss is nan .*base_learning_rate"):
+        train(model, flat({"batch_size": 4}))
+
+
+@pytest.fixture
+def _process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_process_group")
+def test_gradients_are_exchanged_once_a_step() -> None:
+    model = DistributedDataParallel(Heads())
+    exchanged = 0
+
+    def count(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        nonlocal exchanged
+        exchanged += 1
+        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    model.register_comm_hook(None, count)
+    train(model, flat({"batch_size": 2, "iter_size": 4}))
+    assert exchanged == 3  # 24 clips in 12 iterations, 3 steps
+
+
+@pytest.mark.usefixtures("_process_group")
+def test_gather_and_average_in_a_group_of_one() -> None:
+    assert gather({"a": 1}) == [{"a": 1}]
+    model = nn.BatchNorm1d(2)
+    model.running_mean.fill_(3.0)  # type: ignore[union-attr]
+    average_buffers(model)
+    assert model.running_mean.tolist() == [3.0, 3.0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int, views: int) -> None:
+    data, model = Clips(10, views), Heads()
+    loader = DataLoader(data, batch_size=batch_size, sampler=VideoShare(10, views, ALONE))
+    metrics = evaluate(model, loader, ALONE, videos=10, views=views)
+    with torch.no_grad():
+        scores = torch.stack([head.softmax(1) for head in model(data.clips)]).mean(0).view(10, views, CLASSES).mean(1)
+    order = scores.argsort(dim=1, descending=True)
+    hits = [(order[:, :k] == data.labels[:, None]).any(1).double().mean().item() * 100 for k in (1, 3, 5)]
+    assert [metrics.top1, metrics.top3, metrics.top5] == pytest.approx(hits)
+    assert metrics.videos == 10
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_the_shares_of_a_validation_are_whole_videos_each_once(world: int) -> None:
+    shares = [list(VideoShare(10, 3, Process(rank, world, torch.device("cpu")))) for rank in range(world)]
+    assert sorted(view for share in shares for view in share) == list(range(30))
+    for share in shares:
+        assert len(share) % 3 == 0
+        assert all(share[i] // 3 == share[i - i % 3] // 3 for i in range(len(share)))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_shares_of_a_training_epoch(world: int) -> None:
+    def shares(epoch: int, seed: int = 0) -> list[list[tuple[int, int]]]:
+        drawn = []
+        for rank in range(world):
+            sampler = TrainSampler(50, Process(rank, world, torch.device("cpu")), batch_size=2, iter_size=3, seed=seed)
+            sampler.epoch = epoch
+            assert len(sampler) == len(list(sampler)) == 50 // (6 * world) * 6
+            drawn.append(list(sampler))
+        return drawn
+
+    first = shares(0)
+    indices = [index for share in first for index, _ in share]
+    assert len(set(indices)) == len(indices)
+    assert {epoch for share in shares(4) for _, epoch in share} == {4}
+    assert shares(0) == first
+    assert [[i for i, _ in s] for s in shares(1)] != [[i for i, _ in s] for s in first]
+    assert shares(0, seed=1) != first

@@ -1,0 +1,39 @@
+"""Loss and accuracy against values computed by hand."""
+
+import math
+
+import pytest
+import torch
+
+from engine.metrics import Metrics, mean_softmax, place_of_label, sum_of_losses
+
+
+def test_the_place_of_the_label() -> None:
+    scores = torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
+    assert place_of_label(scores, torch.tensor([1, 2, 0])).tolist() == [0, 1, 2]
+
+
+def test_of_equal_scores_the_lower_class_is_first() -> None:
+    """A network that says nothing is right for class 0 alone, not for all."""
+    scores = torch.full((4, 4), 0.25)
+    assert place_of_label(scores, torch.arange(4)).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_finite_is_never_a_hit(value: float) -> None:
+    scores = torch.tensor([[0.1, value, 0.2]])
+    assert [place_of_label(scores, torch.tensor([label])).item() for label in range(3)] == [3, 3, 3]
+
+
+def test_loss_and_prediction_of_two_heads() -> None:
+    logits = (torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([[math.log(4.0), 0.0]]))
+    label = torch.tensor([1])
+    assert sum_of_losses(logits, label).item() == pytest.approx(-math.log(0.75) - math.log(0.2))
+    assert sum_of_losses(logits, label, reduction="none").shape == (1,)
+    assert mean_softmax(logits)[0].tolist() == pytest.approx([(0.25 + 0.8) / 2, (0.75 + 0.2) / 2])
+
+
+def test_metrics_and_their_line() -> None:
+    metrics = Metrics.of(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([0, 2, 4, 5]))
+    assert metrics == Metrics(videos=4, loss=3.0, top1=25.0, top3=50.0, top5=75.0)
+    assert metrics.line(10, 3) == "top-1 25.00  top-3 50.00  top-5 75.00  (4 videos, 10 clips x 3 crops)"

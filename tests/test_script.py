@@ -1,0 +1,277 @@
+"""train_val_3d.py as its users run it: train, validate, resume, several processes, and every mistake in one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import train_val_3d
+
+ROOT = Path(__file__).parents[1]
+FRAMES, SIZE, VIDEOS = 10, 24, 7  # VIDEOS is odd: shares and batches do not come out even
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven tiny videos of three classes as frames, with a list, class names and settings."""
+    folder = tmp_path_factory.mktemp("data")
+    random = np.random.RandomState(0)
+    lines = []
+    for video in range(VIDEOS):
+        (folder / "frames" / f"v {video}").mkdir(parents=True)
+        for frame in range(1, FRAMES + 1):
+            image = random.randint(0, 255, (SIZE, SIZE + 4, 3), dtype=np.uint8)
+            cv2.imwrite(str(folder / "frames" / f"v {video}" / f"{frame:05d}.jpg"), image)
+        lines.append(f"v {video} {FRAMES} {video % 3}")
+    (folder / "list.txt").write_text("\n".join(lines) + "\n")
+    (folder / "classes.txt").write_text("a\nb\nc\n")
+    (folder / "settings.yml").write_text(
+        f"""
+dataset:
+  root_path: {folder}/frames
+  list_file: {folder}/list.txt
+  eva_list_file: {folder}/list.txt
+  classes_file: {folder}/classes.txt
+  num_classes: 3
+  clip_length: 8
+  num_workers: 0
+transform: {{crop_size: 16, color_jitter: false}}
+evaluation: {{eva_crop_size: 16, batch_size: 3}}
+network: {{net_name: c2d_sifa_resnet50, width: 4}}
+optimization: {{epochs: 2, batch_size: 2, base_learning_rate: 0.01, warmup_epoch: 0}}
+logging: {{print_freq: 1}}
+"""
+    )
+    return folder
+
+
+def arguments(data: Path, output: Path, *more: str) -> list[str]:
+    return [f"--config_file={data}/settings.yml", "--set", f"output_dir={output}", *more]
+
+
+def metrics(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path, name: str = "last.pth") -> dict[str, torch.Tensor]:
+    return torch.load(output / "checkpoints" / name, weights_only=True)["model"]
+
+
+@pytest.fixture(scope="session")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("trained")
+    assert train_val_3d.main(arguments(data, output)) == 0
+    return output
+
+
+def test_what_a_run_leaves_behind(trained: Path) -> None:
+    names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
+    assert {"config.yml", "log.txt", "metrics.jsonl"} < names
+    assert {"checkpoints/last.pth", "checkpoints/epoch_1.pth", "checkpoints/epoch_2.pth"} < names
+    assert any(name.startswith("tensorboard/events") for name in names)
+    lines = metrics(trained)
+    assert [(line["epoch"], line["split"], line["videos"]) for line in lines] == [
+        (1, "train", 6),  # three batches of two; the seventh video waits for another epoch
+        (1, "val", VIDEOS),
+        (2, "train", 6),
+        (2, "val", VIDEOS),
+    ]
+    assert all({"loss", "top1", "top3", "top5"} <= set(line) for line in lines)
+    assert lines[-1]["top3"] == 100.0  # of three classes
+    saved = torch.load(trained / "checkpoints/last.pth", weights_only=True)
+    assert (saved["epoch"], saved["classes"], saved["config"]["dataset"]["num_classes"]) == (2, ["a", "b", "c"], 3)
+
+
+def test_the_log_tells_loss_rate_speed_and_time_left(trained: Path) -> None:
+    log = (trained / "log.txt").read_text().splitlines()
+    (line,) = [line for line in log if "epoch 1/2  loss" in line]
+    for word in ("loss ", "lr ", "clips/s", "left 0:00:"):
+        assert word in line
+    assert log[-1].endswith(f"({VIDEOS} videos, 1 clips x 1 crops)")
+
+
+def test_validation_alone_gives_the_same_figures(
+    data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    more = "--eval", f"--checkpoint={trained}/checkpoints/last.pth"
+    assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
+    (line,) = metrics(tmp_path)
+    expected = metrics(trained)[-1]
+    assert {**line, "split": "val"} == expected
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == (
+        f"top-1 {expected['top1']:.2f}  top-3 {expected['top3']:.2f}  top-5 {expected['top5']:.2f}  "
+        f"({VIDEOS} videos, 1 clips x 1 crops)"
+    )
+    assert not (tmp_path / "config.yml").exists()
+
+
+def test_several_views(data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    views = "evaluation.eva_num_clips=2", "evaluation.eva_num_crop=3"
+    more = "--eval", f"--checkpoint={trained}/checkpoints/last.pth", "--set", *views
+    assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
+    assert capfd.readouterr().out.splitlines()[-1].endswith(f"({VIDEOS} videos, 2 clips x 3 crops)")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_ends_with_the_same_bits(data: Path, trained: Path, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.pth").write_bytes((trained / "checkpoints/epoch_1.pth").read_bytes())
+    more = "--resume", "auto", "--set", f"dataset.num_workers={workers}"
+    assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
+    assert [line["epoch"] for line in metrics(tmp_path)] == [2, 2]
+    expected = weights(trained)
+    for name, value in weights(tmp_path).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_resume_auto_starts_anew_where_there_is_nothing(data: Path, tmp_path: Path) -> None:
+    more = "--resume", "auto", "--set", "optimization.epochs=1"
+    assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
+    assert "training starts anew" in (tmp_path / "log.txt").read_text()
+
+
+def launch(how: list[str], processes: int, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *how, f"--nproc_per_node={processes}", "train_val_3d.py", *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def trained_by_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("two")
+    more = "--set", "optimization.epochs=1", "optimization.iter_size=1", "dataset.num_workers=1"
+    result = launch(["torch.distributed.launch", "--master_port=29631"], 2, *arguments(data, output, *more))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("top-1 ") == 1, "rank 0 alone prints"
+    return output
+
+
+def test_two_processes_train_and_validate(trained_by_two: Path) -> None:
+    train, val = metrics(trained_by_two)
+    assert (train["videos"], val["videos"]) == (4, VIDEOS)
+
+
+def test_three_processes_validate_like_one(data: Path, trained_by_two: Path, tmp_path: Path) -> None:
+    """And like the two that trained: the figures of the checkpoint are those of the network they had."""
+    more = "--eval", f"--checkpoint={trained_by_two}/checkpoints/last.pth"
+    result = launch(
+        ["torch.distributed.run", "--master_port=29632"],
+        3,
+        *arguments(data, tmp_path / "three", *more, "--set", "evaluation.batch_size=2"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert train_val_3d.main(arguments(data, tmp_path / "one", *more)) == 0
+    (three,), (one,) = metrics(tmp_path / "three"), metrics(tmp_path / "one")
+    two = metrics(trained_by_two)[-1]
+    for name in ("videos", "top1", "top3", "top5"):
+        assert one[name] == two[name] == three[name], name
+    # Batches of another size are summed in another order inside the network.
+    assert one["loss"] == pytest.approx(three["loss"], rel=1e-5)
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+
+
+# ---- Mistakes: one line, exit code 2 --------------------------------------------------------------------------------
+
+
+def mistake(capfd: pytest.CaptureFixture[str], argv: list[str]) -> str:
+    """The one line that a wrong call prints."""
+    assert train_val_3d.main(argv) == 2
+    error = capfd.readouterr().err
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in error
+    return line
+
+
+SETTINGS = {
+    "wrong key": ("optimization.epoch=3", "unknown key optimization.epoch; did you mean epochs?"),
+    "wrong type": ("optimization.epochs=three", "optimization.epochs: input should be a valid integer, got 'three'"),
+    "even kernel": ("SIFA.sifa_kernel=[1,3,2,3]", "SIFA.sifa_kernel: must be odd, positive sizes, got [1, 3, 2, 3]"),
+    "unknown network": ("network.net_name=resnet18", "net_name"),
+    "frames that do not divide": ("dataset.clip_length=12", "must be a positive multiple of 8"),
+    "no list": ("dataset.list_file=''", "dataset.list_file must name a list file"),
+    "missing list": ("dataset.list_file=nowhere.txt", "nowhere.txt"),
+    "missing validation list": ("dataset.eva_list_file=nowhere.txt", "nowhere.txt"),
+    "missing root": ("dataset.root_path=nowhere", "nowhere"),
+    "too few classes": ("dataset.num_classes=2", "classes"),
+    "too large a batch": ("optimization.batch_size=50", "has 7 videos, fewer than one step takes"),
+    "missing weights": ("network.imagenet_weights=nowhere.pth", "checkpoint nowhere.pth does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_mistakes_in_the_settings(name: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    change, message = SETTINGS[name]
+    assert message in mistake(capfd, arguments(data, tmp_path, "--set", change))
+
+
+def test_a_missing_or_broken_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert "nowhere.yml does not exist" in mistake(capfd, ["--config_file=nowhere.yml"])
+    (tmp_path / "broken.yml").write_text("dataset: [1\n  x: {")
+    assert "broken.yml:2: not valid YAML" in mistake(capfd, [f"--config_file={tmp_path}/broken.yml"])
+
+
+LISTS = {
+    "malformed": ("v 0 10 0\nv 1\n", "list.txt:2: "),
+    "label outside": ("v 0 10 0\nv 1 10 3\n", "list.txt:2: "),
+    "outside the root": ("v 0 10 0\n../v 1 10 1\n", "list.txt:2: "),
+    "empty": ("", "list.txt"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_wrong_list(name: str, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    text, message = LISTS[name]
+    (tmp_path / "list.txt").write_text(text)
+    assert message in mistake(capfd, arguments(data, tmp_path, "--set", f"dataset.list_file={tmp_path}/list.txt"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_missing_frame(workers: int, data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "list.txt").write_text("v 0 10 0\nv 1 99 1\n")  # frames 11 to 99 are not there
+    changes = [f"dataset.eva_list_file={tmp_path}/list.txt", "dataset.num_segments=4", "dataset.clip_length=2"]
+    argv = arguments(data, tmp_path, "--set", *changes, f"dataset.num_workers={workers}", "optimization.epochs=1")
+    line = mistake(capfd, argv)
+    assert f"{tmp_path}/list.txt:2: " in line
+    assert "00025.jpg" in line
+
+
+def test_wrong_checkpoints(data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def evaluate(path: Path, *more: str) -> str:
+        return mistake(capfd, arguments(data, tmp_path, "--eval", f"--checkpoint={path}", *more))
+
+    assert "nowhere.pth does not exist" in evaluate(tmp_path / "nowhere.pth")
+    damaged = tmp_path / "damaged.pth"
+    damaged.write_bytes((trained / "checkpoints/last.pth").read_bytes()[:5000])
+    assert "damaged.pth is damaged" in evaluate(damaged)
+    malicious = tmp_path / "malicious.pth"
+    torch.save({"model": print}, malicious)
+    assert "malicious.pth is refused" in evaluate(malicious)
+    (tmp_path / "list.txt").write_text("v 0 10 4\n")
+    changes = ["dataset.num_classes=5", "dataset.classes_file=''", f"dataset.eva_list_file={tmp_path}/list.txt"]
+    line = evaluate(trained / "checkpoints/last.pth", "--set", *changes)
+    assert "does not fit this model" in line
+    assert "fc.weight" in line
+
+
+def test_arguments_that_contradict_each_other(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for more in (["--eval"], ["--resume", "auto", "--eval", "--checkpoint=x"]):
+        with pytest.raises(SystemExit) as caught:
+            train_val_3d.main(arguments(data, data, *more))
+        assert caught.value.code == 2
+        assert "error: --" in capfd.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be(data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert "is not a folder to write in" in mistake(capfd, arguments(data, tmp_path / "file" / "run"))
