@@ -1,14 +1,17 @@
 """Inter-frame attention as a module: offsets predicted from motion, then the op."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from cuda_sifa import inter_frame_attention
 from models.folding import fold, unfold
 
 OffsetInit = Literal["zero", "kaiming"]
+OffsetSource = Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"]
 
 
 def motion_saliency(clip: Tensor) -> Tensor:
@@ -26,6 +29,30 @@ def motion_saliency(clip: Tensor) -> Tensor:
     return torch.sigmoid(following - frame) * following + following
 
 
+def with_neighbours(clip: Tensor) -> Tensor:
+    """Each frame from the second on beside the one before and the one after it, zeros after the last.
+
+    A 2D convolution over them is a 3D one over the clip, but fits networks in channels_last.
+
+    Args:
+        clip: (N, T, C, H, W).
+
+    Returns:
+        (N, T-1, 3*C, H, W), for frames 1..T-1.
+    """
+    padded = pad(clip, (0, 0) * 3 + (0, 1))
+    return torch.cat([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=2)
+
+
+#: keyword `offset` -> what the convolution sees of a clip (N, T, C, H, W): (N, T-1, C or 3*C, H, W).
+_SEEN: dict[str, Callable[[Tensor], Tensor]] = {
+    "motion_saliency": motion_saliency,
+    "difference": lambda clip: clip[:, 1:] - clip[:, :-1],
+    "next_frame": lambda clip: clip[:, 1:],
+    "conv3d": with_neighbours,
+}
+
+
 class InterFrameAttention(nn.Module):
     """A clip attends to itself one frame ahead: `clip + InterFrameAttention(C)(clip)` is the paper's SIFA.
 
@@ -37,12 +64,17 @@ class InterFrameAttention(nn.Module):
         kernel_size: k, odd: the neighbourhood has k*k taps.
         dilation: distance between taps in pixels.
         groups: heads, see `cuda_sifa.inter_frame_attention`.
+        offset: what the convolution sees: "motion_saliency"; "difference", f[t+1] - f[t]; "next_frame", f[t+1];
+            "conv3d", the clip itself, by a 3x3x3 convolution (the paper does not give its kernel). "regular": there is
+            no convolution, the neighbourhood stays regular.
         offset_init: "zero" as the paper intends, or "kaiming": the release's network-wide initialisation overwrites
             the zeros with normal values (fan_out), so that its offsets start at several pixels.
 
     Shape:
         (N, T, C, H, W) to (N, T, C, H, W), zero for the last frame.
     """
+
+    offset: nn.Conv2d | None
 
     def __init__(
         self,
@@ -51,37 +83,50 @@ class InterFrameAttention(nn.Module):
         *,
         dilation: int = 1,
         groups: int = 1,
+        offset: OffsetSource = "motion_saliency",
         offset_init: OffsetInit = "zero",
     ) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        if offset not in get_args(OffsetSource):
+            raise ValueError(f"offset must be one of {', '.join(get_args(OffsetSource))}, got {offset!r}")
+        if offset_init not in get_args(OffsetInit):
+            raise ValueError(f"offset_init must be zero or kaiming, got {offset_init!r}")
         self.kernel_size, self.dilation, self.groups = kernel_size, dilation, groups
+        self.offset_source: OffsetSource = offset
         self.offset_init: OffsetInit = offset_init
-        self.offset = nn.Conv2d(channels, 2 * kernel_size**2, kernel_size=3, padding=1, bias=False)
+        seen = 3 * channels if offset == "conv3d" else channels
+        self.offset = (
+            None if offset == "regular" else nn.Conv2d(seen, 2 * kernel_size**2, kernel_size=3, padding=1, bias=False)
+        )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        if self.offset is None:
+            return
         if self.offset_init == "zero":
             nn.init.zeros_(self.offset.weight)
-        elif self.offset_init == "kaiming":
-            nn.init.kaiming_normal_(self.offset.weight, mode="fan_out", nonlinearity="relu")
         else:
-            raise ValueError(f"offset_init must be zero or kaiming, got {self.offset_init!r}")
+            nn.init.kaiming_normal_(self.offset.weight, mode="fan_out", nonlinearity="relu")
 
-    def predict_offset(self, clip: Tensor) -> Tensor:
-        """(N, T, C, H, W) -> (N, T-1, 2*k*k, H, W), in pixels; vertical and horizontal in turn."""
-        saliency = motion_saliency(clip)
-        return unfold(self.offset(fold(saliency)), saliency.shape[1]) if saliency.shape[1] else self._no_offset(clip)
-
-    def _no_offset(self, clip: Tensor) -> Tensor:
-        # One frame, no pair: still a function of the weights, so that a distributed run finds a gradient for each.
-        n, _, _, h, w = clip.shape
-        return clip.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + self.offset.weight.sum().to(clip.dtype) * 0
+    def predict_offset(self, clip: Tensor) -> Tensor | None:
+        """(N, T, C, H, W) -> (N, T-1, 2*k*k, H, W), in pixels; vertical and horizontal in turn. None if regular."""
+        if self.offset is None:
+            return None
+        n, frames, _, h, w = clip.shape
+        if frames == 1:
+            # No pair: still a function of the weights, so that a distributed run finds a gradient for each.
+            return clip.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + self.offset.weight.sum().to(clip.dtype) * 0
+        seen = _SEEN[self.offset_source](clip)
+        return unfold(self.offset(fold(seen)), frames - 1)
 
     def forward(self, clip: Tensor) -> Tensor:
         offset = self.predict_offset(clip)
         return inter_frame_attention(clip, offset, self.kernel_size, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, dilation={self.dilation}, groups={self.groups}"
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, groups={self.groups}, "
+            f"offset={self.offset_source}"
+        )

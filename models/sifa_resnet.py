@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, conv1x1
 
 from models.folding import fold, pool_time, stack_frames, unfold
-from models.sifa import InterFrameAttention, OffsetInit
+from models.sifa import OffsetInit, OffsetSource
+from models.temporal import Stage, Temporal, TemporalModelling, reset_temporal_modules
 
 STEM_FRAMES = 4  # frames that the stem merges into one
 
@@ -39,7 +40,7 @@ class ClipBottleneck(Bottleneck):
         in_channels: channels of the input.
         planes: channels inside; the output has four times as many.
         stride: of the 3x3 convolution and the shortcut.
-        sifa: attention over (N, T, planes, H, W), added to its input.
+        temporal: SIFA over (N, T, planes, H, W), or what stands in its place, added to its input.
         context: context of (N, T, 4*planes, H, W), added beside the shortcut.
     """
 
@@ -49,15 +50,15 @@ class ClipBottleneck(Bottleneck):
         planes: int,
         stride: int = 1,
         *,
-        sifa: InterFrameAttention | None = None,
-        context: GlobalContext | None = None,
+        temporal: nn.Module | None = None,
+        context: nn.Module | None = None,
     ) -> None:
         out_channels = planes * self.expansion
         shortcut = None
         if stride != 1 or in_channels != out_channels:
             shortcut = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
         super().__init__(in_channels, planes, stride, downsample=shortcut)
-        self.sifa = sifa
+        self.temporal = temporal
         self.context = context
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -66,9 +67,9 @@ class ClipBottleneck(Bottleneck):
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
-        if self.sifa is not None:
+        if self.temporal is not None:
             inner = unfold(out, frames)
-            out = fold(inner + self.sifa(inner))
+            out = fold(inner + self.temporal(inner))
         out = self.bn3(self.conv3(out))
         total = unfold(out + shortcut, frames)
         if self.context is not None:
@@ -77,17 +78,16 @@ class ClipBottleneck(Bottleneck):
 
 
 class SIFANet(nn.Module):
-    """SIFA-Net. Every stage from res3 on alternates global-context and SIFA bottlenecks.
+    """SIFA-Net. Stages that model time alternate global-context and SIFA bottlenecks; the others are plain.
 
     Args:
         depths: bottlenecks of res2..res5.
         num_classes: classes of each head.
         clip_length: frames of a clip in training; others work as well, see Shape.
-        sifa_kernel: neighbourhood size k of SIFA in res2..res5 (res2 has none).
+        sifa_kernel, stages, temporal, offset, offset_init: see `TemporalModelling`.
         dropout_ratio: before the classifiers.
         width: channels of res2; 64 is the ResNet of the paper, less makes small networks.
         dual_head: a second res5 at the resolution of res4 and half the frames, with a classifier of its own.
-        offset_init: see `InterFrameAttention`.
 
     Shape:
         (N, 3, T, H, W) to a tuple of logits (N, num_classes), one for each head. T divisible by 4, by 8 with the dual
@@ -104,31 +104,33 @@ class SIFANet(nn.Module):
         num_classes: int,
         clip_length: int,
         sifa_kernel: Sequence[int] = (1, 3, 3, 3),
+        stages: Sequence[Stage] = ("res3", "res4", "res5"),
+        temporal: Temporal = "sifa",
+        offset: OffsetSource = "motion_saliency",
+        offset_init: OffsetInit = "zero",
         dropout_ratio: float = 0.5,
         width: int = 64,
         dual_head: bool = True,
-        offset_init: OffsetInit = "zero",
     ) -> None:
         super().__init__()
-        if len(sifa_kernel) != 4:
-            raise ValueError(f"sifa_kernel must have four sizes, for res2..res5, got {tuple(sifa_kernel)}")
+        modelling = TemporalModelling(stages, sifa_kernel, temporal, offset, offset_init)
         self.dual_head = dual_head
         self.frame_multiple = STEM_FRAMES * (2 if dual_head else 1)
         self.check_frames(clip_length)
         self.clip_length = clip_length
 
-        def stage(index: int, stride: int, *, temporal: bool = True) -> nn.Sequential:
+        def stage(index: int, stride: int) -> nn.Sequential:
             """The blocks of res2 (index 0) .. res5 (index 3)."""
             planes = width * 2**index
             channels = width if index == 0 else planes * 2
             blocks = []
             for i in range(depths[index]):
-                sifa = context = None
-                if temporal and i % 2 == 1:
-                    sifa = InterFrameAttention(planes, sifa_kernel[index], offset_init=offset_init)
-                elif temporal:
-                    context = GlobalContext(planes * ClipBottleneck.expansion)
-                blocks.append(ClipBottleneck(channels, planes, stride if i == 0 else 1, sifa=sifa, context=context))
+                over_time: dict[str, nn.Module | None] = {}
+                if modelling.covers(index) and i % 2 == 1:
+                    over_time["temporal"] = modelling.module(index, planes)
+                elif modelling.covers(index):
+                    over_time["context"] = GlobalContext(planes * ClipBottleneck.expansion)
+                blocks.append(ClipBottleneck(channels, planes, stride if i == 0 else 1, **over_time))
                 channels = planes * ClipBottleneck.expansion
             return nn.Sequential(*blocks)
 
@@ -137,7 +139,7 @@ class SIFANet(nn.Module):
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = stage(0, stride=1, temporal=False)
+        self.layer1 = stage(0, stride=1)
         self.layer2 = stage(1, stride=2)
         self.layer3 = stage(2, stride=2)
         self.layer4 = stage(3, stride=2)
@@ -159,8 +161,7 @@ class SIFANet(nn.Module):
         for module in self.modules():
             if isinstance(module, ClipBottleneck):
                 nn.init.zeros_(module.bn3.weight)
-            elif isinstance(module, InterFrameAttention):
-                module.reset_parameters()
+        reset_temporal_modules(self)
 
     def check_frames(self, frames: int) -> None:
         """Raises ValueError unless clips of so many frames fit the stem and the heads."""

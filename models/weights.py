@@ -11,7 +11,7 @@ from models.sifa_resnet import STEM_FRAMES, SIFANet
 # The release keeps the constant 1/C of its correlation in the checkpoint.
 _CONSTANT = re.compile(r"(.*\.)?def_cor\.weight$")
 _RENAMED = (
-    (re.compile(r"\.conv_offset\."), ".sifa.offset."),
+    (re.compile(r"\.conv_offset\."), ".temporal.offset."),
     (re.compile(r"(layer\d(?:_dual)?\.\d+)\.(fc[12])\."), r"\1.context.\2."),
 )
 STEM_INDEX = 2  # where the release puts a 2D stem's kernel among its 4 frames
@@ -64,7 +64,7 @@ def load_imagenet_state_dict(model: SIFANet, state_dict: Mapping[str, Tensor]) -
         converted[name] = value
         if model.dual_head and name.startswith("layer4."):
             converted["layer4_dual." + name.removeprefix("layer4.")] = value
-    own = {name: value for name, value in model.state_dict().items() if re.search(r"\.(sifa|context)\.|^fc", name)}
+    own = {name: value for name, value in model.state_dict().items() if re.search(r"\.(temporal|context)\.|^fc", name)}
     _load_all(model, {**own, **converted}, source="the ImageNet weights")
 
 

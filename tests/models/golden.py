@@ -113,5 +113,5 @@ def build(case: dict[str, Any], **options: Any) -> nn.Module:
 
 def our_name(name: str) -> str:
     """The name of a parameter of the release in our networks."""
-    name = name.replace(".conv_offset.", ".sifa.offset.")
+    name = name.replace(".conv_offset.", ".temporal.offset.")
     return re.sub(r"^(layer\w+\.\d+)\.(fc[12]\.)", r"\1.context.\2", name)

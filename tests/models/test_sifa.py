@@ -4,10 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from cuda_sifa import inter_frame_attention
 from models.folding import fold, pool_time, stack_frames, unfold
 from models.sifa import InterFrameAttention, motion_saliency
+
+
+def predictor(attention: InterFrameAttention) -> nn.Conv2d:
+    assert attention.offset is not None
+    return attention.offset
 
 
 def test_motion_saliency_by_hand() -> None:
@@ -26,8 +32,8 @@ def test_offsets_displace_the_taps_of_the_next_frame() -> None:
     attention = InterFrameAttention(1, 1)
     clip = torch.randn(1, 2, 1, 4, 5)
     with torch.no_grad():
-        attention.offset.weight[1, 0, 1, 1] = 1.0
-    attention.offset.register_forward_pre_hook(lambda module, inputs: (torch.ones_like(inputs[0]),))
+        predictor(attention).weight[1, 0, 1, 1] = 1.0
+    predictor(attention).register_forward_pre_hook(lambda module, inputs: (torch.ones_like(inputs[0]),))
     right = torch.nn.functional.pad(clip[:, 1, :, :, 1:], (0, 1))
     expected = clip[:, 0] * right * right
     torch.testing.assert_close(attention(clip)[:, 0], expected)
@@ -35,16 +41,49 @@ def test_offsets_displace_the_taps_of_the_next_frame() -> None:
 
 
 def test_the_releases_initialisation_is_an_option() -> None:
-    weight = InterFrameAttention(64, 3, offset_init="kaiming").offset.weight
+    weight = predictor(InterFrameAttention(64, 3, offset_init="kaiming")).weight
     assert weight.std().item() == pytest.approx((2 / (18 * 9)) ** 0.5, rel=0.05)  # 0.11, of fan_out
 
 
+def by_definition(source: str, clip: Tensor, weight: Tensor) -> Tensor:
+    """Offsets of frames 1..T-1, a frame at a time."""
+    if source == "conv3d":
+        kernel = weight.unflatten(1, (3, -1)).transpose(1, 2)
+        return nn.functional.conv3d(clip.transpose(1, 2), kernel, padding=1).transpose(1, 2)[:, 1:]
+    seen = {
+        "next_frame": lambda now, following: following,
+        "difference": lambda now, following: following - now,
+        "motion_saliency": lambda now, following: (1 + (following - now).sigmoid()) * following,
+    }[source]
+    pairs = zip(clip.unbind(1)[:-1], clip.unbind(1)[1:], strict=True)
+    return torch.stack([nn.functional.conv2d(seen(*pair), weight, padding=1) for pair in pairs], dim=1)
+
+
+@pytest.mark.parametrize("source", ["motion_saliency", "difference", "next_frame", "conv3d"])
+def test_what_predicts_the_offsets(source: Any) -> None:
+    attention = InterFrameAttention(4, 3, offset=source, offset_init="kaiming").double()
+    clip = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
+    offset = attention.predict_offset(clip)
+    assert offset is not None
+    torch.testing.assert_close(offset, by_definition(source, clip, predictor(attention).weight))
+    torch.testing.assert_close(attention(clip), inter_frame_attention(clip, offset, 3))
+
+
+def test_the_regular_neighbourhood_needs_no_parameters() -> None:
+    attention = InterFrameAttention(4, 5, offset="regular")
+    assert not list(attention.parameters())
+    clip = torch.randn(2, 3, 4, 5, 6)
+    assert torch.equal(attention(clip), inter_frame_attention(clip, None, 5))
+
+
+@pytest.mark.parametrize("source", ["motion_saliency", "difference", "next_frame", "conv3d"])
 @pytest.mark.parametrize("frames", [1, 2, 5])
-def test_gradient_reaches_the_offsets_whatever_the_number_of_frames(frames: int) -> None:
-    attention = InterFrameAttention(4, 3)
+def test_gradient_reaches_the_offsets_whatever_the_number_of_frames(frames: int, source: Any) -> None:
+    attention = InterFrameAttention(4, 3, offset=source)
     attention(torch.randn(2, frames, 4, 5, 6)).square().sum().backward()
-    assert attention.offset.weight.grad is not None
-    assert attention.offset.weight.grad.any() == (frames > 1)
+    gradient = predictor(attention).weight.grad
+    assert gradient is not None
+    assert gradient.any() == (frames > 1)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +91,7 @@ def test_gradient_reaches_the_offsets_whatever_the_number_of_frames(frames: int)
     [
         ({"kernel_size": 2}, "kernel_size must be odd and positive, got 2"),
         ({"kernel_size": 0}, "kernel_size must be odd and positive, got 0"),
+        ({"offset": "flow"}, "offset must be one of motion_saliency, .*regular, got 'flow'"),
         ({"offset_init": "ones"}, "offset_init must be .*zero.*kaiming.*, got 'ones'"),
     ],
 )

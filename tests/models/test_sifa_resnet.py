@@ -33,6 +33,48 @@ def test_one_head_takes_any_multiple_of_four(frames: int) -> None:
     assert [tuple(head.shape) for head in logits] == [(2, 5)]
 
 
+VARIANTS: list[dict[str, Any]] = [
+    *({"temporal": temporal} for temporal in ("centre", "conv", "shift", "none")),
+    *({"offset": offset} for offset in ("difference", "next_frame", "conv3d", "regular")),
+    {"stages": []},
+    {"stages": ["res5"], "sifa_kernel": (1, 1, 1, 9)},
+    {"stages": ["res2", "res3", "res4", "res5"], "sifa_kernel": (7, 3, 3, 3), "offset_init": "kaiming"},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=str)
+def test_every_parameter_of_every_variant_has_a_gradient(options: dict[str, Any]) -> None:
+    model = open_branches(small(**options), 0.1)
+    logits = model(torch.randn(2, 3, 16, 32, 32))
+    torch.stack([head.square().sum() for head in logits]).sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_stages_are_where_time_is_modelled() -> None:
+    def kinds(**options: Any) -> dict[str, list[str]]:
+        """For each stage what its blocks do over time."""
+        return {
+            name: [type(block.temporal or block.context).__name__ for block in stage]
+            for name, stage in small(**options).named_children()
+            if isinstance(stage, nn.Sequential)
+        }
+
+    context, sifa, plain = "GlobalContext", "InterFrameAttention", "NoneType"
+    alternating = [context, sifa, context, sifa, context, sifa]
+    assert kinds() == {
+        "layer1": [plain] * 3,
+        "layer2": alternating[:4],
+        "layer3": alternating[:6],
+        "layer4": alternating[:3],
+        "layer4_dual": alternating[:3],
+    }
+    only_res2 = kinds(stages=["res2"])
+    assert only_res2.pop("layer1") == alternating[:3]
+    assert {kind for stage in only_res2.values() for kind in stage} == {plain}
+    assert kinds(temporal="conv")["layer4"] == [context, "TemporalConv", context]
+    assert kinds(temporal="none")["layer4"] == [context, plain, context]
+
+
 @pytest.mark.parametrize("options", [{}, {"dual_head": False}], ids=str)
 @pytest.mark.parametrize("frames", [8, 16])
 def test_no_parameter_is_unused(options: dict[str, Any], frames: int) -> None:
@@ -47,7 +89,7 @@ def test_no_parameter_is_unused(options: dict[str, Any], frames: int) -> None:
     # With 8 frames the second head sees one frame only, and its SIFA has no pair to attend in.
     idle = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
     assert all(p.grad is not None for p in model.parameters())
-    assert idle == ({"layer4_dual.1.sifa.offset.weight"} if frames == 8 and not options else set())
+    assert idle == ({"layer4_dual.1.temporal.offset.weight"} if frames == 8 and not options else set())
 
 
 def test_batches_and_clips_do_not_mix() -> None:
@@ -136,7 +178,8 @@ def test_width_scales_every_stage() -> None:
     assert isinstance(model, SIFANet)
     assert model.conv1.weight.shape == (16, 12, 7, 7)
     assert model.fc.in_features == 16 * 32
-    assert {m.offset.in_channels for m in model.modules() if isinstance(m, InterFrameAttention)} == {32, 64, 128}
+    offsets = [m.offset for m in model.modules() if isinstance(m, InterFrameAttention)]
+    assert {offset.in_channels for offset in offsets if offset is not None} == {32, 64, 128}
 
 
 def test_sifa_kernel_goes_by_stage() -> None:
@@ -155,6 +198,9 @@ def test_sifa_kernel_goes_by_stage() -> None:
         ({"clip_length": 12}, r"positive multiple of 8 \(4 in the stem, 2 in the dual head\), got 12"),
         ({"clip_length": 6, "dual_head": False}, r"positive multiple of 4 \(the stem .*\), got 6"),
         ({"sifa_kernel": (3, 3)}, r"sifa_kernel must have four sizes, for res2\.\.res5, got \(3, 3\)"),
+        ({"stages": ["res3", "res6"]}, r"stages must be among res2, .*res5, got \('res3', 'res6'\)"),
+        ({"temporal": "lstm"}, "temporal must be one of sifa, .*none, got 'lstm'"),
+        ({"offset": "flow"}, "offset must be one of motion_saliency, .*regular, got 'flow'"),
         ({"sifa_kernel": (1, 2, 3, 3)}, "must be odd and positive, got 2"),
     ],
 )

@@ -66,7 +66,7 @@ def test_every_kernel_of_the_release_arrives(release: dict[str, Tensor]) -> None
     for ours, theirs in (
         ("layer3.1.conv2.weight", "layer3.1.conv2.weight"),
         ("layer4_dual.2.context.fc1.bias", "layer4_dual.2.fc1.bias"),
-        ("layer2.3.sifa.offset.weight", "layer2.3.conv_offset.weight"),
+        ("layer2.3.temporal.offset.weight", "layer2.3.conv_offset.weight"),
         ("layer1.0.downsample.1.running_var", "layer1.0.downsample.1.running_var"),
     ):
         value = release[theirs].float()
@@ -113,7 +113,7 @@ def test_imagenet_weights_are_inflated(imagenet: dict[str, Tensor]) -> None:
             assert torch.equal(after[name.replace("layer4.", "layer4_dual.")], value), name
         if not name.startswith(("fc.", "conv1.")):
             assert torch.equal(after[name], value), name
-    own = [name for name in after if ".sifa." in name or ".context." in name or name.startswith("fc")]
+    own = [name for name in after if ".temporal." in name or ".context." in name or name.startswith("fc")]
     assert all(torch.equal(after[name], before[name]) for name in own)
     assert len(own) == 4 + (2 + 3 + 1 + 1) + 4 * (
         2 + 3 + 2 + 2
