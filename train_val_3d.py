@@ -26,7 +26,6 @@ from engine.loops import evaluate, train_epoch
 from engine.optim import build_optimizer, build_scheduler
 from engine.record import EpochClock, Record
 from engine.schema import Config
-from models.sifa_resnet import SIFANet
 
 log = logging.getLogger("sifa")
 
@@ -52,24 +51,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 # ---- What a configuration describes ---------------------------------------------------------------------------------
 
 
-def build_network(config: Config) -> SIFANet:
-    network = config.network
+def build_network(config: Config) -> models.Network:
+    files = {"net_name", "pretrained_model", "imagenet_weights", "release_weights"}
+    options = config.network.model_dump(exclude=files, exclude_none=True) | config.SIFA.model_dump(exclude_none=True)
     try:
         return models.build_model(
-            network.net_name,
+            config.network.net_name,
             num_classes=config.dataset.num_classes,
             clip_length=config.dataset.num_segments * config.dataset.clip_length,
-            sifa_kernel=config.SIFA.sifa_kernel,
-            offset_init=config.SIFA.offset_init,
-            width=network.width,
-            dropout_ratio=network.dropout_ratio,
-            dual_head=network.dual_head,
+            **options,
         )
     except ValueError as error:
         raise ConfigError(f"network: {error}") from None
 
 
-def load_initial_weights(model: SIFANet, config: Config, checkpoint: Path | None) -> int:
+def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> int:
     """The weights that a training starts from, or that are validated: a checkpoint of ours, or from elsewhere.
 
     Returns the epochs that a checkpoint of ours was trained for, else 0.
@@ -81,13 +77,15 @@ def load_initial_weights(model: SIFANet, config: Config, checkpoint: Path | None
     for file, load in (
         (config.network.imagenet_weights, models.load_imagenet_state_dict),
         (config.network.release_weights, models.load_release_state_dict),
+        (config.network.pretrained_model, models.load_pretrained),
     ):
         if file:
             contents = read_checkpoint(Path(file))
             try:
-                load(model, contents.get("model", contents.get("state_dict", contents)))
+                report = load(model, contents.get("model", contents.get("state_dict", contents)))
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
+            log.info(f"{file}: {report.table()}")
     return 0
 
 

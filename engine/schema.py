@@ -74,22 +74,37 @@ class Evaluation(Section):
 
 
 class Network(Section):
+    """A key that is null is the network's own choice; a network refuses keys that it has no use for."""
+
     net_name: str = Field("c2d_sifa_resnet50")
-    width: int = Field(64, ge=1, description="channels of res2; 64 is the paper's network")
+    width: int | None = Field(None, ge=1, description="channels of res2, where not the paper's")
     dropout_ratio: float = Field(0.5, ge=0, lt=1, description="before the classifiers")
-    dual_head: bool = Field(True, description="a second res5 at the resolution of res4")
-    imagenet_weights: str = Field("", description="file of a torchvision ResNet's state dict to start from")
-    release_weights: str = Field("", description="file of a checkpoint of the authors' release to start from")
+    dual_head: bool | None = Field(None, description="SIFA-Net: a second res5 at the resolution of res4 (true)")
+    stochastic_depth: float | None = Field(None, ge=0, lt=1, description="SIFA-Transformer: of the last block")
+    patch_norm: bool | None = Field(
+        None, description="SIFA-Transformer: a norm after the embedding, as ImageNet's Swin"
+    )
+    activation_checkpointing: bool | None = Field(None, description="SIFA-Transformer: less memory, more time")
+    pretrained_model: str = Field("", description="file of weights to start from, of any kind: see models/weights.py")
+    imagenet_weights: str = Field("", description="as pretrained_model, but it must be an ImageNet classifier")
+    release_weights: str = Field("", description="as pretrained_model, but it must be a checkpoint of the release")
 
 
 class Sifa(Section):
-    sifa_kernel: list[int] = Field([1, 3, 3, 3], min_length=4, max_length=4, description="size k in res2..res5")
+    """Where and how the network looks over time (models/temporal.py)."""
+
+    sifa_kernel: list[int] | None = Field(None, min_length=4, max_length=4, description="size k in res2..res5")
+    stages: list[Literal["res2", "res3", "res4", "res5"]] | None = Field(None, description="that model time")
+    temporal: Literal["sifa", "centre", "conv", "shift", "none"] = Field("sifa", description="what does")
+    offset: Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"] = Field(
+        "motion_saliency", description="what predicts SIFA's offsets"
+    )
     offset_init: Literal["zero", "kaiming"] = Field("zero", description="kaiming: as the release starts its offsets")
 
     @field_validator("sifa_kernel")
     @classmethod
-    def _odd(cls, kernel: list[int]) -> list[int]:
-        if any(k < 1 or k % 2 == 0 for k in kernel):
+    def _odd(cls, kernel: list[int] | None) -> list[int] | None:
+        if any(k < 1 or k % 2 == 0 for k in kernel or []):
             raise ValueError(f"must be odd, positive sizes, got {kernel}")
         return kernel
 

@@ -1,82 +1,251 @@
-"""Weights from elsewhere: the authors' release, and torchvision's ImageNet classifiers."""
+"""Weights from elsewhere: recognised by their content, translated to our names and shapes, loaded whole or not at all.
 
+Known are checkpoints of the authors' release and ours, and ImageNet classifiers: ResNet as torchvision and timm name
+it, Swin as torchvision, Microsoft and timm name it.
+"""
+
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.sifa_resnet import STEM_FRAMES, SIFANet
 
-# The release keeps the constant 1/C of its correlation in the checkpoint.
-_CONSTANT = re.compile(r"(.*\.)?def_cor\.weight$")
-_RENAMED = (
+StateDict = Mapping[str, Tensor]
+STEM_INDEX = 2  # where the release puts a 2D stem's kernel among its 4 frames
+STEMS = ("conv1.weight", "patch_embed.proj.weight")
+
+
+@dataclass
+class Report:
+    """What became of every tensor: names of ours, and of the source's where dropped."""
+
+    source: str
+    matched: list[str] = field(default_factory=list)
+    inflated: list[str] = field(default_factory=list)
+    copied: list[str] = field(default_factory=list)
+    interpolated: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        rows = [(kind, getattr(self, kind)) for kind in list(vars(self))[1:]]
+        lines = [f"  {kind:<12}{len(names):>5}  {_some(names, most=3)}" for kind, names in rows if names]
+        return "\n".join([f"weights of {self.source}", *lines])
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way of naming weights.
+
+    Args:
+        source: what it is, for messages.
+        translate: (name, value) of theirs to (name, value) of ours; None: the tensor has no place with us.
+        keeps: pattern of our names that such weights cannot hold and that keep their values.
+        imagenet: the stem is inflated, res5 starts both heads' copies, the classifier is dropped.
+    """
+
+    source: str
+    translate: Callable[[str, Tensor], tuple[str, Tensor] | None]
+    keeps: str = r"$^"
+    imagenet: bool = False
+
+
+# ---- The formats ----------------------------------------------------------------------------------------------------
+
+
+def _ours(name: str, value: Tensor) -> tuple[str, Tensor]:
+    return name, value
+
+
+# The release keeps constants, and parameters that its Swin blocks never use: the convolution of blocks with SIFA, the
+# norm of blocks without.
+_RELEASE_DROPS = re.compile(
+    r"(.*\.)?(def_cor\.weight|attn_mask|relative_position_index)$"
+    r"|layers\.\d\.blocks\.\d*[02468]\.conv\.weight$|layers\.3\.blocks\.\d+\.conv\.weight$"
+    r"|layers\.[012]\.blocks\.\d*[13579]\.tda_norm\.(weight|bias)$"
+)
+_RELEASE_NAMES = (
     (re.compile(r"\.conv_offset\."), ".temporal.offset."),
     (re.compile(r"(layer\d(?:_dual)?\.\d+)\.(fc[12])\."), r"\1.context.\2."),
+    (re.compile(r"\.tda_norm\."), ".norm_temporal."),
+    (re.compile(r"(blocks\.\d+)\.conv\."), r"\1.temporal.conv."),
 )
-STEM_INDEX = 2  # where the release puts a 2D stem's kernel among its 4 frames
+_MLP = ((re.compile(r"\.mlp\.fc1\."), ".mlp.0."), (re.compile(r"\.mlp\.fc2\."), ".mlp.3."))
 
 
-def load_release_state_dict(model: SIFANet, state_dict: Mapping[str, Tensor]) -> None:
+def _rename(name: str, rules: tuple[tuple[re.Pattern[str], str], ...]) -> str:
+    for pattern, replacement in rules:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def _release(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    if _RELEASE_DROPS.match(name):
+        return None
+    name = _rename(name, _RELEASE_NAMES + _MLP)
+    if value.dim() == 5 and name in STEMS:
+        value = value.flatten(1, 2)
+    elif value.dim() == 5 and value.shape[2] == 1:  # another size stays, and is reported as misshapen
+        value = value.squeeze(2)
+    elif name.endswith(".temporal.conv.weight"):
+        value = value.transpose(-2, -1)  # theirs slides along the last axis
+    return name, value
+
+
+def _resnet(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    return None if name in ("fc.weight", "fc.bias") else (name, value)
+
+
+def _torchvision_swin(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    if name.startswith("head.") or name.endswith("relative_position_index"):
+        return None
+    name = name.replace("features.0.0.", "patch_embed.proj.").replace("features.0.2.", "patch_embed.norm.")
+    if match := re.match(r"features\.(\d)\.(.*)", name):
+        stage, blocks = divmod(int(match[1]) - 1, 2)
+        name = f"layers.{stage}.{'downsample' if blocks else 'blocks'}.{match[2]}"
+    return name, value
+
+
+def _microsoft_swin(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    if name.startswith("head.") or name.endswith(("relative_position_index", "attn_mask")):
+        return None
+    return _rename(name, _MLP), value
+
+
+def _timm_swin(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    """As Microsoft's, but patches are merged at the beginning of a stage."""
+    name = re.sub(r"^layers\.(\d)\.downsample\.", lambda match: f"layers.{int(match[1]) - 1}.downsample.", name)
+    return _microsoft_swin(name, value)
+
+
+_RESNET_KEEPS, _SWIN_KEEPS = r".*\.(temporal|context)\.|fc", r".*\.(temporal|norm_temporal)\.|fc\."
+RELEASE = Format("the release's checkpoint", _release)
+OURS = Format("the checkpoint", _ours)
+RESNET = Format("the ImageNet ResNet", _resnet, _RESNET_KEEPS, imagenet=True)
+TORCHVISION_SWIN = Format("torchvision's ImageNet Swin", _torchvision_swin, _SWIN_KEEPS, imagenet=True)
+MICROSOFT_SWIN = Format("Microsoft's ImageNet Swin", _microsoft_swin, _SWIN_KEEPS, imagenet=True)
+TIMM_SWIN = Format("timm's ImageNet Swin", _timm_swin, _SWIN_KEEPS, imagenet=True)
+
+
+def recognise(state_dict: StateDict) -> Format:
+    """The format of a state dict without the prefix `module.`.
+
+    Raises:
+        ValueError: it is none that is known.
+    """
+    if "features.0.0.weight" in state_dict and "norm.weight" in state_dict:
+        return TORCHVISION_SWIN
+    for name in STEMS:
+        if name not in state_dict:
+            continue
+        stem = state_dict[name]
+        if stem.dim() == 5:
+            return RELEASE
+        if stem.dim() == 4 and stem.shape[1] == 3 * STEM_FRAMES:
+            return OURS
+        if name == "conv1.weight":
+            return RESNET
+        return TIMM_SWIN if "layers.3.downsample.norm.weight" in state_dict else MICROSOFT_SWIN
+    raise ValueError(
+        "the weights are of no network that is known (the release's, ours, a ResNet or Swin of torchvision, timm or "
+        f"Microsoft); their names are {_some(list(state_dict)) or 'none'}"
+    )
+
+
+# ---- Loading --------------------------------------------------------------------------------------------------------
+
+
+def load_release_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
     """Loads a checkpoint with the names and shapes of the authors' release.
 
-    The release's networks are 3D: kernels (out, in, 1, kh, kw) lose their time axis, and the stem's (out, 3, 4, 7, 7)
+    The release's networks are 3D: kernels (out, in, 1, kh, kw) lose their time axis, and the stem's (out, 3, 4, kh, kw)
     becomes one over 12 stacked channels. Names may carry the prefix `module.`. The constants `def_cor.weight` are
-    accepted and dropped whatever their shape; they tie the release's own checkpoints to one clip length, not ours.
+    accepted and dropped whatever their shape (they tie the release's own checkpoints to one clip length, not ours), and
+    so are the parameters that its Swin blocks carry and never use.
 
     Raises:
         ValueError: a key is missing, unexpected or of another shape; the message lists them.
     """
-    converted = {}
-    for name, value in state_dict.items():
-        name = name.removeprefix("module.")
-        if _CONSTANT.match(name):
-            continue
-        for pattern, replacement in _RENAMED:
-            name = pattern.sub(replacement, name)
-        if value.dim() == 5:
-            value = value.flatten(1, 2) if name == "conv1.weight" else _without_time(value)
-        converted[name] = value
-    _load_all(model, converted, source="the release's checkpoint")
+    return _load(model, _without_prefix(state_dict), RELEASE)
 
 
-def _without_time(kernel: Tensor) -> Tensor:
-    return kernel.squeeze(2) if kernel.shape[2] == 1 else kernel  # left as it is, it is reported as misshapen
-
-
-def load_imagenet_state_dict(model: SIFANet, state_dict: Mapping[str, Tensor]) -> None:
-    """Loads a torchvision ResNet of the same depth, as the release inflates it.
+def load_imagenet_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
+    """Loads an ImageNet classifier of the same depth and width, as the release inflates it.
 
     2D kernels serve each frame, the stem's is placed at frame 2 of 4 (zeros elsewhere), res5's weights start both
-    heads' copies, the ImageNet classifier is dropped. SIFA, the global contexts and the classifiers keep their values.
+    heads' copies, the ImageNet classifier is dropped. What looks over time and the classifiers keep their values.
+    Position tables of another window size are interpolated.
 
     Raises:
-        ValueError: a key is missing, unexpected or of another shape; the message lists them.
+        ValueError: it is none; a key is missing, unexpected or of another shape; the message lists them.
     """
-    converted = {}
-    for name, value in state_dict.items():
-        if name in ("fc.weight", "fc.bias"):
-            continue
-        if name == "conv1.weight" and value.dim() == 4:
-            stem = value.new_zeros(value.shape[0], value.shape[1], STEM_FRAMES, *value.shape[2:])
-            stem[:, :, STEM_INDEX] = value
-            value = stem.flatten(1, 2)
-        converted[name] = value
-        if model.dual_head and name.startswith("layer4."):
-            converted["layer4_dual." + name.removeprefix("layer4.")] = value
-    own = {name: value for name, value in model.state_dict().items() if re.search(r"\.(temporal|context)\.|^fc", name)}
-    _load_all(model, {**own, **converted}, source="the ImageNet weights")
+    state_dict = _without_prefix(state_dict)
+    found = recognise(state_dict)
+    if not found.imagenet:
+        raise ValueError(f"ImageNet weights were expected, this is {found.source}")
+    return _load(model, state_dict, found)
 
 
-def _load_all(model: torch.nn.Module, state_dict: Mapping[str, Tensor], *, source: str) -> None:
+def load_pretrained(model: nn.Module, contents: Mapping[str, Any]) -> Report:
+    """Loads weights of any known kind into a network that is to be trained on.
+
+    Args:
+        model: a network of `build_model`.
+        contents: of a file: a state dict, or a checkpoint with one under `model` or `state_dict`. Its classifier may
+            have other classes than the network's, which then keeps its own.
+
+    Raises:
+        ValueError: the weights are of no known kind; a key is missing, unexpected or of another shape.
+    """
+    for entry in ("model", "state_dict"):
+        if isinstance(contents.get(entry), Mapping):
+            contents = contents[entry]
+            break
+    state_dict = _without_prefix({name: value for name, value in contents.items() if isinstance(value, Tensor)})
+    return _load(model, state_dict, recognise(state_dict), new_classes=True)
+
+
+def _load(model: nn.Module, state_dict: StateDict, found: Format, *, new_classes: bool = False) -> Report:
     """load_state_dict with every difference in one message, and nothing loaded if there is any."""
     wanted = model.state_dict()
-    # BatchNorm's batch counter plays no part in the result, and old checkpoints lack it.
-    missing = [name for name in wanted if name not in state_dict and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state_dict if name not in wanted]
+    report = Report(found.source)
+    values: dict[str, Tensor] = {}
+    keeps = re.compile(found.keeps)
+    for theirs, original in state_dict.items():
+        translated = found.translate(theirs, original)
+        if translated is None:
+            report.dropped.append(theirs)
+            continue
+        name, value = translated
+        kind = report.matched
+        fits = name not in wanted or value.shape == wanted[name].shape
+        if found.imagenet and name in STEMS and value.dim() == 4:
+            value, kind = _inflate(value), report.inflated
+        elif not fits and name.endswith("relative_position_bias_table"):
+            value, kind = _resize_position_table(value, wanted[name]), report.interpolated
+        elif not fits and new_classes and _CLASSIFIER.match(name):
+            report.dropped.append(theirs)
+            keeps = re.compile(f"{keeps.pattern}|{_CLASSIFIER.pattern}")
+            continue
+        values[name] = value
+        kind.append(name)
+        if found.imagenet and name.startswith("layer4.") and isinstance(model, SIFANet) and model.dual_head:
+            copy = "layer4_dual." + name.removeprefix("layer4.")
+            values[copy] = value
+            report.copied.append(copy)
+
+    # BatchNorm's batch counter plays no part in the result, and old checkpoints lack it; the index is a constant.
+    absent = [name for name in wanted if name not in values and not name.endswith(_BOOKKEEPING)]
+    report.new = [name for name in absent if keeps.match(name)]
+    missing = [name for name in absent if not keeps.match(name)]
+    unexpected = [name for name in values if name not in wanted]
     misshapen = [
         f"{name} {tuple(value.shape)} instead of {tuple(wanted[name].shape)}"
-        for name, value in state_dict.items()
+        for name, value in values.items()
         if name in wanted and value.shape != wanted[name].shape
     ]
     problems = [
@@ -84,9 +253,41 @@ def _load_all(model: torch.nn.Module, state_dict: Mapping[str, Tensor], *, sourc
         for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
         if names
     ]
+    strange = missing + unexpected
+    problems += [advice for name, advice in _ADVICE.items() if strange and all(name in other for other in strange)]
     if problems:
-        raise ValueError(f"{source} does not fit this model; {'; '.join(problems)}")
-    model.load_state_dict({**wanted, **state_dict})
+        raise ValueError(f"{found.source} does not fit this model; {'; '.join(problems)}")
+    model.load_state_dict({**wanted, **values})
+    return report
+
+
+_CLASSIFIER = re.compile(r"fc(_dual)?\.")
+_BOOKKEEPING = ("num_batches_tracked", "relative_position_index")
+_ADVICE = {
+    "patch_embed.norm.": "ImageNet's Swin has a norm after the embedding, the release's has none: see patch_norm",
+    ".temporal.offset.": "networks with `offset: regular` have no offset convolution",
+}
+
+
+def _without_prefix(state_dict: StateDict) -> dict[str, Tensor]:
+    return {name.removeprefix("module."): value for name, value in state_dict.items()}
+
+
+def _inflate(kernel: Tensor) -> Tensor:
+    """A stem's kernel (out, 3, kh, kw) for one frame, at frame 2 of 4: (out, 12, kh, kw)."""
+    frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
+    frames[:, :, STEM_INDEX] = kernel
+    return frames.flatten(1, 2)
+
+
+def _resize_position_table(table: Tensor, wanted: Tensor) -> Tensor:
+    """A table ((2w-1)^2, heads) of window size w for another window size, by bicubic interpolation."""
+    side, new_side = math.isqrt(table.shape[0]), math.isqrt(wanted.shape[0])
+    if table.shape[1:] != wanted.shape[1:] or side**2 != table.shape[0]:
+        return table  # it is reported as misshapen
+    image = table.T.reshape(1, -1, side, side).to(wanted.dtype)
+    resized = nn.functional.interpolate(image, (new_side, new_side), mode="bicubic", align_corners=True)
+    return resized.flatten(2)[0].T
 
 
 def _some(names: list[str], most: int = 5) -> str:

@@ -98,7 +98,9 @@ def clips(case: dict[str, Any], seed: int | None = None) -> Tensor:
 
 
 def build(case: dict[str, Any], **options: Any) -> nn.Module:
-    """The network of a case in float64 with its weights, dropout off."""
+    """The network of a case in float64 with its weights, dropout and stochastic depth off."""
+    if "swin" in case["net_name"]:
+        options = {"offset": "regular", "stochastic_depth": 0.0, **options}
     model = models.build_model(
         case["net_name"],
         num_classes=case["num_classes"],
@@ -113,5 +115,12 @@ def build(case: dict[str, Any], **options: Any) -> nn.Module:
 
 def our_name(name: str) -> str:
     """The name of a parameter of the release in our networks."""
-    name = name.replace(".conv_offset.", ".temporal.offset.")
+    for theirs, ours in (
+        (".conv_offset.", ".temporal.offset."),
+        (".tda_norm.", ".norm_temporal."),
+        (".mlp.fc1.", ".mlp.0."),
+        (".mlp.fc2.", ".mlp.3."),
+    ):
+        name = name.replace(theirs, ours)
+    name = re.sub(r"(blocks\.\d+)\.conv\.", r"\1.temporal.conv.", name)
     return re.sub(r"^(layer\w+\.\d+)\.(fc[12]\.)", r"\1.context.\2", name)

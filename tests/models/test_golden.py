@@ -14,7 +14,6 @@ from tests.models.golden import MODELS, STEPS, build, clips, our_name, release_s
 from tests.op.cases import relative_error
 
 FLOAT64, FLOAT32 = 1e-7, 1e-4  # relative to the largest value
-RESNETS = [name for name in MODELS if name.startswith("sifa_net")]
 
 
 def expected_logits(values: list) -> list[Tensor]:
@@ -25,7 +24,7 @@ def loss_of(logits: tuple[Tensor, ...], labels: list[int]) -> Tensor:
     return sum((cross_entropy(head, torch.tensor(labels)) for head in logits), torch.zeros(()))
 
 
-@pytest.mark.parametrize("name", RESNETS)
+@pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, FLOAT64), (torch.float32, FLOAT32)], ids=str)
 def test_logits(name: str, dtype: torch.dtype, tolerance: float) -> None:
     case = MODELS[name]
@@ -38,7 +37,7 @@ def test_logits(name: str, dtype: torch.dtype, tolerance: float) -> None:
         assert relative_error(ours, theirs) < tolerance
 
 
-@pytest.mark.parametrize("name", [name for name in RESNETS if "grad_norms" in MODELS[name]])
+@pytest.mark.parametrize("name", [name for name in MODELS if "grad_norms" in MODELS[name]])
 def test_training_loss_and_the_gradient_of_every_parameter(name: str) -> None:
     case = MODELS[name]
     model = build(case).train()

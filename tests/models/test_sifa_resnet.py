@@ -138,6 +138,7 @@ def test_a_still_clip_without_sifa_is_an_image_in_torchvisions_resnet() -> None:
             nn.init.uniform_(module.weight, 0.5, 1.0)
             nn.init.uniform_(module.bias, -0.2, 0.2)
     model = build_model("c2d_sifa_resnet50", num_classes=1000, clip_length=8).double().eval()
+    assert isinstance(model, SIFANet)
     load_imagenet_state_dict(model, image_model.state_dict())
     with torch.no_grad():
         model.fc.weight.copy_(image_model.fc.weight)
@@ -199,6 +200,7 @@ def test_sifa_kernel_goes_by_stage() -> None:
         ({"clip_length": 6, "dual_head": False}, r"positive multiple of 4 \(the stem .*\), got 6"),
         ({"sifa_kernel": (3, 3)}, r"sifa_kernel must have four sizes, for res2\.\.res5, got \(3, 3\)"),
         ({"stages": ["res3", "res6"]}, r"stages must be among res2, .*res5, got \('res3', 'res6'\)"),
+        ({"stochastic_depth": 0.1}, "c2d_sifa_resnet50 has no option stochastic_depth; it has num_classes, .*"),
         ({"temporal": "lstm"}, "temporal must be one of sifa, .*none, got 'lstm'"),
         ({"offset": "flow"}, "offset must be one of motion_saliency, .*regular, got 'flow'"),
         ({"sifa_kernel": (1, 2, 3, 3)}, "must be odd and positive, got 2"),

@@ -134,7 +134,7 @@ def test_imagenet_weights_fit_or_are_refused_whole(
     model = network()
     before = values(model)
     state = {name: value for name, value in {**imagenet, **change}.items() if value is not None}
-    with pytest.raises(ValueError, match=f"the ImageNet weights does not fit this model; .*{message}"):
+    with pytest.raises(ValueError, match=f"the ImageNet ResNet does not fit this model; .*{message}"):
         load_imagenet_state_dict(model, state)
     assert unchanged(model, before)
 
