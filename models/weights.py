@@ -281,12 +281,12 @@ def _inflate(kernel: Tensor) -> Tensor:
 
 
 def _resize_position_table(table: Tensor, wanted: Tensor) -> Tensor:
-    """A table ((2w-1)^2, heads) of window size w for another window size, by bicubic interpolation."""
+    """A table ((2w-1)^2, heads) of window size w for another window size, by bicubic interpolation, as Microsoft's."""
     side, new_side = math.isqrt(table.shape[0]), math.isqrt(wanted.shape[0])
     if table.shape[1:] != wanted.shape[1:] or side**2 != table.shape[0]:
         return table  # it is reported as misshapen
     image = table.T.reshape(1, -1, side, side).to(wanted.dtype)
-    resized = nn.functional.interpolate(image, (new_side, new_side), mode="bicubic", align_corners=True)
+    resized = nn.functional.interpolate(image, (new_side, new_side), mode="bicubic")
     return resized.flatten(2)[0].T
 
 
