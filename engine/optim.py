@@ -3,12 +3,14 @@
 import math
 import warnings
 from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
 
+from engine.errors import UserError
 from engine.schema import Optimization
-
 
 # The schedule moves every iteration, the optimiser every iter_size of them: PyTorch takes that for a mistake.
 warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
@@ -35,14 +37,44 @@ def learning_rate_at(settings: Optimization, iterations_per_epoch: int) -> Calla
 
 
 def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    """SGD over all parameters; every one decays, as in the release."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=settings.base_learning_rate,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
+    """SGD or AdamW. As in the release every parameter decays alike unless the settings say otherwise.
+
+    Raises:
+        UserError: a pattern of layer_multipliers fits no parameter.
+    """
+    groups = parameter_groups(model, settings)
+    rate, decay = settings.base_learning_rate, settings.weight_decay
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, betas=(settings.momentum, 0.999), weight_decay=decay)
+    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.nesterov, weight_decay=decay)
+
+
+def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str, Any]]:
+    """Parameters of the same learning rate and decay, those of the base learning rate first."""
+    unused = set(settings.layer_multipliers)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        factor = 1.0
+        for pattern, value in settings.layer_multipliers.items():
+            if fnmatchcase(name, pattern):
+                factor = value
+                unused.discard(pattern)
+        decays = settings.decay_all or (parameter.dim() > 1 and not name.endswith("position_bias_table"))
+        groups.setdefault((factor, decays), []).append(parameter)
+    if unused:
+        some = [name for name, _ in model.named_parameters()][:: max(1, len(list(model.parameters())) // 3)]
+        raise UserError(
+            f"optimization.layer_multipliers: no parameter is named like {', '.join(sorted(unused))}; "
+            f"there are {', '.join(some)}"
+        )
+    return [
+        {
+            "params": parameters,
+            "lr": settings.base_learning_rate * factor,
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (factor, decays), parameters in sorted(groups.items(), key=lambda group: group[0][0] != 1.0)
+    ]
 
 
 def build_scheduler(

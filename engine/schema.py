@@ -1,6 +1,6 @@
 """The sections and keys of a configuration: what may stand in a settings file, of which type, with which default."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -110,18 +110,24 @@ class Sifa(Section):
 
 
 class Optimization(Section):
-    """SGD with warm-up and cosine, stepped every iteration (one batch of every process)."""
+    """SGD or AdamW with warm-up and cosine, stepped every iteration (one batch of every process)."""
 
     epochs: int = Field(64, ge=1)
     batch_size: int = Field(24, ge=1, description="clips at once in each process")
     iter_size: int = Field(1, ge=1, description="iterations whose gradients are added up for one step")
+    optimizer: Literal["sgd", "adamw"] = "sgd"
     base_learning_rate: float = Field(0.04, gt=0)
+    layer_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {},
+        description="pattern of parameters' names, like `layers.*`: factor of their learning rate; the last counts",
+    )
     min_learning_rate: float = Field(1e-6, ge=0, description="where the cosine ends")
     warmup_epoch: int = Field(1, ge=0)
     warmup_multiplier: float = Field(100.0, ge=1, description="the warm-up starts at base_learning_rate over this")
-    momentum: float = Field(0.9, ge=0, lt=1)
+    momentum: float = Field(0.9, ge=0, lt=1, description="for adamw its first beta; the second is 0.999")
     nesterov: bool = Field(False, description="the release's YAML says true, but its script never used it")
     weight_decay: float = Field(1e-4, ge=0)
+    decay_all: bool = Field(True, description="false: no decay of norms, biases and position tables")
     loss_weight: float = Field(1.0, gt=0, description="factor of the loss, the sum of the heads' cross-entropies")
     clip_gradient: float = Field(40.0, ge=0, description="largest norm of the gradient; 0: no limit")
 
@@ -129,6 +135,8 @@ class Optimization(Section):
     def _warms_up_in_time(self) -> "Optimization":
         if self.warmup_epoch >= self.epochs:
             raise ValueError(f"warmup_epoch must be below epochs={self.epochs}, got {self.warmup_epoch}")
+        if self.nesterov and self.optimizer != "sgd":
+            raise ValueError(f"nesterov goes with optimizer sgd, got {self.optimizer}")
         return self
 
 
