@@ -1,20 +1,47 @@
 """Builds the op: `pip install ./cuda_sifa`, or in place with `python setup.py build_ext --inplace` from this folder.
 
-Environment: SIFA_WITH_CUDA=0 builds for the CPU alone; MAX_JOBS limits the parallel compilers.
+CUDA kernels are built where PyTorch is a CUDA build and a CUDA compiler is found, whether or not a GPU is visible.
+
+Environment: SIFA_WITH_CUDA=0 builds for the CPU alone, SIFA_WITH_CUDA=1 insists on CUDA; CUDA_HOME names the toolkit's
+folder; TORCH_CUDA_ARCH_LIST the GPUs to build for ("9.0", "8.0;9.0+PTX", default: the visible ones, else a list of all
+kinds the toolkit knows); MAX_JOBS limits the parallel compilers.
 """
 
 import os
+import sys
 from pathlib import Path
 
 import torch
 from setuptools import setup
-from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 HERE = Path(__file__).resolve().parent
 os.chdir(HERE)  # sources and package folder are relative to this file, whatever the working directory
 
-SOURCES = sorted(str(path.relative_to(HERE)) for path in [HERE / "csrc/sifa.cpp", *HERE.glob("csrc/cpu/*.cpp")])
-BUILD = f"torch {torch.__version__}, CUDA none"
+sys.path.insert(0, str(HERE))
+import toolkit as cuda  # noqa: E402
+
+sys.path.pop(0)
+
+toolkit = cuda.wanted_toolkit()
+if toolkit:
+    os.environ["CUDA_HOME"] = str(toolkit)  # before PyTorch looks for it, on import
+    if not os.environ.get("TORCH_CUDA_ARCH_LIST") and torch.cuda.device_count() == 0:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = cuda.architectures(toolkit)
+
+from torch.utils.cpp_extension import BuildExtension, CppExtension  # noqa: E402
+
+sources = [HERE / "csrc/sifa.cpp", *HERE.glob("csrc/cpu/*.cpp")]
+include_dirs: list[str] = []
+link: list[str] = ["-s"]
+if toolkit:
+    sources += [*HERE.glob("csrc/cuda/*.cu"), *HERE.glob("csrc/cuda/*.cpp")]
+    include_dirs = [str(toolkit / "include")]
+    # By the file's own name: PyPI's toolkit has no libcudart.so beside libcudart.so.13.
+    runtime = cuda.runtime_library(toolkit)
+    torch_libraries = Path(torch.__file__).parent / "lib"
+    link += [f"-L{torch_libraries}", "-lc10_cuda", str(runtime)]
+
+build = f"torch {torch.__version__}, CUDA {cuda.version_of(toolkit) if toolkit else 'none'}"
 
 setup(
     name="cuda_sifa",
@@ -27,11 +54,17 @@ setup(
     ext_modules=[
         CppExtension(
             "cuda_sifa._C",
-            SOURCES,
-            # OpenMP's headers only: the threads are PyTorch's, so that torch.set_num_threads governs them.
-            extra_compile_args=["-O3", "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{BUILD}"'],
-            extra_link_args=["-s"],
+            sorted(str(path.relative_to(HERE)) for path in sources),
+            include_dirs=include_dirs,
+            extra_compile_args={
+                # OpenMP's headers only: the threads are PyTorch's, so that torch.set_num_threads governs them.
+                "cxx": ["-O3", "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{build}"'],
+                "nvcc": ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden"],
+            },
+            extra_link_args=link,
         )
     ],
+    # ninja knows what is out of date, headers and settings included; setuptools looks at the sources alone.
+    options={"build_ext": {"force": True}},
     cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
 )

@@ -1,0 +1,231 @@
+// The backward kernels for displaced neighbourhoods that take one tap after the other: for neighbourhoods of any size,
+// and for deterministic gradients. tiled_backward.cuh is the fast one.
+//
+// With q the query, g the incoming gradient, v_i the four pixels around a tap's sampling point, w_i their bilinear
+// weights and s = groups / C:
+//
+//   a_i = <q, v_i>, b_i = <g, v_i>       d = s * sum_i w_i a_i, e = s * sum_i w_i b_i      the tap's weight, its slope
+//   grad_q += e * sum_i w_i v_i          grad_v_i += w_i * (d g + e q)
+//   grad_offset = sum over heads and i of dw_i (d b_i + e a_i)
+//
+// A launch covers every second pair of frames, so that it reads a frame as queries or as keys and never both: the
+// gradient of the queries needs no atomics then. The second launch adds to what the first one scattered.
+#pragma once
+
+#include "lanes.cuh"
+
+namespace sifa {
+
+template <typename S>
+struct BackwardArgs {
+  using A = Accumulator<S>;
+  const S* __restrict__ x;
+  const void* __restrict__ offset;
+  const S* __restrict__ grad;
+  A* __restrict__ grad_x;          // frames that this launch has as keys, or had before, hold zeros or sums
+  void* __restrict__ grad_offset;  // dense (N, T-1, H, W, 2*k*k), in the type of the offset
+  A* __restrict__ weights;         // (N, T-1, H, W, groups, k*k, 2): d and e, in place of scattering; or null
+  bool add_to_queries;             // the queries' frames hold sums already
+};
+
+template <typename S>
+__device__ __forceinline__ void store_offset_gradient(const BackwardArgs<S>& args, const Problem& p, int64_t index,
+                                                      Accumulator<S> value) {
+  if constexpr (sizeof(S) == 2) {
+    if (p.offset_in_float) {
+      static_cast<float*>(args.grad_offset)[index] = value;
+      return;
+    }
+  }
+  static_cast<S*>(args.grad_offset)[index] = narrow<S>(value);
+}
+
+// Adds to or stores the gradient of a position as a query: nothing else writes there during this launch.
+template <typename S, int Width, int Vectors>
+__device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int64_t end,
+                                                     const Lanes& lanes, Stretch<S, Width, Vectors>& result) {
+  using A = Accumulator<S>;
+  A* to = args.grad_x + at;
+#pragma unroll
+  for (int v = 0; v < Vectors; ++v) {
+    const int64_t c = Stretch<S, Width, Vectors>::channel(lanes, v);
+    if (c >= end) continue;
+#pragma unroll
+    for (int part = 0; part < Width; part += kStored<A, Width>) {
+      A sum[kStored<A, Width>];
+      if (args.add_to_queries)
+        load(to + c + part, sum);
+      else
+        fill_zero(sum);
+#pragma unroll
+      for (int i = 0; i < kStored<A, Width>; ++i) sum[i] += result.value[v][part + i];
+      store(to + c + part, sum);
+    }
+  }
+}
+
+// The slopes of a tap's contribution along y and x, from its eight dot products.
+template <typename A>
+struct TapSums {
+  A d = 0, e = 0;  // weight and its slope
+  A along_y, along_x;
+
+  __device__ __forceinline__ TapSums(const A (&a)[4], const A (&b)[4], A fy, A fx, A scale) {
+    const A w[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      d += w[i] * a[i];
+      e += w[i] * b[i];
+    }
+    d *= scale;
+    e *= scale;
+    A slope[4];  // of the result by the weight of each corner
+#pragma unroll
+    for (int i = 0; i < 4; ++i) slope[i] = d * b[i] + e * a[i];
+    along_y = (1 - fx) * (slope[2] - slope[0]) + fx * (slope[3] - slope[1]);
+    along_x = (1 - fy) * (slope[1] - slope[0]) + fy * (slope[3] - slope[2]);
+  }
+};
+
+// The dot products of query and incoming gradient (of one head) with the four corners, in every lane.
+template <typename S, int Width>
+__device__ __forceinline__ void corner_products(const S* query, const S* incoming, const S* keys, const Problem& p,
+                                                const Sample<Accumulator<S>>& tap, const Lanes& lanes,
+                                                Accumulator<S> (&a)[4], Accumulator<S> (&b)[4]) {
+  using A = Accumulator<S>;
+  using Part = Stretch<S, Width, 1>;
+  const int64_t channels = p.head_channels();
+  A sums[8] = {};
+  for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
+    Part q, g, pixel;
+    q.read(query + from, channels - from, lanes);
+    g.read(incoming + from, channels - from, lanes);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (!tap.reads(i)) continue;
+      const int64_t corner = tap.pixel() + (i & 1) + (i & 2 ? p.width : 0);
+      pixel.read(keys + corner * p.channels + from, channels - from, lanes);
+      sums[i] += pixel.dot(q);
+      sums[4 + i] += pixel.dot(g);
+    }
+  }
+  const A mine = lanes.eight_sums(sums);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    a[i] = lanes.from(mine, i);
+    b[i] = lanes.from(mine, 4 + i);
+  }
+}
+
+template <typename S, int Width>
+__global__ void __launch_bounds__(kThreads)
+    backward_by_taps_kernel(const Problem p, const Tiles tiles, const int lane_count, const BackwardArgs<S> args) {
+  using A = Accumulator<S>;
+  using Part = Stretch<S, Width, 1>;
+  const Lanes lanes(lane_count);
+  const OffsetField<S> field{args.offset, p};
+  const int k = int(p.kernel_size), taps = k * k, groups = int(p.groups);
+  const int64_t channels = p.head_channels();
+  const A scale = A(1) / A(channels);
+
+  for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
+    const Tile tile = tiles.at(index, p);
+    const int64_t frame = tile.n * p.frames + tile.t;
+    const S* keys = args.x + (frame + 1) * p.frame_size();
+    A* grad_keys = args.grad_x + (frame + 1) * p.frame_size();
+    for (int position = lanes.group; position < tile.positions(); position += kThreads / lane_count) {
+      const int64_t y = tile.y + position / tile.cols, col = tile.x + position % tile.cols;
+      const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels;
+      const int64_t place = ((tile.n * p.pairs() + tile.t) * p.height + y) * p.width + col;
+
+      for (int tap = 0; tap < taps; ++tap) {
+        const Sample<A> sample = sample_at<false>(field, tile.n, tile.t, y, col, tap / k, tap % k);
+        A along_y = 0, along_x = 0;
+        for (int head = 0; head < groups; ++head) {
+          A a[4], b[4];
+          const int64_t c = head * channels;
+          corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
+          const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
+          along_y += sums.along_y;
+          along_x += sums.along_x;
+          if (args.weights && lanes.lane == 0) {
+            A* weights = args.weights + 2 * ((place * groups + head) * taps + tap);
+            weights[0] = sums.d;
+            weights[1] = sums.e;
+          }
+        }
+        if (lanes.lane == 0) {
+          store_offset_gradient(args, p, 2 * (place * taps + tap), along_y);
+          store_offset_gradient(args, p, 2 * (place * taps + tap) + 1, along_x);
+        }
+      }
+
+      for (int head = 0; head < groups; ++head) {
+        const int64_t c = head * channels;
+        for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
+          const int64_t rest = channels - from;
+          Part q, g, result;
+          q.read(args.x + at + c + from, rest, lanes);
+          g.read(args.grad + at + c + from, rest, lanes);
+          result.zero();
+          for (int tap = 0; tap < taps; ++tap) {
+            const Sample<A> sample = sample_at<true>(field, tile.n, tile.t, y, col, tap / k, tap % k);
+            A a[4], b[4];
+            corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
+            const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
+            Part value;
+            value.sample(keys + c + from, rest, lanes, p, sample);
+            result.add(sums.e, value);
+            if (args.weights || Part::channel(lanes, 0) >= rest) continue;
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+              if (!sample.reads(i)) continue;
+              const int64_t corner = sample.pixel() + (i & 1) + (i & 2 ? p.width : 0);
+              const A d = sample.weight(i) * sums.d, e = sample.weight(i) * sums.e;
+              A share[Width];
+#pragma unroll
+              for (int j = 0; j < Width; ++j) share[j] = d * g.value[0][j] + e * q.value[0][j];
+              add_to_shared_gradient(grad_keys + corner * p.channels + c + from + Part::channel(lanes, 0), share);
+            }
+          }
+          store_query_gradient(args, at + c + from, rest, lanes, result);
+        }
+      }
+    }
+  }
+}
+
+// The deterministic way to the gradient of the keys, from the weights of backward_by_taps_kernel: one thread for each
+// channel of a frame adds the shares of all positions, always in the same order.
+template <typename S>
+__global__ void __launch_bounds__(kThreads)
+    add_in_order_kernel(const Problem p, const Tiles pairs, const BackwardArgs<S> args) {
+  using A = Accumulator<S>;
+  const OffsetField<S> field{args.offset, p};
+  const int k = int(p.kernel_size), taps = k * k;
+  const int64_t count = p.batch * pairs.pairs * p.channels;
+  for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads) {
+    const int64_t c = i % p.channels, pair = i / p.channels;
+    const int64_t n = pair / pairs.pairs, t = pairs.first_pair + pair % pairs.pairs * pairs.pair_step;
+    const int64_t frame = n * p.frames + t, head = c / p.head_channels();
+    A* grad_keys = args.grad_x + (frame + 1) * p.frame_size() + c;
+    for (int64_t y = 0; y < p.height; ++y) {
+      for (int64_t col = 0; col < p.width; ++col) {
+        const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels + c;
+        const A q = widen(args.x[at]), g = widen(args.grad[at]);
+        const int64_t place = ((n * p.pairs() + t) * p.height + y) * p.width + col;
+        const A* weights = args.weights + 2 * (place * p.groups + head) * taps;
+        for (int tap = 0; tap < taps; ++tap) {
+          const Sample<A> sample = sample_at<true>(field, n, t, y, col, tap / k, tap % k);
+          const A share = weights[2 * tap] * g + weights[2 * tap + 1] * q;
+          for (int corner = 0; corner < 4; ++corner)
+            if (sample.reads(corner))
+              grad_keys[(sample.pixel() + (corner & 1) + (corner & 2 ? p.width : 0)) * p.channels] +=
+                  sample.weight(corner) * share;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace sifa

@@ -1,0 +1,46 @@
+// The interface between the PyTorch side of the CUDA op (inter_frame_attention.cpp) and its kernels (launch.cuh,
+// compiled once for each storage type). Free of PyTorch. All pointers are to memory of the current device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "../sampling.h"
+
+namespace sifa {
+
+// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C). The offset has any strides, in elements.
+struct Problem {
+  int64_t batch, frames, channels, height, width;
+  int64_t kernel_size, dilation, groups;
+  int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
+  bool offset_in_float;       // beside a half x
+
+  SIFA_HD int64_t pairs() const { return frames - 1; }
+  SIFA_HD int64_t taps() const { return kernel_size * kernel_size; }
+  SIFA_HD int64_t frame_size() const { return height * width * channels; }
+  SIFA_HD int64_t head_channels() const { return channels / groups; }
+};
+
+struct Call {
+  cudaStream_t stream;
+  int multiprocessors;  // of the device
+};
+
+// x and out dense as (N, T, H, W, C); offset null for the regular neighbourhood. Leaves the last frame of out alone.
+template <typename S>
+cudaError_t run_forward(const Problem& p, const Call& call, const void* x, const void* offset, void* out);
+
+// Without offsets; writes all of grad_x, which is of S.
+template <typename S>
+cudaError_t run_regular_backward(const Problem& p, const Call& call, const void* grad, const void* x, void* grad_x);
+
+// grad_x is of float (of double for double) and holds zeros in frames 1, 3, 5, ... and the last one; grad_offset dense
+// (N, T-1, H, W, 2*k*k), in the type of the offset. `weights`, room for (N, T-1, H, W, groups, k*k, 2) of grad_x's
+// type, makes the result deterministic; null: faster.
+template <typename S>
+cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
+                         void* grad_x, void* grad_offset, void* weights);
+
+}  // namespace sifa

@@ -1,0 +1,139 @@
+// Which kernel, how many lanes a position, how large a tile: by rule, from the sizes and the number of multiprocessors.
+// Host code, free of PyTorch.
+#pragma once
+
+#include <climits>
+
+#include "backward.cuh"
+#include "forward.cuh"
+#include "kernels.h"
+#include "regular.cuh"
+
+namespace sifa {
+
+constexpr int kMinPositions = 8, kMaxPositions = 64;  // of a tile
+constexpr size_t kMaxShared = 48 * 1024;              // what every GPU gives a block without being asked
+
+// Tiles as large as `max_positions` allows, for neighbours share the pixels that they read; smaller where there would
+// be too few blocks to fill the machine.
+inline Tiles divide(const Problem& p, int64_t first_pair, int64_t pair_step, int64_t pairs, int max_positions,
+                    int multiprocessors) {
+  Tiles tiles{8, 8, 0, 0, first_pair, pair_step, pairs, 0};
+  const auto count = [&] {
+    tiles.down = (p.height + tiles.rows - 1) / tiles.rows;
+    tiles.across = (p.width + tiles.cols - 1) / tiles.cols;
+    return tiles.count = p.batch * pairs * tiles.down * tiles.across;
+  };
+  while (tiles.rows * tiles.cols > max_positions ||
+         (tiles.rows * tiles.cols > kMinPositions && count() < 2 * multiprocessors)) {
+    if (tiles.rows * tiles.cols == 1) break;
+    (tiles.rows >= tiles.cols ? tiles.rows : tiles.cols) /= 2;
+  }
+  count();
+  // The same number of tiles, of equal size where the map allows it.
+  tiles.rows = int((p.height + tiles.down - 1) / tiles.down);
+  tiles.cols = int((p.width + tiles.across - 1) / tiles.across);
+  return tiles;
+}
+
+inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+// Lanes for one position when each holds vectors of `width` channels.
+inline int lanes_for(const Problem& p, int width) {
+  int lanes = 8;
+  while (lanes < 32 && lanes * width < p.head_channels()) lanes *= 2;
+  return lanes;
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, size_t shared, cudaStream_t stream,
+                   Arguments... arguments) {
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(unsigned(blocks < INT_MAX ? blocks : INT_MAX));  // every kernel walks on by gridDim.x
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = shared;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+// ---- Forward --------------------------------------------------------------------------------------------------------
+
+template <typename S, int K, int Width, int Vectors>
+cudaError_t launch_forward_kernel(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
+  const int64_t samples = K ? int64_t(sizeof(Sample<Accumulator<S>>)) * K * K : 0;  // bytes a position
+  int max_positions = kMaxPositions;
+  while (max_positions * samples > int64_t(kMaxShared)) max_positions /= 2;
+  const Tiles tiles = divide(p, 0, 1, p.pairs(), max_positions, call.multiprocessors);
+  return launch(forward_kernel<S, K, Width, Vectors>, tiles.count, size_t(samples * tiles.rows * tiles.cols),
+                call.stream, p, tiles, lanes_for(p, Width), x, offset, out);
+}
+
+template <typename S>
+cudaError_t run_forward(const Problem& p, const Call& call, const void* x_, const void* offset, void* out_) {
+  constexpr int width = kWidth<S>;
+  const S* x = static_cast<const S*>(x_);
+  S* out = static_cast<S*>(out_);
+  const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(out);
+  if (!offset) {
+    const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
+    const int lanes = lanes_for(p, vectors ? width : 1);
+    return launch(vectors ? regular_forward_kernel<S, width, 4> : regular_forward_kernel<S, 1, 4>, tiles.count, 0,
+                  call.stream, p, tiles, lanes, x, out);
+  }
+  if (!vectors) return launch_forward_kernel<S, 0, 1, 4>(p, call, x, offset, out);
+  switch (p.kernel_size) {
+    case 1:
+      return launch_forward_kernel<S, 1, width, 4>(p, call, x, offset, out);
+    case 3:
+      if (p.head_channels() <= 32 * width) return launch_forward_kernel<S, 3, width, 1>(p, call, x, offset, out);
+      if (p.head_channels() <= 64 * width) return launch_forward_kernel<S, 3, width, 2>(p, call, x, offset, out);
+      return launch_forward_kernel<S, 3, width, 4>(p, call, x, offset, out);
+    case 5:
+      return launch_forward_kernel<S, 5, width, 4>(p, call, x, offset, out);
+    case 7:
+      return launch_forward_kernel<S, 7, width, 4>(p, call, x, offset, out);
+    default:
+      return launch_forward_kernel<S, 0, width, 4>(p, call, x, offset, out);
+  }
+}
+
+// ---- Backward -------------------------------------------------------------------------------------------------------
+
+template <typename S>
+cudaError_t run_regular_backward(const Problem& p, const Call& call, const void* grad_, const void* x_, void* grad_x_) {
+  constexpr int width = kWidth<S>;
+  const S *x = static_cast<const S*>(x_), *grad = static_cast<const S*>(grad_);
+  S* grad_x = static_cast<S*>(grad_x_);
+  const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(grad) && aligned(grad_x);
+  const Tiles tiles = divide(p, 0, 1, p.frames, kMaxPositions, call.multiprocessors);
+  return launch(vectors ? regular_backward_kernel<S, width, 4> : regular_backward_kernel<S, 1, 4>, tiles.count, 0,
+                call.stream, p, tiles, lanes_for(p, vectors ? width : 1), x, grad, grad_x);
+}
+
+template <typename S>
+cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
+                         void* grad_x, void* grad_offset, void* weights) {
+  using A = Accumulator<S>;
+  constexpr int width = kWidth<S>;
+  const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(grad) && aligned(grad_x);
+  BackwardArgs<S> args{
+      static_cast<const S*>(x), offset, static_cast<const S*>(grad), static_cast<A*>(grad_x), grad_offset,
+      static_cast<A*>(weights), false};
+  for (int64_t parity = 0; parity < 2; ++parity) {
+    const int64_t pairs = (p.pairs() + 1 - parity) / 2;
+    if (pairs == 0) break;
+    args.add_to_queries = parity == 1;
+    const Tiles tiles = divide(p, parity, 2, pairs, kMaxPositions, call.multiprocessors);
+    const cudaError_t error = launch(vectors ? backward_by_taps_kernel<S, width> : backward_by_taps_kernel<S, 1>,
+                                     tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? width : 1), args);
+    if (error != cudaSuccess) return error;
+    if (!weights) continue;
+    const int64_t threads = p.batch * pairs * p.channels;
+    const cudaError_t added =
+        launch(add_in_order_kernel<S>, (threads + kThreads - 1) / kThreads, 0, call.stream, p, tiles, args);
+    if (added != cudaSuccess) return added;
+  }
+  return cudaSuccess;
+}
+
+}  // namespace sifa

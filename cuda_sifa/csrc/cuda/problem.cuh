@@ -1,0 +1,94 @@
+// The sizes of one call, how its positions are divided among blocks, and where a tap samples. Free of PyTorch.
+#pragma once
+
+#include <cstdint>
+
+#include "../sampling.h"
+#include "kernels.h"
+#include "storage.cuh"
+
+namespace sifa {
+
+constexpr int kThreads = 256;  // of every block
+
+// A rectangle of positions of one frame: what one block works on at a time. It never straddles two frames.
+struct Tile {
+  int64_t n, t, y, x;  // sample, frame of the queries, upper left position
+  int rows, cols;
+
+  SIFA_HD int positions() const { return rows * cols; }
+};
+
+// All tiles of some of the pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample.
+struct Tiles {
+  int rows, cols;        // of a tile; fewer at the lower and the right border
+  int64_t down, across;  // tiles in a frame
+  int64_t first_pair, pair_step, pairs;
+  int64_t count;
+
+  __device__ Tile at(int64_t index, const Problem& p) const {
+    Tile tile;
+    tile.x = index % across * cols;
+    index /= across;
+    tile.y = index % down * rows;
+    index /= down;
+    tile.t = first_pair + index % pairs * pair_step;
+    tile.n = index / pairs;
+    tile.rows = int(p.height - tile.y < rows ? p.height - tile.y : rows);
+    tile.cols = int(p.width - tile.x < cols ? p.width - tile.x : cols);
+    return tile;
+  }
+};
+
+// Where the taps of one position sample.
+template <typename S>
+struct OffsetField {
+  using A = Accumulator<S>;
+  const void* offset;  // of S, or of float
+  const Problem& p;
+
+  __device__ __forceinline__ A at(int64_t index) const {
+    if constexpr (sizeof(S) == 2)
+      if (p.offset_in_float) return static_cast<const float*>(offset)[index];
+    return widen(static_cast<const S*>(offset)[index]);
+  }
+
+  // False where tap (i, j) of position (y, x) samples nothing.
+  __device__ __forceinline__ bool locate(int64_t n, int64_t t, int64_t y, int64_t x, int i, int j,
+                                         Cell<A>& cell) const {
+    const int64_t* stride = p.offset_strides;
+    const int64_t reach = p.kernel_size / 2, tap = i * p.kernel_size + j;
+    const int64_t index = n * stride[0] + t * stride[1] + 2 * tap * stride[2] + y * stride[3] + x * stride[4];
+    return sifa::locate<A>(A(y + (i - reach) * p.dilation) + at(index),
+                           A(x + (j - reach) * p.dilation) + at(index + stride[2]), p.height, p.width, cell);
+  }
+};
+
+// One tap of one position as the kernels read it: its cell of four pixels and which of them to read.
+template <typename A>
+struct alignas(4 * sizeof(A)) Sample {
+  int64_t corners;  // pixel of the upper left corner in its frame, times 16, plus one bit for each corner to read
+  A fy, fx;
+
+  __device__ __forceinline__ int64_t pixel() const { return corners >> 4; }
+  __device__ __forceinline__ bool reads(int corner) const { return corners >> corner & 1; }
+  __device__ __forceinline__ A weight(int corner) const {
+    return (corner & 2 ? fy : 1 - fy) * (corner & 1 ? fx : 1 - fx);
+  }
+};
+
+// With SkipZero corners of weight zero are not read: three of four at integer offsets. The gradient of the offsets
+// needs them.
+template <bool SkipZero, typename S>
+__device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>& field, int64_t n, int64_t t,
+                                                            int64_t y, int64_t x, int i, int j) {
+  Cell<Accumulator<S>> cell;
+  if (!field.locate(n, t, y, x, i, j, cell)) return {0, 0, 0};
+  const Problem& p = field.p;
+  const bool top = cell.row >= 0, bottom = cell.row + 1 < p.height && !(SkipZero && cell.fy == 0);
+  const bool left = cell.col >= 0, right = cell.col + 1 < p.width && !(SkipZero && cell.fx == 0);
+  const int64_t read = (top && left) | (top && right) << 1 | (bottom && left) << 2 | (bottom && right) << 3;
+  return {(cell.row * p.width + cell.col) * 16 + read, cell.fy, cell.fx};
+}
+
+}  // namespace sifa

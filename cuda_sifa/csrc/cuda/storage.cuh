@@ -1,0 +1,87 @@
+// How values are stored and how they are computed with: 16-byte vectors of the storage type, sums in float or double.
+#pragma once
+
+#include <cstdint>
+
+namespace sifa {
+
+template <typename S>
+struct AccumulatorOf {
+  using type = float;
+};
+template <>
+struct AccumulatorOf<double> {
+  using type = double;
+};
+template <typename S>
+using Accumulator = typename AccumulatorOf<S>::type;
+
+// Elements in a 16-byte vector.
+template <typename S>
+constexpr int kWidth = 16 / int(sizeof(S));
+
+// Accumulators that one instruction moves, of the `Width` that belong to a vector in storage.
+template <typename A, int Width>
+constexpr int kStored = Width < kWidth<A> ? Width : kWidth<A>;
+
+__device__ __forceinline__ double widen(double value) { return value; }
+__device__ __forceinline__ float widen(float value) { return value; }
+__device__ __forceinline__ float widen(__half value) { return __half2float(value); }
+__device__ __forceinline__ float widen(__nv_bfloat16 value) { return __bfloat162float(value); }
+
+template <typename S>
+__device__ __forceinline__ S narrow(Accumulator<S> value) {
+  return value;
+}
+template <>
+__device__ __forceinline__ __half narrow<__half>(float value) {
+  return __float2half_rn(value);
+}
+template <>
+__device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
+  return __float2bfloat16_rn(value);
+}
+
+// `Width` neighbours in memory, moved by one instruction. The address is a multiple of their size.
+template <typename S, int Width>
+struct alignas(sizeof(S) * Width) Pack {
+  S value[Width];
+};
+
+template <int Width, typename S, typename A>
+__device__ __forceinline__ void load(const S* from, A (&to)[Width]) {
+  const Pack<S, Width> pack = *reinterpret_cast<const Pack<S, Width>*>(from);
+#pragma unroll
+  for (int i = 0; i < Width; ++i) to[i] = widen(pack.value[i]);
+}
+
+template <int Width, typename S, typename A>
+__device__ __forceinline__ void store(S* to, const A (&from)[Width]) {
+  Pack<S, Width> pack;
+#pragma unroll
+  for (int i = 0; i < Width; ++i) pack.value[i] = narrow<S>(from[i]);
+  *reinterpret_cast<Pack<S, Width>*>(to) = pack;
+}
+
+template <int Width, typename A>
+__device__ __forceinline__ void fill_zero(A (&values)[Width]) {
+#pragma unroll
+  for (int i = 0; i < Width; ++i) values[i] = 0;
+}
+
+// Adds to memory that other threads add to at the same time. From compute capability 9.0 on, four floats at once.
+template <int Width, typename A>
+__device__ __forceinline__ void add_to_shared_gradient(A* to, const A (&values)[Width]) {
+#if __CUDA_ARCH__ >= 900
+  if constexpr (sizeof(A) == 4 && Width % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < Width; i += 4)
+      atomicAdd(reinterpret_cast<float4*>(to + i), make_float4(values[i], values[i + 1], values[i + 2], values[i + 3]));
+    return;
+  }
+#endif
+#pragma unroll
+  for (int i = 0; i < Width; ++i) atomicAdd(to + i, values[i]);
+}
+
+}  // namespace sifa

@@ -1,0 +1,147 @@
+// Runs the CUDA kernels on the CPU, through the words in emulation/: a program that reads cases and writes results.
+//
+//   emulated DIRECTORY    where cases.txt names, one to a line: name, storage and offset types (f32 f16 bf16 f64,
+//   offset
+//                         none), N T C H W k dilation groups, the offset's five strides, elements by which x is moved
+//                         from an aligned address, multiprocessors, order of the threads, whether deterministic
+//
+// Inputs are NAME.x, NAME.offset, NAME.grad, results NAME.out, NAME.grad_x, NAME.grad_offset: bare arrays, x and its
+// like as (N, T, H, W, C), grad_x in the accumulator's type (without offsets: of x). Every buffer is allocated apart
+// and at its exact size, so that the AddressSanitizer sees what leaves it; results hold NaN before.
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <string>
+
+#include <cuda_runtime_api.h>
+
+#include "launch.cuh"
+
+namespace sifa {
+alignas(128) unsigned char shared_memory[228 * 1024];
+}
+
+void emulation::prepare_shared(size_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_UNPOISON_MEMORY_REGION(sifa::shared_memory, sizeof(sifa::shared_memory));
+#endif
+  std::memset(sifa::shared_memory, 0xff, sizeof(sifa::shared_memory));  // NaN, and no small number
+#if defined(__SANITIZE_ADDRESS__)
+  ASAN_POISON_MEMORY_REGION(sifa::shared_memory + bytes, sizeof(sifa::shared_memory) - bytes);
+#endif
+}
+
+namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+  std::cerr << what << std::endl;
+  std::exit(2);
+}
+
+// `shift` bytes beyond an aligned address, with nothing behind.
+class Buffer {
+ public:
+  Buffer(size_t bytes, size_t shift = 0) : bytes_(bytes), shift_(shift) {
+    memory_ = static_cast<unsigned char*>(std::aligned_alloc(16, (bytes + shift + 15) / 16 * 16));
+    if (!memory_) fail("out of memory");
+    std::memset(memory_, 0xff, bytes + shift);
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_POISON_MEMORY_REGION(memory_, shift);
+    ASAN_POISON_MEMORY_REGION(data() + bytes, (16 - (bytes + shift) % 16) % 16);
+#endif
+  }
+  ~Buffer() {
+#if defined(__SANITIZE_ADDRESS__)
+    ASAN_UNPOISON_MEMORY_REGION(memory_, (bytes_ + shift_ + 15) / 16 * 16);
+#endif
+    std::free(memory_);
+  }
+  Buffer(const Buffer&) = delete;
+  unsigned char* data() { return memory_ + shift_; }
+  void read(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    if (!file.read(reinterpret_cast<char*>(data()), std::streamsize(bytes_))) fail("cannot read " + path);
+  }
+  void write(const std::string& path) {
+    std::ofstream file(path, std::ios::binary);
+    if (!file.write(reinterpret_cast<char*>(data()), std::streamsize(bytes_))) fail("cannot write " + path);
+  }
+
+ private:
+  size_t bytes_, shift_;
+  unsigned char* memory_;
+};
+
+template <typename S>
+void run(const std::string& path, sifa::Problem p, const std::string& offset_type, size_t shift, int multiprocessors,
+         bool deterministic) {
+  using A = sifa::Accumulator<S>;
+  const size_t elements = size_t(p.batch * p.frames * p.frame_size());
+  const sifa::Call call{nullptr, multiprocessors};
+  const auto check = [&](cudaError_t error) {
+    if (error != cudaSuccess) fail(path + ": launch error " + std::to_string(error));
+  };
+  Buffer x(elements * sizeof(S), shift * sizeof(S)), grad(elements * sizeof(S)), out(elements * sizeof(S));
+  x.read(path + ".x");
+  grad.read(path + ".grad");
+  if (offset_type == "none") {
+    check(sifa::run_forward<S>(p, call, x.data(), nullptr, out.data()));
+    Buffer grad_x(elements * sizeof(S));
+    check(sifa::run_regular_backward<S>(p, call, grad.data(), x.data(), grad_x.data()));
+    out.write(path + ".out");
+    grad_x.write(path + ".grad_x");
+    return;
+  }
+  p.offset_in_float = offset_type == "f32";
+  const size_t offset_size = p.offset_in_float ? 4 : sizeof(S);
+  int64_t extent[5] = {p.batch, p.frames - 1, 2 * p.taps(), p.height, p.width}, last = 0, count = 1;
+  for (int i = 0; i < 5; ++i) {
+    last += (extent[i] - 1) * p.offset_strides[i];
+    count *= extent[i];
+  }
+  Buffer offset(size_t(last + 1) * offset_size), grad_offset(size_t(count) * offset_size);
+  offset.read(path + ".offset");
+  check(sifa::run_forward<S>(p, call, x.data(), offset.data(), out.data()));
+  // What is promised to the kernels (kernels.h), and no more: the other frames hold NaN.
+  Buffer sums(elements * sizeof(A));
+  for (int64_t n = 0; n < p.batch; ++n)
+    for (int64_t t = 0; t < p.frames; ++t)
+      if (t % 2 == 1 || t == p.frames - 1)
+        std::memset(sums.data() + size_t((n * p.frames + t) * p.frame_size()) * sizeof(A), 0,
+                    size_t(p.frame_size()) * sizeof(A));
+  std::unique_ptr<Buffer> weights;
+  if (deterministic) weights.reset(new Buffer(size_t(count * p.groups) * sizeof(A)));
+  check(sifa::run_backward<S>(p, call, grad.data(), x.data(), offset.data(), sums.data(), grad_offset.data(),
+                              weights ? weights->data() : nullptr));
+  out.write(path + ".out");
+  sums.write(path + ".grad_x");
+  grad_offset.write(path + ".grad_offset");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) fail("usage: emulated DIRECTORY");
+  const std::string folder = argv[1];
+  std::ifstream cases(folder + "/cases.txt");
+  if (!cases) fail("cannot read " + folder + "/cases.txt");
+  std::string line;
+  while (std::getline(cases, line)) {
+    std::istringstream words(line);
+    std::string name, storage, offset_type;
+    sifa::Problem p{};
+    size_t shift;
+    int multiprocessors, deterministic;
+    words >> name >> storage >> offset_type >> p.batch >> p.frames >> p.channels >> p.height >> p.width >>
+        p.kernel_size >> p.dilation >> p.groups;
+    for (int64_t& stride : p.offset_strides) words >> stride;
+    words >> shift >> multiprocessors >> emulation::order >> deterministic;
+    if (!words) fail("not a case: " + line);
+    const std::string path = folder + "/" + name;
+    if (storage == "f32") run<float>(path, p, offset_type, shift, multiprocessors, deterministic);
+    if (storage == "f64") run<double>(path, p, offset_type, shift, multiprocessors, deterministic);
+    if (storage == "f16") run<__half>(path, p, offset_type, shift, multiprocessors, deterministic);
+    if (storage == "bf16") run<__nv_bfloat16>(path, p, offset_type, shift, multiprocessors, deterministic);
+    std::cout << name << ' ' << emulation::launches << ' ' << emulation::blocks_run << std::endl;
+  }
+}

@@ -1,0 +1,289 @@
+"""The CUDA kernels that ship, run on the CPU: every thread of a block a fibre, under the address and the
+undefined-behaviour sanitizer, against the reference. Needs g++, no GPU and no CUDA."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cuda_sifa import reference
+from tests.op.cases import Case, relative_error, run
+
+HERE = Path(__file__).parent
+CUDA_SOURCES = HERE.parents[1] / "cuda_sifa" / "csrc" / "cuda"
+GOLDEN = HERE.parent / "data" / "op.npz"
+NAMES = {torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+ACCUMULATORS = {torch.float64: torch.float64}  # float32 for all others
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}  # as for the CPU op: some hundred roundings
+
+Emulator = Callable[["list[Call]"], "list[dict[str, Tensor]]"]
+
+
+@dataclass
+class Call:
+    """One call of the op and of its gradient."""
+
+    x: Tensor  # (N, T, C, H, W)
+    offset: Tensor | None
+    grad: Tensor
+    kernel_size: int = 3
+    dilation: int = 1
+    groups: int = 1
+    shift: int = 0  # elements by which x lies off an aligned address
+    multiprocessors: int = 2  # of the GPU that is played: decides on the size of the tiles
+    order: int = 0  # of the threads between two barriers: ascending, descending, at random
+    deterministic: bool = False
+
+    @classmethod
+    def of(cls, case: Case, dtype: torch.dtype = torch.float32, **settings: int) -> "Call":
+        x, offset = case.inputs(dtype)
+        return cls(x, offset, torch.randn_like(x), **case.settings, **settings)  # type: ignore[arg-type]
+
+    def expected(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """From the reference, computed in `dtype`."""
+        case = Case(kernel_size=self.kernel_size, dilation=self.dilation, groups=self.groups)
+        inputs = self.x, self.offset, self.grad
+        if dtype:
+            inputs = self.x.to(dtype), None if self.offset is None else self.offset.to(dtype), self.grad.to(dtype)
+        x, offset, grad = inputs
+        return run(reference.inter_frame_attention, case, x, offset, grad)
+
+
+def write(tensor: Tensor, path: Path) -> None:
+    path.write_bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+def read(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    return torch.frombuffer(bytearray(path.read_bytes()), dtype=dtype).view(shape)
+
+
+def memory_of(tensor: Tensor) -> Tensor:
+    """All elements between the first and the last of a strided tensor, NaN where they are not its own."""
+    size = 1 + sum((extent - 1) * stride for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    memory = torch.full((size,), float("nan"), dtype=tensor.dtype)
+    places = torch.arange(size).as_strided(tensor.shape, tensor.stride())
+    memory[places.flatten()] = tensor.flatten()  # an element that several places share is written by each
+    return memory
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = os.environ.get("CXX", "g++")
+    if not shutil.which(compiler):
+        pytest.skip(f"no C++ compiler ({compiler})")
+    path = tmp_path_factory.mktemp("emulated") / "emulated"
+    command = [
+        *(compiler, "-std=c++17", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+        *("-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE / 'emulation'}", f"-I{CUDA_SOURCES}"),
+        *(str(HERE / "emulated.cpp"), "-o", str(path)),
+    ]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.fixture
+def emulate(program: Path, tmp_path: Path) -> Emulator:
+    def emulate(calls: list[Call]) -> list[dict[str, Tensor]]:
+        lines = []
+        for i, call in enumerate(calls):
+            write(call.x.permute(0, 1, 3, 4, 2), tmp_path / f"{i}.x")
+            write(call.grad.permute(0, 1, 3, 4, 2), tmp_path / f"{i}.grad")
+            strides: tuple[int, ...] = (0,) * 5
+            kind = "none"
+            if call.offset is not None:
+                strides, kind = call.offset.stride(), NAMES[call.offset.dtype]
+                write(memory_of(call.offset), tmp_path / f"{i}.offset")
+            sizes = (*call.x.shape, call.kernel_size, call.dilation, call.groups, *strides, call.shift)
+            words = (*sizes, call.multiprocessors, call.order, int(call.deterministic))
+            lines.append(" ".join(map(str, (i, NAMES[call.x.dtype], kind, *words))))
+        (tmp_path / "cases.txt").write_text("\n".join(lines) + "\n")
+        # No leak check: it asks for rights that a container may not have, and every buffer has an owner.
+        environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
+        done = subprocess.run([str(program), str(tmp_path)], capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return [results(i, call) for i, call in enumerate(calls)]
+
+    def results(i: int, call: Call) -> dict[str, Tensor]:
+        n, t, c, h, w = call.x.shape
+        dtype = call.x.dtype
+        accumulator = dtype if call.offset is None else ACCUMULATORS.get(dtype, torch.float32)
+        out = read(tmp_path / f"{i}.out", dtype, (n, t, h, w, c)).permute(0, 1, 4, 2, 3)
+        assert out[:, -1].isnan().all(), "the last frame belongs to the caller"
+        found = {"attended": torch.cat([out[:, :-1], torch.zeros_like(out[:, :1])], 1)}
+        grad_x = read(tmp_path / f"{i}.grad_x", accumulator, (n, t, h, w, c))
+        found["grad_x"] = grad_x.permute(0, 1, 4, 2, 3).to(dtype)
+        if call.offset is not None:
+            field = (n, t - 1, h, w, 2 * call.kernel_size**2)
+            found["grad_offset"] = read(tmp_path / f"{i}.grad_offset", call.offset.dtype, field).permute(0, 1, 4, 2, 3)
+        return found
+
+    return emulate
+
+
+def assert_equal(emulate: Emulator, calls: list[Call], tolerance: float | None = None) -> None:
+    for call, found in zip(calls, emulate(calls), strict=True):
+        for name, expected in call.expected().items():
+            assert found[name].dtype == expected.dtype
+            error = relative_error(found[name], expected)  # NaN, where nothing was written, is not less
+            assert error < (tolerance or TOLERANCE[call.x.dtype]), f"{name} of {call}"
+
+
+def test_the_authors_figures(emulate: Emulator) -> None:
+    """The golden cases of the release, forward and both gradients."""
+    with np.load(GOLDEN) as arrays:
+        names = sorted({key.split("/")[0] for key in arrays.files})
+        cases = [
+            {key.split("/")[1]: torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith(f"{name}/")}
+            for name in names
+        ]
+    cases = [case for case in cases if case["x"].shape[2] > 1]  # one frame has no pair, and launches no kernel
+    assert len(cases) == 10
+    calls = [
+        Call(
+            case["x"].transpose(1, 2),
+            case["offset"].transpose(1, 2)[:, 1:],
+            case["grad_attended"].transpose(1, 2),
+            int(case["kernel_size"]),
+            int(case["dilation"]),
+        )
+        for case in cases
+    ]
+    for case, found in zip(cases, emulate(calls), strict=True):
+        assert relative_error(found["attended"], case["attended"].transpose(1, 2)) < 1e-9
+        assert relative_error(found["grad_x"], case["grad_x"].transpose(1, 2)) < 1e-9
+        assert relative_error(found["grad_offset"], case["grad_offset"].transpose(1, 2)[:, 1:]) < 1e-9
+
+
+SHAPES = [
+    Case(),
+    Case(offset=None),
+    Case(kernel_size=1),
+    Case(kernel_size=1, offset=None),
+    Case(kernel_size=5, shape=(1, 3, 6, 5, 4)),
+    Case(kernel_size=7, shape=(1, 2, 3, 6, 4)),
+    Case(kernel_size=7, shape=(1, 2, 4, 9, 4), offset=None),
+    Case(kernel_size=9, shape=(1, 2, 2, 3, 4)),
+    Case(dilation=2, shape=(1, 2, 8, 5, 7)),
+    Case(dilation=3, offset=None),
+    Case(dilation=40, shape=(1, 2, 4, 5, 7)),  # every tap but the centre outside
+    Case(groups=2, shape=(1, 3, 8, 5, 7)),
+    Case(groups=6, kernel_size=5, dilation=2, shape=(1, 2, 6, 3, 4)),
+    Case(groups=3, offset=None),
+    Case(offset=0.2, shape=(1, 2, 4, 9, 17)),  # several tiles
+    Case(offset=20.0),  # most samples outside
+    Case(shape=(1, 2, 1, 1, 1)),
+    Case(shape=(1, 2, 5, 1, 6)),
+    Case(shape=(3, 2, 5, 6, 1)),
+    Case(shape=(1, 2, 4, 2, 90), offset=15.0),  # taps flung far apart
+]
+# Channels: lanes and vectors with and without remainder, more than one group of lanes holds at once.
+CHANNELS = [Case(shape=(1, 2, c, 2, 3)) for c in (1, 3, 4, 8, 16, 17, 31, 64, 71, 128, 132, 257, 520)]
+CHANNELS += [Case(shape=(1, 2, 1032, 1, 2), offset=offset) for offset in (1.5, None)]
+CHANNELS += [Case(shape=(1, 2, 520, 1, 2), groups=2)]
+
+
+def test_shapes(emulate: Emulator) -> None:
+    assert_equal(emulate, [Call.of(case) for case in SHAPES])
+
+
+def test_channels(emulate: Emulator) -> None:
+    assert_equal(emulate, [Call.of(case) for case in CHANNELS])
+
+
+def test_double(emulate: Emulator) -> None:
+    cases = [*SHAPES[:8], *CHANNELS[2:12:3], Case(shape=(1, 2, 520, 1, 2))]
+    assert_equal(emulate, [Call.of(case, torch.float64) for case in cases])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_errs_no_more_than_plain_pytorch(dtype: torch.dtype, emulate: Emulator) -> None:
+    """Against float64 on the same rounded inputs, at most twice the error of the reference, which rounds its result."""
+    cases = [*SHAPES[:4], Case(shape=(2, 4, 16, 5, 7)), *CHANNELS[::3], Case(shape=(1, 3, 24, 4, 5), groups=3)]
+    cases += [Case(shape=(1, 3, 24, 4, 5), offset=None), Case(shape=(1, 2, 1032, 1, 2))]
+    calls = [Call.of(case, dtype) for case in cases]
+    for call, found in zip(calls, emulate(calls), strict=True):
+        exact, plain = call.expected(torch.float64), call.expected()
+        for name, result in found.items():
+            # Half a unit in the last place where plain PyTorch happens to be exact.
+            allowed = 2 * relative_error(plain[name], exact[name]) + torch.finfo(dtype).eps / 2
+            assert relative_error(result, exact[name]) <= allowed, f"{name} of {call}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_offsets_in_float32_beside_a_half_x(dtype: torch.dtype, emulate: Emulator) -> None:
+    call = Call.of(Case(shape=(1, 3, 16, 5, 60)), dtype)
+    assert call.offset is not None
+    call.offset = call.offset.float() + 1e-4  # finer than either half type resolves
+    assert_equal(emulate, [call], tolerance=2 * torch.finfo(dtype).eps)
+
+
+def test_integer_offsets(emulate: Emulator) -> None:
+    """Training starts at zero offsets: three of four corners weigh nothing, and the slope is the right-hand one."""
+    calls = [Call.of(Case(shape=(2, 3, 8, 5, 6))) for _ in range(2)]
+    for call, scale in zip(calls, (0, 1), strict=True):
+        assert call.offset is not None
+        call.offset = (call.offset * scale).round()
+    assert_equal(emulate, calls)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e9])
+def test_a_tap_at_no_place_contributes_nothing(value: float, emulate: Emulator) -> None:
+    strange, outside = Call.of(Case(shape=(1, 3, 8, 4, 6))), Call.of(Case(shape=(1, 3, 8, 4, 6)))
+    outside.grad = strange.grad
+    assert strange.offset is not None
+    assert outside.offset is not None
+    strange.offset[:, :, 4], outside.offset[:, :, 4] = value, 1000.0  # the vertical displacement of tap 2
+    strange.offset[0, 0, 9, 1, 2], outside.offset[0, 0, 9, 1, 2] = value, 1000.0
+    result, expected = emulate([strange, outside])
+    for name in expected:
+        assert torch.equal(result[name], expected[name]), name
+    assert not result["grad_offset"][:, :, 4:6].any()
+    assert_equal(emulate, [outside])
+
+
+def test_strides_of_the_offset(emulate: Emulator) -> None:
+    calls = [Call.of(Case(shape=(2, 3, 8, 4, 6))) for _ in range(3)]
+    for call, order in zip(calls, [(0, 1, 3, 4, 2), (4, 3, 2, 1, 0), (0, 1, 2, 4, 3)], strict=True):
+        assert call.offset is not None
+        call.offset = call.offset.permute(order).contiguous().permute(*np.argsort(order).tolist())
+    assert calls[2].offset is not None
+    calls[2].offset = calls[2].offset[:, :, :, :, :1].expand(-1, -1, -1, -1, 6)  # stride 0
+    assert_equal(emulate, calls)
+
+
+def test_memory_off_the_vectors_alignment(emulate: Emulator) -> None:
+    assert_equal(emulate, [Call.of(Case(shape=(1, 3, 8, 4, 6)), shift=1), Call.of(Case(offset=None), shift=3)])
+
+
+def test_tiles_of_every_size(emulate: Emulator) -> None:
+    case = Case(shape=(1, 3, 8, 9, 19), offset=0.5)
+    assert_equal(emulate, [Call.of(case, multiprocessors=count) for count in (1, 4, 8, 1000)])
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_any_order_of_the_threads(deterministic: bool, emulate: Emulator) -> None:
+    """What a barrier does not order may come in any order. Only the sums of the keys' gradients may then differ in
+    their last bits, and with deterministic=True not even those."""
+    for case in (Case(shape=(2, 4, 8, 7, 9)), Case(shape=(1, 3, 12, 5, 6), groups=3), Case(offset=None)):
+        calls = [Call.of(case, order=order, deterministic=deterministic) for order in (0, 1, 2)]
+        for call in calls:
+            call.grad = calls[0].grad
+        assert_equal(emulate, calls)
+        first, *others = emulate(calls)
+        for other in others:
+            for name in first:
+                if deterministic or case.offset is None or name != "grad_x":
+                    assert torch.equal(first[name], other[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_the_deterministic_gradient_in_other_types(dtype: torch.dtype, emulate: Emulator) -> None:
+    tolerance = 1e-13 if dtype == torch.float64 else torch.finfo(dtype).eps
+    assert_equal(emulate, [Call.of(Case(shape=(1, 4, 8, 4, 5)), dtype, deterministic=True)], tolerance)
