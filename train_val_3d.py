@@ -65,28 +65,31 @@ def build_network(config: Config) -> models.Network:
         raise ConfigError(f"network: {error}") from None
 
 
-def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> int:
+def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> tuple[int, list[str]]:
     """The weights that a training starts from, or that are validated: a checkpoint of ours, or from elsewhere.
 
-    Returns the epochs that a checkpoint of ours was trained for, else 0.
+    Returns the epochs that a checkpoint of ours was trained for, else 0; and what became of weights from elsewhere.
     """
+    contents: dict[str, Any]
     if checkpoint is not None:
         contents = read_checkpoint(checkpoint)
         load_weights(model, entry(contents, "model", checkpoint), checkpoint)
-        return entry(contents, "epoch", checkpoint)
+        return entry(contents, "epoch", checkpoint), []
+    reports = []
     for file, load in (
         (config.network.imagenet_weights, models.load_imagenet_state_dict),
         (config.network.release_weights, models.load_release_state_dict),
         (config.network.pretrained_model, models.load_pretrained),
     ):
         if file:
-            contents = read_checkpoint(Path(file))
+            path = Path(file)
             try:
+                contents = models.read_safetensors(path) if models.is_safetensors(path) else read_checkpoint(path)
                 report = load(model, contents.get("model", contents.get("state_dict", contents)))
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
-            log.info(f"{file}: {report.table()}")
-    return 0
+            reports.append(f"{file}: {report.table()}")
+    return 0, reports
 
 
 def build_dataset(config: Config, *, train: bool) -> ClipDataset:
@@ -153,10 +156,12 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
     model = build_network(config)
     val_set = build_dataset(config, train=False)
     classes = class_names(config)
-    trained_epochs = load_initial_weights(model, config, args.checkpoint)
+    trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
     model.to(process.device)
 
     record = Record(config, process, trains=not args.eval)
+    for report in reports:
+        log.info(report)
     share = VideoShare(len(val_set.videos), val_set.views, process)
     val_loader = build_loader(val_set, share, config.evaluation.batch_size, config, process)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from models.safetensors import is_safetensors, read_safetensors
 from models.sifa import InterFrameAttention
 from models.sifa_resnet import SIFANet
 from models.sifa_swin import SIFASwin
@@ -16,9 +17,11 @@ __all__ = [
     "InterFrameAttention",
     "Network",
     "build_model",
+    "is_safetensors",
     "load_imagenet_state_dict",
     "load_pretrained",
     "load_release_state_dict",
+    "read_safetensors",
 ]
 
 Network = SIFANet | SIFASwin

@@ -1,11 +1,13 @@
 """SIFA-Transformer: shapes, what it costs, and what remains of it without time."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model, load_imagenet_state_dict
@@ -197,6 +199,18 @@ def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
 def test_inputs_that_cannot_be(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"must be \(N, 3, T, H, W\), got|positive multiple of 4 .*, got 6"):
         small()(torch.zeros(shape))
+
+
+def test_distributed_training_finds_every_parameter(tmp_path: Path) -> None:
+    """Two steps without find_unused_parameters: the second would report a parameter that the first left out."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        model = DistributedDataParallel(small(stochastic_depth=0.9))
+        for _ in range(2):
+            (logits,) = model(torch.randn(2, 3, 8, 32, 32))
+            logits.sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_compiles_without_a_break() -> None:

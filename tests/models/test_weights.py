@@ -1,5 +1,8 @@
 """Weights from elsewhere: what is taken, where it goes, and what is refused."""
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,9 +10,12 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from engine.checkpoint import CheckpointError
+from engine.schema import Config
 from models import Network, build_model, load_imagenet_state_dict, load_pretrained, load_release_state_dict
 from models.sifa_resnet import SIFANet
 from tests.models.golden import MANIFEST, MODELS, release_entry, release_state_dict
+from train_val_3d import build_network, load_initial_weights
 
 CASE = MODELS["sifa_net_r50_k5"]
 
@@ -357,3 +363,45 @@ def test_the_report_counts_every_tensor(imagenet: dict[str, Tensor]) -> None:
     assert rows["matched"] + rows["inflated"] + rows["dropped"] == len(imagenet)
     assert rows["copied"] == sum(name.startswith("layer4.") for name in imagenet)
     assert rows["matched"] + rows["inflated"] + rows["copied"] + rows["new"] == len(model.state_dict())
+
+
+def small_config(file: Path) -> Config:
+    return Config.model_validate(
+        {
+            "dataset": {"num_classes": 5, "clip_length": 8},
+            "network": {"width": 4, "pretrained_model": str(file)},
+        }
+    )
+
+
+def test_the_script_takes_either_kind_of_file_by_content(tmp_path: Path) -> None:
+    source = build_model("c2d_sifa_resnet50", num_classes=9, clip_length=8, width=4)
+    weights = {name: value for name, value in source.state_dict().items() if value.is_floating_point()}
+    torch.save({"model": weights, "epoch": 4}, tmp_path / "a.bin")
+    header, data = {}, b""
+    for name, value in weights.items():
+        raw = value.contiguous().numpy().tobytes()
+        header[name] = {"dtype": "F32", "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    (tmp_path / "b.bin").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    for file in (tmp_path / "a.bin", tmp_path / "b.bin"):
+        config = small_config(file)
+        model = build_network(config)
+        epochs, (report,) = load_initial_weights(model, config, None)
+        assert epochs == 0
+        assert f"{file}: weights of the checkpoint" in report
+        assert re.search(r"dropped +4 +fc\.weight", report)
+        assert torch.equal(
+            model.state_dict()["layer3.1.temporal.offset.weight"], weights["layer3.1.temporal.offset.weight"]
+        )
+        assert torch.equal(model.state_dict()["conv1.weight"], weights["conv1.weight"])
+
+
+def test_the_script_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
+    torch.save({"model": {"conv1.weight": torch.zeros(4, 3, 7, 7)}}, tmp_path / "resnet.pth")
+    config = small_config(tmp_path / "resnet.pth")
+    with pytest.raises(
+        CheckpointError, match=r"resnet\.pth: the ImageNet ResNet does not fit this model; missing: bn1"
+    ):
+        load_initial_weights(build_network(config), config, None)
