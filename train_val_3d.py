@@ -70,7 +70,6 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
 
     Returns the epochs that a checkpoint of ours was trained for, else 0; and what became of weights from elsewhere.
     """
-    contents: dict[str, Any]
     if checkpoint is not None:
         contents = read_checkpoint(checkpoint)
         load_weights(model, entry(contents, "model", checkpoint), checkpoint)
@@ -85,7 +84,8 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
             path = Path(file)
             try:
                 contents = models.read_safetensors(path) if models.is_safetensors(path) else read_checkpoint(path)
-                report = load(model, contents.get("model", contents.get("state_dict", contents)))
+                weights: Any = contents.get("model", contents.get("state_dict", contents))
+                report = load(model, weights)
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
             reports.append(f"{file}: {report.table()}")

@@ -401,7 +401,5 @@ def test_the_script_takes_either_kind_of_file_by_content(tmp_path: Path) -> None
 def test_the_script_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
     torch.save({"model": {"conv1.weight": torch.zeros(4, 3, 7, 7)}}, tmp_path / "resnet.pth")
     config = small_config(tmp_path / "resnet.pth")
-    with pytest.raises(
-        CheckpointError, match=r"resnet\.pth: the ImageNet ResNet does not fit this model; missing: bn1"
-    ):
+    with pytest.raises(CheckpointError, match=r"resnet\.pth: the ImageNet ResNet does not fit .*; missing: bn1"):
         load_initial_weights(build_network(config), config, None)
