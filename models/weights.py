@@ -170,7 +170,7 @@ def load_release_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
     Raises:
         ValueError: a key is missing, unexpected or of another shape; the message lists them.
     """
-    return _load(model, _without_prefix(state_dict), RELEASE)
+    return _load(model, without_prefix(state_dict), RELEASE)
 
 
 def load_imagenet_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
@@ -183,7 +183,7 @@ def load_imagenet_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
     Raises:
         ValueError: it is none; a key is missing, unexpected or of another shape; the message lists them.
     """
-    state_dict = _without_prefix(state_dict)
+    state_dict = without_prefix(state_dict)
     found = recognise(state_dict)
     if not found.imagenet:
         raise ValueError(f"ImageNet weights were expected, this is {found.source}")
@@ -205,7 +205,7 @@ def load_pretrained(model: nn.Module, contents: Mapping[str, Any]) -> Report:
         if isinstance(contents.get(entry), Mapping):
             contents = contents[entry]
             break
-    state_dict = _without_prefix({name: value for name, value in contents.items() if isinstance(value, Tensor)})
+    state_dict = without_prefix({name: value for name, value in contents.items() if isinstance(value, Tensor)})
     return _load(model, state_dict, recognise(state_dict), new_classes=True)
 
 
@@ -224,7 +224,7 @@ def _load(model: nn.Module, state_dict: StateDict, found: Format, *, new_classes
         kind = report.matched
         fits = name not in wanted or value.shape == wanted[name].shape
         if found.imagenet and name in STEMS and value.dim() == 4:
-            value, kind = _inflate(value), report.inflated
+            value, kind = inflate(value), report.inflated
         elif not fits and name.endswith("relative_position_bias_table"):
             value, kind = _resize_position_table(value, wanted[name]), report.interpolated
         elif not fits and new_classes and _CLASSIFIER.match(name):
@@ -269,11 +269,11 @@ _ADVICE = {
 }
 
 
-def _without_prefix(state_dict: StateDict) -> dict[str, Tensor]:
+def without_prefix(state_dict: StateDict) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state_dict.items()}
 
 
-def _inflate(kernel: Tensor) -> Tensor:
+def inflate(kernel: Tensor) -> Tensor:
     """A stem's kernel (out, 3, kh, kw) for one frame, at frame 2 of 4: (out, 12, kh, kw)."""
     frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
     frames[:, :, STEM_INDEX] = kernel
