@@ -3,7 +3,8 @@
 //   emulated DIRECTORY    where cases.txt names, one to a line: name, storage and offset types (f32 f16 bf16 f64,
 //   offset
 //                         none), N T C H W k dilation groups, the offset's five strides, elements by which x is moved
-//                         from an aligned address, multiprocessors, order of the threads, whether deterministic
+//                         from an aligned address, multiprocessors, order of the threads, most blocks of a grid,
+//                         whether deterministic
 //
 // Inputs are NAME.x, NAME.offset, NAME.grad, results NAME.out, NAME.grad_x, NAME.grad_offset: bare arrays, x and its
 // like as (N, T, H, W, C), grad_x in the accumulator's type (without offsets: of x). Every buffer is allocated apart
@@ -135,7 +136,7 @@ int main(int argc, char** argv) {
     words >> name >> storage >> offset_type >> p.batch >> p.frames >> p.channels >> p.height >> p.width >>
         p.kernel_size >> p.dilation >> p.groups;
     for (int64_t& stride : p.offset_strides) words >> stride;
-    words >> shift >> multiprocessors >> emulation::order >> deterministic;
+    words >> shift >> multiprocessors >> emulation::order >> emulation::max_blocks >> deterministic;
     if (!words) fail("not a case: " + line);
     const std::string path = folder + "/" + name;
     if (storage == "f32") run<float>(path, p, offset_type, shift, multiprocessors, deterministic);

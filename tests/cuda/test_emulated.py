@@ -39,6 +39,7 @@ class Call:
     shift: int = 0  # elements by which x lies off an aligned address
     multiprocessors: int = 2  # of the GPU that is played: decides on the size of the tiles
     order: int = 0  # of the threads between two barriers: ascending, descending, at random
+    max_blocks: int = 2**31 - 1  # of a grid: the kernels walk on where there are more tiles
     deterministic: bool = False
 
     @classmethod
@@ -80,7 +81,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(f"no C++ compiler ({compiler})")
     path = tmp_path_factory.mktemp("emulated") / "emulated"
     command = [
-        *(compiler, "-std=c++17", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+        *(compiler, "-std=c++17", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
         *("-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE / 'emulation'}", f"-I{CUDA_SOURCES}"),
         *(str(HERE / "emulated.cpp"), "-o", str(path)),
     ]
@@ -101,7 +102,7 @@ def emulate(program: Path, tmp_path: Path) -> Emulator:
                 strides, kind = call.offset.stride(), NAMES[call.offset.dtype]
                 write(memory_of(call.offset), tmp_path / f"{i}.offset")
             sizes = (*call.x.shape, call.kernel_size, call.dilation, call.groups, *strides, call.shift)
-            words = (*sizes, call.multiprocessors, call.order, int(call.deterministic))
+            words = (*sizes, call.multiprocessors, call.order, call.max_blocks, int(call.deterministic))
             lines.append(" ".join(map(str, (i, NAMES[call.x.dtype], kind, *words))))
         (tmp_path / "cases.txt").write_text("\n".join(lines) + "\n")
         # No leak check: it asks for rights that a container may not have, and every buffer has an owner.
@@ -183,6 +184,23 @@ SHAPES = [
     Case(shape=(3, 2, 5, 6, 1)),
     Case(shape=(1, 2, 4, 2, 90), offset=15.0),  # taps flung far apart
 ]
+# The same with whole vectors of channels, which the fast backward kernel takes.
+WHOLE = [
+    Case(shape=(2, 5, 8, 5, 7)),
+    Case(kernel_size=1, shape=(2, 3, 8, 5, 7)),
+    Case(kernel_size=5, shape=(1, 3, 4, 5, 7)),
+    Case(kernel_size=5, shape=(1, 2, 4, 12, 13), offset=0.3, dilation=2),
+    Case(kernel_size=7, shape=(1, 2, 8, 6, 4)),
+    Case(dilation=2, shape=(1, 3, 8, 9, 7), offset=0.5),
+    Case(dilation=4, shape=(1, 2, 4, 20, 18), offset=0.3),
+    Case(dilation=40, shape=(1, 2, 4, 5, 7)),
+    Case(groups=3, shape=(2, 3, 24, 4, 5)),
+    Case(offset=0.2, shape=(1, 2, 8, 9, 17)),
+    Case(offset=4.0, shape=(1, 2, 8, 9, 17)),  # some cells far from their tile
+    Case(offset=20.0, shape=(1, 2, 4, 9, 17)),
+    Case(shape=(1, 2, 4, 1, 6)),
+    Case(shape=(3, 2, 4, 6, 1)),
+]
 # Channels: lanes and vectors with and without remainder, more than one group of lanes holds at once.
 CHANNELS = [Case(shape=(1, 2, c, 2, 3)) for c in (1, 3, 4, 8, 16, 17, 31, 64, 71, 128, 132, 257, 520)]
 CHANNELS += [Case(shape=(1, 2, 1032, 1, 2), offset=offset) for offset in (1.5, None)]
@@ -190,7 +208,7 @@ CHANNELS += [Case(shape=(1, 2, 520, 1, 2), groups=2)]
 
 
 def test_shapes(emulate: Emulator) -> None:
-    assert_equal(emulate, [Call.of(case) for case in SHAPES])
+    assert_equal(emulate, [Call.of(case) for case in SHAPES + WHOLE])
 
 
 def test_channels(emulate: Emulator) -> None:
@@ -198,15 +216,22 @@ def test_channels(emulate: Emulator) -> None:
 
 
 def test_double(emulate: Emulator) -> None:
-    cases = [*SHAPES[:8], *CHANNELS[2:12:3], Case(shape=(1, 2, 520, 1, 2))]
+    cases = [*SHAPES[:8], *WHOLE[:6], *CHANNELS[2:12:3], Case(shape=(1, 2, 520, 1, 2))]
     assert_equal(emulate, [Call.of(case, torch.float64) for case in cases])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_errs_no_more_than_plain_pytorch(dtype: torch.dtype, emulate: Emulator) -> None:
     """Against float64 on the same rounded inputs, at most twice the error of the reference, which rounds its result."""
-    cases = [*SHAPES[:4], Case(shape=(2, 4, 16, 5, 7)), *CHANNELS[::3], Case(shape=(1, 3, 24, 4, 5), groups=3)]
-    cases += [Case(shape=(1, 3, 24, 4, 5), offset=None), Case(shape=(1, 2, 1032, 1, 2))]
+    cases = [
+        *SHAPES[:4],
+        *WHOLE[1:6],
+        Case(shape=(2, 4, 16, 5, 7)),
+        *CHANNELS[::3],
+        Case(shape=(1, 3, 24, 4, 5), groups=3),
+    ]
+    cases += [Case(shape=(1, 3, 24, 4, 5), groups=3), Case(shape=(1, 3, 24, 4, 5), offset=None)]
+    cases += [Case(shape=(1, 2, 1032, 1, 2))]
     calls = [Call.of(case, dtype) for case in cases]
     for call, found in zip(calls, emulate(calls), strict=True):
         exact, plain = call.expected(torch.float64), call.expected()
@@ -267,6 +292,12 @@ def test_tiles_of_every_size(emulate: Emulator) -> None:
     assert_equal(emulate, [Call.of(case, multiprocessors=count) for count in (1, 4, 8, 1000)])
 
 
+@pytest.mark.parametrize("order", [0, 1])
+def test_more_tiles_than_blocks(order: int, emulate: Emulator) -> None:
+    cases = [Case(shape=(2, 4, channels, 5, 9), offset=offset) for channels in (6, 8) for offset in (1.5, None)]
+    assert_equal(emulate, [Call.of(case, max_blocks=2, multiprocessors=9, order=order) for case in cases])
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_any_order_of_the_threads(deterministic: bool, emulate: Emulator) -> None:
     """What a barrier does not order may come in any order. Only the sums of the keys' gradients may then differ in
@@ -286,4 +317,5 @@ def test_any_order_of_the_threads(deterministic: bool, emulate: Emulator) -> Non
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_deterministic_gradient_in_other_types(dtype: torch.dtype, emulate: Emulator) -> None:
     tolerance = 1e-13 if dtype == torch.float64 else torch.finfo(dtype).eps
-    assert_equal(emulate, [Call.of(Case(shape=(1, 4, 8, 4, 5)), dtype, deterministic=True)], tolerance)
+    calls = [Call.of(Case(shape=(1, 4, 8, 4, 5)), dtype, deterministic=True, max_blocks=blocks) for blocks in (1, 9)]
+    assert_equal(emulate, calls, tolerance)

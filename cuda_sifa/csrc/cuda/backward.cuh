@@ -42,13 +42,13 @@ __device__ __forceinline__ void store_offset_gradient(const BackwardArgs<S>& arg
 
 // Adds to or stores the gradient of a position as a query: nothing else writes there during this launch.
 template <typename S, int Width, int Vectors>
-__device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int64_t end,
+__device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int end,
                                                      const Lanes& lanes, Stretch<S, Width, Vectors>& result) {
   using A = Accumulator<S>;
   A* to = args.grad_x + at;
 #pragma unroll
   for (int v = 0; v < Vectors; ++v) {
-    const int64_t c = Stretch<S, Width, Vectors>::channel(lanes, v);
+    const int c = Stretch<S, Width, Vectors>::channel(lanes, v);
     if (c >= end) continue;
 #pragma unroll
     for (int part = 0; part < Width; part += kStored<A, Width>) {
@@ -62,6 +62,15 @@ __device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args
       store(to + c + part, sum);
     }
   }
+}
+
+// Adds to the gradient of a pixel as a key, as other blocks may at the same time.
+template <typename S, int Width, int Vectors>
+__device__ __forceinline__ void add_to_keys(Accumulator<S>* to, int end, const Lanes& lanes,
+                                            const Stretch<S, Width, Vectors>& share) {
+#pragma unroll
+  for (int v = 0; v < Vectors; ++v)
+    if (share.channel(lanes, v) < end) add_atomically(to + share.channel(lanes, v), share.value[v]);
 }
 
 // The slopes of a tap's contribution along y and x, from its eight dot products.
@@ -94,17 +103,16 @@ __device__ __forceinline__ void corner_products(const S* query, const S* incomin
                                                 Accumulator<S> (&a)[4], Accumulator<S> (&b)[4]) {
   using A = Accumulator<S>;
   using Part = Stretch<S, Width, 1>;
-  const int64_t channels = p.head_channels();
+  const int channels = p.head_channels();
   A sums[8] = {};
-  for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
+  for (int from = 0; from < channels; from += Part::size(lanes)) {
     Part q, g, pixel;
     q.read(query + from, channels - from, lanes);
     g.read(incoming + from, channels - from, lanes);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (!tap.reads(i)) continue;
-      const int64_t corner = tap.pixel() + (i & 1) + (i & 2 ? p.width : 0);
-      pixel.read(keys + corner * p.channels + from, channels - from, lanes);
+      pixel.read(keys + tap.element(i, p) + from, channels - from, lanes);
       sums[i] += pixel.dot(q);
       sums[4 + i] += pixel.dot(g);
     }
@@ -125,7 +133,7 @@ __global__ void __launch_bounds__(kThreads)
   const Lanes lanes(lane_count);
   const OffsetField<S> field{args.offset, p};
   const int k = int(p.kernel_size), taps = k * k, groups = int(p.groups);
-  const int64_t channels = p.head_channels();
+  const int channels = p.head_channels();
   const A scale = A(1) / A(channels);
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
@@ -143,7 +151,7 @@ __global__ void __launch_bounds__(kThreads)
         A along_y = 0, along_x = 0;
         for (int head = 0; head < groups; ++head) {
           A a[4], b[4];
-          const int64_t c = head * channels;
+          const int c = head * channels;
           corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
           const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
           along_y += sums.along_y;
@@ -161,9 +169,9 @@ __global__ void __launch_bounds__(kThreads)
       }
 
       for (int head = 0; head < groups; ++head) {
-        const int64_t c = head * channels;
-        for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
-          const int64_t rest = channels - from;
+        const int c = head * channels;
+        for (int from = 0; from < channels; from += Part::size(lanes)) {
+          const int rest = channels - from;
           Part q, g, result;
           q.read(args.x + at + c + from, rest, lanes);
           g.read(args.grad + at + c + from, rest, lanes);
@@ -176,16 +184,15 @@ __global__ void __launch_bounds__(kThreads)
             Part value;
             value.sample(keys + c + from, rest, lanes, p, sample);
             result.add(sums.e, value);
-            if (args.weights || Part::channel(lanes, 0) >= rest) continue;
+            if (args.weights) continue;
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
               if (!sample.reads(i)) continue;
-              const int64_t corner = sample.pixel() + (i & 1) + (i & 2 ? p.width : 0);
-              const A d = sample.weight(i) * sums.d, e = sample.weight(i) * sums.e;
-              A share[Width];
-#pragma unroll
-              for (int j = 0; j < Width; ++j) share[j] = d * g.value[0][j] + e * q.value[0][j];
-              add_to_shared_gradient(grad_keys + corner * p.channels + c + from + Part::channel(lanes, 0), share);
+              Part share;
+              share.zero();
+              share.add(sample.weight(i) * sums.d, g);
+              share.add(sample.weight(i) * sums.e, q);
+              add_to_keys(grad_keys + sample.element(i, p) + c + from, rest, lanes, share);
             }
           }
           store_query_gradient(args, at + c + from, rest, lanes, result);
@@ -219,9 +226,7 @@ __global__ void __launch_bounds__(kThreads)
           const Sample<A> sample = sample_at<true>(field, n, t, y, col, tap / k, tap % k);
           const A share = weights[2 * tap] * g + weights[2 * tap + 1] * q;
           for (int corner = 0; corner < 4; ++corner)
-            if (sample.reads(corner))
-              grad_keys[(sample.pixel() + (corner & 1) + (corner & 2 ? p.width : 0)) * p.channels] +=
-                  sample.weight(corner) * share;
+            if (sample.reads(corner)) grad_keys[sample.element(corner, p)] += sample.weight(corner) * share;
         }
       }
     }

@@ -19,7 +19,7 @@ __global__ void __launch_bounds__(kThreads)
   const Lanes lanes(lane_count);
   const OffsetField<S> field{offset, p};
   const int k = K ? K : int(p.kernel_size), taps = k * k, groups = int(p.groups);
-  const int64_t channels = p.head_channels();
+  const int channels = p.head_channels();
   const A scale = A(1) / A(channels);
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads)
       const S* keys = x + (frame + 1) * p.frame_size() + head;
       const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels + head;
       // A head with more channels than the lanes hold is written stretch by stretch, its weights summed anew each time.
-      for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
+      for (int from = 0; from < channels; from += Part::size(lanes)) {
         Part query, result;
         query.read(x + at + from, channels - from, lanes);
         result.zero();
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads)
           value.sample(keys + from, channels - from, lanes, p, place);
           A weight = query.dot(value);
           if (channels > Part::size(lanes)) {
-            for (int64_t other = 0; other < channels; other += Part::size(lanes)) {
+            for (int other = 0; other < channels; other += Part::size(lanes)) {
               if (other == from) continue;
               Part more, there;
               more.read(x + at + other, channels - other, lanes);

@@ -27,6 +27,7 @@ at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3
 
 Problem problem_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size,
                         int64_t dilation, int64_t groups) {
+  TORCH_CHECK(x.size(2) <= INT32_MAX, "on a CUDA device x may have at most 2^31 - 1 channels, got C=", x.size(2));
   Problem p{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups, {}, false};
   for (int i = 0; offset && i < 5; ++i) p.offset_strides[i] = offset->stride(i);
   p.offset_in_float = offset && offset->scalar_type() == at::kFloat;

@@ -10,7 +10,8 @@
 
 namespace sifa {
 
-// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C). The offset has any strides, in elements.
+// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C), C below 2^31. The offset has any strides, in
+// elements.
 struct Problem {
   int64_t batch, frames, channels, height, width;
   int64_t kernel_size, dilation, groups;
@@ -20,7 +21,7 @@ struct Problem {
   SIFA_HD int64_t pairs() const { return frames - 1; }
   SIFA_HD int64_t taps() const { return kernel_size * kernel_size; }
   SIFA_HD int64_t frame_size() const { return height * width * channels; }
-  SIFA_HD int64_t head_channels() const { return channels / groups; }
+  SIFA_HD int head_channels() const { return int(channels / groups); }
 };
 
 struct Call {

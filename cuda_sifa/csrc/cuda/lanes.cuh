@@ -67,10 +67,10 @@ struct Stretch {
   using A = Accumulator<S>;
   A value[Vectors][Width];
 
-  static __device__ __forceinline__ int64_t channel(const Lanes& lanes, int v) {
-    return (int64_t(v) * lanes.count + lanes.lane) * Width;
+  static __device__ __forceinline__ int channel(const Lanes& lanes, int v) {
+    return (v * lanes.count + lanes.lane) * Width;
   }
-  static __device__ __forceinline__ int64_t size(const Lanes& lanes) { return int64_t(Vectors) * lanes.count * Width; }
+  static __device__ __forceinline__ int size(const Lanes& lanes) { return Vectors * lanes.count * Width; }
 
   __device__ __forceinline__ void zero() {
 #pragma unroll
@@ -78,10 +78,10 @@ struct Stretch {
   }
 
   // Channels at and beyond `end` are zero.
-  __device__ __forceinline__ void read(const S* from, int64_t end, const Lanes& lanes) {
+  __device__ __forceinline__ void read(const S* from, int end, const Lanes& lanes) {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v) {
-      const int64_t c = channel(lanes, v);
+      const int c = channel(lanes, v);
       if (c < end)
         load(from + c, value[v]);
       else
@@ -89,28 +89,23 @@ struct Stretch {
     }
   }
 
-  __device__ __forceinline__ void write(S* to, int64_t end, const Lanes& lanes) const {
+  __device__ __forceinline__ void write(S* to, int end, const Lanes& lanes) const {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v)
       if (channel(lanes, v) < end) store(to + channel(lanes, v), value[v]);
   }
 
   // The bilinear sample of `keys` (channel `from` of pixel 0).
-  __device__ __forceinline__ void sample(const S* keys, int64_t end, const Lanes& lanes, const Problem& p,
+  __device__ __forceinline__ void sample(const S* keys, int end, const Lanes& lanes, const Problem& p,
                                          const Sample<A>& tap) {
-    const S* corner[4];
-    corner[0] = keys + tap.pixel() * p.channels;
-    corner[1] = corner[0] + p.channels;
-    corner[2] = corner[0] + p.width * p.channels;
-    corner[3] = corner[2] + p.channels;
 #pragma unroll
     for (int v = 0; v < Vectors; ++v) {
-      const int64_t c = channel(lanes, v);
+      const int c = channel(lanes, v);
       A pixel[4][Width];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         if (tap.reads(i) && c < end)
-          load(corner[i] + c, pixel[i]);
+          load(keys + tap.element(i, p) + c, pixel[i]);
         else
           fill_zero(pixel[i]);
       }
@@ -141,10 +136,10 @@ struct Stretch {
 
 // This lane's part of the dot product of two vectors of `channels` channels in memory.
 template <typename S, int Width, int Vectors>
-__device__ __forceinline__ Accumulator<S> dot_in_memory(const S* a, const S* b, int64_t channels, const Lanes& lanes) {
+__device__ __forceinline__ Accumulator<S> dot_in_memory(const S* a, const S* b, int channels, const Lanes& lanes) {
   using Part = Stretch<S, Width, Vectors>;
   Accumulator<S> sum = 0;
-  for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
+  for (int from = 0; from < channels; from += Part::size(lanes)) {
     Part left, right;
     left.read(a + from, channels - from, lanes);
     right.read(b + from, channels - from, lanes);

@@ -8,6 +8,7 @@
 #include "forward.cuh"
 #include "kernels.h"
 #include "regular.cuh"
+#include "tiled_backward.cuh"
 
 namespace sifa {
 
@@ -110,12 +111,50 @@ cudaError_t run_regular_backward(const Problem& p, const Call& call, const void*
                 call.stream, p, tiles, lanes_for(p, vectors ? width : 1), x, grad, grad_x);
 }
 
+template <typename S, int K, int Width, int Vectors>
+cudaError_t launch_tiled_backward(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
+  using Memory = TileMemory<Accumulator<S>>;
+  int max_positions = kTilePositions;
+  while (Memory::bytes(max_positions, K * K, kMaxWindow) > kMaxShared) max_positions /= 2;
+  tiles = divide(p, tiles.first_pair, tiles.pair_step, tiles.pairs, max_positions, call.multiprocessors);
+  // What the regular taps of the tile reach, the far pixel of a displaced cell, and offsets of up to 3 pixels.
+  const int64_t margin = K / 2 * p.dilation + 3;
+  Window window{0, 0, 0, 0};
+  if ((tiles.rows + 2 * margin + 1) * (tiles.cols + 2 * margin + 1) <= kMaxWindow)
+    window = {int(tiles.rows + 2 * margin + 1), int(tiles.cols + 2 * margin + 1), int(margin), int(margin)};
+  return launch(tiled_backward_kernel<S, K, Width, Vectors>, tiles.count,
+                Memory::bytes(tiles.rows * tiles.cols, K * K, window.rows * window.cols), call.stream, p, tiles, window,
+                lanes_for(p, Width), args);
+}
+
+// One launch: the pairs of `tiles`, whose sizes are still open.
+template <typename S>
+cudaError_t launch_backward(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
+  constexpr int width = kWidth<S>;
+  const bool vectors = p.head_channels() % width == 0 && aligned(args.x) && aligned(args.grad) && aligned(args.grad_x);
+  if (vectors && !args.weights && p.kernel_size <= 7 && p.height * p.width < (1 << 29)) {
+    switch (p.kernel_size) {
+      case 1:
+        return launch_tiled_backward<S, 1, width, 2>(p, call, tiles, args);
+      case 3:
+        if (p.head_channels() <= 32 * width) return launch_tiled_backward<S, 3, width, 1>(p, call, tiles, args);
+        if (p.head_channels() <= 64 * width) return launch_tiled_backward<S, 3, width, 2>(p, call, tiles, args);
+        return launch_tiled_backward<S, 3, width, 4>(p, call, tiles, args);
+      case 5:
+        return launch_tiled_backward<S, 5, width, 2>(p, call, tiles, args);
+      default:
+        return launch_tiled_backward<S, 7, width, 2>(p, call, tiles, args);
+    }
+  }
+  tiles = divide(p, tiles.first_pair, tiles.pair_step, tiles.pairs, kMaxPositions, call.multiprocessors);
+  return launch(vectors ? backward_by_taps_kernel<S, width> : backward_by_taps_kernel<S, 1>, tiles.count, 0,
+                call.stream, p, tiles, lanes_for(p, vectors ? width : 1), args);
+}
+
 template <typename S>
 cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
                          void* grad_x, void* grad_offset, void* weights) {
   using A = Accumulator<S>;
-  constexpr int width = kWidth<S>;
-  const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(grad) && aligned(grad_x);
   BackwardArgs<S> args{
       static_cast<const S*>(x), offset, static_cast<const S*>(grad), static_cast<A*>(grad_x), grad_offset,
       static_cast<A*>(weights), false};
@@ -123,9 +162,8 @@ cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, c
     const int64_t pairs = (p.pairs() + 1 - parity) / 2;
     if (pairs == 0) break;
     args.add_to_queries = parity == 1;
-    const Tiles tiles = divide(p, parity, 2, pairs, kMaxPositions, call.multiprocessors);
-    const cudaError_t error = launch(vectors ? backward_by_taps_kernel<S, width> : backward_by_taps_kernel<S, 1>,
-                                     tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? width : 1), args);
+    const Tiles tiles{0, 0, 0, 0, parity, 2, pairs, 0};
+    const cudaError_t error = launch_backward(p, call, tiles, args);
     if (error != cudaSuccess) return error;
     if (!weights) continue;
     const int64_t threads = p.batch * pairs * p.channels;

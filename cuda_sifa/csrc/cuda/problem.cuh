@@ -67,10 +67,13 @@ struct OffsetField {
 // One tap of one position as the kernels read it: its cell of four pixels and which of them to read.
 template <typename A>
 struct alignas(4 * sizeof(A)) Sample {
-  int64_t corners;  // pixel of the upper left corner in its frame, times 16, plus one bit for each corner to read
+  int64_t corners;  // element of the upper left corner in its frame, times 16, plus one bit for each corner to read
   A fy, fx;
 
-  __device__ __forceinline__ int64_t pixel() const { return corners >> 4; }
+  // Of channel 0 of a corner.
+  __device__ __forceinline__ int64_t element(int corner, const Problem& p) const {
+    return (corners >> 4) + (corner & 1 ? p.channels : 0) + (corner & 2 ? p.width * p.channels : 0);
+  }
   __device__ __forceinline__ bool reads(int corner) const { return corners >> corner & 1; }
   __device__ __forceinline__ A weight(int corner) const {
     return (corner & 2 ? fy : 1 - fy) * (corner & 1 ? fx : 1 - fx);
@@ -88,7 +91,7 @@ __device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>
   const bool top = cell.row >= 0, bottom = cell.row + 1 < p.height && !(SkipZero && cell.fy == 0);
   const bool left = cell.col >= 0, right = cell.col + 1 < p.width && !(SkipZero && cell.fx == 0);
   const int64_t read = (top && left) | (top && right) << 1 | (bottom && left) << 2 | (bottom && right) << 3;
-  return {(cell.row * p.width + cell.col) * 16 + read, cell.fy, cell.fx};
+  return {(cell.row * p.width + cell.col) * p.channels * 16 + read, cell.fy, cell.fx};
 }
 
 }  // namespace sifa

@@ -14,7 +14,8 @@ __global__ void __launch_bounds__(kThreads)
   using Part = Stretch<S, Width, Vectors>;
   const Lanes lanes(lane_count);
   const int groups = int(p.groups);
-  const int64_t channels = p.head_channels(), reach = p.kernel_size / 2 * p.dilation;
+  const int channels = p.head_channels();
+  const int64_t reach = p.kernel_size / 2 * p.dilation;
   const A scale = A(1) / A(channels);
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
@@ -25,7 +26,7 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t y = tile.y + position / tile.cols, col = tile.x + position % tile.cols;
       const S* keys = x + (frame + 1) * p.frame_size() + head;
       const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels + head;
-      for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
+      for (int from = 0; from < channels; from += Part::size(lanes)) {
         Part query, result;
         query.read(x + at + from, channels - from, lanes);
         result.zero();
@@ -58,7 +59,8 @@ __global__ void __launch_bounds__(kThreads)
   using Part = Stretch<S, Width, Vectors>;
   const Lanes lanes(lane_count);
   const int groups = int(p.groups);
-  const int64_t channels = p.head_channels(), reach = p.kernel_size / 2 * p.dilation;
+  const int channels = p.head_channels();
+  const int64_t reach = p.kernel_size / 2 * p.dilation;
   const A scale = A(1) / A(channels);
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
@@ -68,8 +70,8 @@ __global__ void __launch_bounds__(kThreads)
       const int64_t head = item % groups * channels;
       const int64_t y = tile.y + position / tile.cols, col = tile.x + position % tile.cols;
       const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels + head;
-      for (int64_t from = 0; from < channels; from += Part::size(lanes)) {
-        const int64_t rest = channels - from;
+      for (int from = 0; from < channels; from += Part::size(lanes)) {
+        const int rest = channels - from;
         const bool whole = channels <= Part::size(lanes);
         Part own, own_grad, result;
         own.read(x + at + from, rest, lanes);

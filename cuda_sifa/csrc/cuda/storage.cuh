@@ -71,17 +71,17 @@ __device__ __forceinline__ void fill_zero(A (&values)[Width]) {
 
 // Adds to memory that other threads add to at the same time. From compute capability 9.0 on, four floats at once.
 template <int Width, typename A>
-__device__ __forceinline__ void add_to_shared_gradient(A* to, const A (&values)[Width]) {
+__device__ __forceinline__ void add_atomically(A* to, const A (&values)[Width]) {
+  int i = 0;
 #if __CUDA_ARCH__ >= 900
   if constexpr (sizeof(A) == 4 && Width % 4 == 0) {
 #pragma unroll
-    for (int i = 0; i < Width; i += 4)
+    for (; i < Width; i += 4)
       atomicAdd(reinterpret_cast<float4*>(to + i), make_float4(values[i], values[i + 1], values[i + 2], values[i + 3]));
-    return;
   }
 #endif
 #pragma unroll
-  for (int i = 0; i < Width; ++i) atomicAdd(to + i, values[i]);
+  for (; i < Width; ++i) atomicAdd(to + i, values[i]);
 }
 
 }  // namespace sifa

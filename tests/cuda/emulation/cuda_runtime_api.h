@@ -9,6 +9,7 @@
 #endif
 
 #include <algorithm>
+#include <climits>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -161,7 +162,8 @@ struct Block {
 };
 inline Block block;
 inline std::mt19937 order_random;
-inline int order = 0;  // 0: ascending, 1: descending, 2: at random, anew each round
+inline int order = 0;                      // 0: ascending, 1: descending, 2: at random, anew each round
+inline unsigned max_blocks = 0xffffffffu;  // a smaller grid than asked for, for kernels that walk on by gridDim.x
 inline long launches = 0, blocks_run = 0;
 
 inline Fibre& self() { return block.fibres[size_t(block.current)]; }
@@ -301,6 +303,8 @@ template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
   return emulation::shuffle(mask, 3, value, (emulation::block.current % 32 & ~(width - 1)) + (source & (width - 1)));
 }
+using std::max;
+using std::min;
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
 inline int __popcll(unsigned long long value) { return __builtin_popcountll(value); }
 inline int __ffs(unsigned value) { return __builtin_ffs(int(value)); }
@@ -342,11 +346,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       config->dynamicSmemBytes > emulation::shared_limit)
     return cudaErrorInvalidConfiguration;
   ++emulation::launches;
-  gridDim = config->gridDim;
+  gridDim = dim3(std::min(config->gridDim.x, emulation::max_blocks));
   block.kernel = [&] { kernel(arguments...); };
   // Blocks in ascending order, or from the last to the first.
-  for (unsigned i = 0; i < config->gridDim.x; ++i) {
-    blockIdx = {emulation::order == 1 ? config->gridDim.x - 1 - i : i, 0, 0};
+  for (unsigned i = 0; i < gridDim.x; ++i) {
+    blockIdx = {emulation::order == 1 ? gridDim.x - 1 - i : i, 0, 0};
     emulation::prepare_shared(config->dynamicSmemBytes);
     emulation::run_block(int(threads));
     ++emulation::blocks_run;
