@@ -83,9 +83,9 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         if file:
             path = Path(file)
             try:
-                contents = models.read_safetensors(path) if models.is_safetensors(path) else read_checkpoint(path)
-                weights: Any = contents.get("model", contents.get("state_dict", contents))
-                report = load(model, weights)
+                report = load(
+                    model, models.read_safetensors(path) if models.is_safetensors(path) else read_checkpoint(path)
+                )
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
             reports.append(f"{file}: {report.table()}")

@@ -5,20 +5,22 @@ Only state dicts are seen, no network is built. What the other side cannot expre
 
 import math
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.sifa_resnet import STEM_FRAMES
 from models.sifa_swin import DEPTHS, WINDOW
-from models.weights import OURS, STEM_INDEX, STEMS, StateDict, inflate, recognise, without_prefix
+from models.weights import OURS, STEM_INDEX, STEMS, StateDict, inflate, recognise, tensors_of
 
 IMAGE = 224  # the size of the release's Swin, whose masks are part of its checkpoints
 
 
-def to_ours(state_dict: StateDict) -> dict[str, Tensor]:
+def to_ours(contents: Mapping[str, Any]) -> dict[str, Tensor]:
     """Any known kind under our names. Of ImageNet weights the classifier is kept, as `fc`."""
-    state_dict = without_prefix(state_dict)
+    state_dict = tensors_of(contents)
     found = recognise(state_dict)
     ours: dict[str, Tensor] = {}
     for theirs, value in state_dict.items():

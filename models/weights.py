@@ -159,8 +159,8 @@ def recognise(state_dict: StateDict) -> Format:
 # ---- Loading --------------------------------------------------------------------------------------------------------
 
 
-def load_release_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
-    """Loads a checkpoint with the names and shapes of the authors' release.
+def load_release_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> Report:
+    """Loads a checkpoint (or its state dict) with the names and shapes of the authors' release.
 
     The release's networks are 3D: kernels (out, in, 1, kh, kw) lose their time axis, and the stem's (out, 3, 4, kh, kw)
     becomes one over 12 stacked channels. Names may carry the prefix `module.`. The constants `def_cor.weight` are
@@ -170,10 +170,10 @@ def load_release_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
     Raises:
         ValueError: a key is missing, unexpected or of another shape; the message lists them.
     """
-    return _load(model, without_prefix(state_dict), RELEASE)
+    return _load(model, tensors_of(state_dict), RELEASE)
 
 
-def load_imagenet_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
+def load_imagenet_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> Report:
     """Loads an ImageNet classifier of the same depth and width, as the release inflates it.
 
     2D kernels serve each frame, the stem's is placed at frame 2 of 4 (zeros elsewhere), res5's weights start both
@@ -183,7 +183,7 @@ def load_imagenet_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
     Raises:
         ValueError: it is none; a key is missing, unexpected or of another shape; the message lists them.
     """
-    state_dict = without_prefix(state_dict)
+    state_dict = tensors_of(state_dict)
     found = recognise(state_dict)
     if not found.imagenet:
         raise ValueError(f"ImageNet weights were expected, this is {found.source}")
@@ -193,20 +193,21 @@ def load_imagenet_state_dict(model: nn.Module, state_dict: StateDict) -> Report:
 def load_pretrained(model: nn.Module, contents: Mapping[str, Any]) -> Report:
     """Loads weights of any known kind into a network that is to be trained on.
 
-    Args:
-        model: a network of `build_model`.
-        contents: of a file: a state dict, or a checkpoint with one under `model` or `state_dict`. Its classifier may
-            have other classes than the network's, which then keeps its own.
+    Its classifier may have other classes than the network's, which then keeps its own.
 
     Raises:
         ValueError: the weights are of no known kind; a key is missing, unexpected or of another shape.
     """
+    state_dict = tensors_of(contents)
+    return _load(model, state_dict, recognise(state_dict), new_classes=True)
+
+
+def tensors_of(contents: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict of a file: its contents, or those of its entry `model` or `state_dict`, without `module.`."""
     for entry in ("model", "state_dict"):
         if isinstance(contents.get(entry), Mapping):
             contents = contents[entry]
-            break
-    state_dict = without_prefix({name: value for name, value in contents.items() if isinstance(value, Tensor)})
-    return _load(model, state_dict, recognise(state_dict), new_classes=True)
+    return {name.removeprefix("module."): value for name, value in contents.items() if isinstance(value, Tensor)}
 
 
 def _load(model: nn.Module, state_dict: StateDict, found: Format, *, new_classes: bool = False) -> Report:
@@ -267,10 +268,6 @@ _ADVICE = {
     "patch_embed.norm.": "ImageNet's Swin has a norm after the embedding, the release's has none: see patch_norm",
     ".temporal.offset.": "networks with `offset: regular` have no offset convolution",
 }
-
-
-def without_prefix(state_dict: StateDict) -> dict[str, Tensor]:
-    return {name.removeprefix("module."): value for name, value in state_dict.items()}
 
 
 def inflate(kernel: Tensor) -> Tensor:

@@ -27,7 +27,6 @@ def convert(source: Path, target: str, *, clip_length: int, sifa_kernel: int) ->
     """
     try:
         contents: Any = models.read_safetensors(source) if models.is_safetensors(source) else read_checkpoint(source)
-        contents = contents.get("model", contents.get("state_dict", contents))
         ours = to_ours(contents)
         if target == "ours":
             return ours, []

@@ -316,6 +316,10 @@ def test_each_kind_is_recognised(
     model = network()
     assert load_pretrained(model, {"state_dict": release, "epoch": 3}).source == "the release's checkpoint"
     assert load_pretrained(network(), imagenet).source == "the ImageNet ResNet"
+    assert load_imagenet_state_dict(network(), {"state_dict": imagenet, "epoch": 90}).dropped == [
+        "fc.weight",
+        "fc.bias",
+    ]
     ours = load_pretrained(network(), {"model": model.state_dict(), "epoch": 3, "classes": ["a"]})
     assert (ours.source, ours.new, ours.dropped) == ("the checkpoint", [], [])
     wide = swin(patch_norm=True)
