@@ -41,9 +41,16 @@ def inter_frame_attention(
     Raises:
         ValueError: an argument is not as above; the message names it, what was wanted and what came.
     """
-    if x.device.type in library.devices:
-        return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
-    return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+    if x.device.type not in library.devices:
+        return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+    if _inside_torch_func():
+        return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups)
+    return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+
+
+def _inside_torch_func() -> bool:
+    """Whether torch.func transforms this call: they know autograd Functions, not what an op hides beneath itself."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _channels_innermost(like: Tensor) -> Tensor:
@@ -68,6 +75,17 @@ def _fake_backward(
     return _channels_innermost(x), x.new_empty(0, dtype=accumulation)
 
 
+def _fold_batches(size: int, dims: tuple, *tensors: Tensor | None) -> list[Any]:
+    """vmap's dimension as part of N: what is not mapped over counts for every entry of the batch."""
+    folded: list[Any] = []
+    for tensor, dim in zip(tensors, dims, strict=False):  # dims go on with the settings'
+        if tensor is not None:
+            tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+            tensor = tensor.flatten(0, 1)
+        folded.append(tensor)
+    return folded
+
+
 class InterFrameAttention(torch.autograd.Function):
     """The op and its gradient. Keeps x and offset, nothing of size k*k*C: the backward pass samples again."""
 
@@ -84,8 +102,16 @@ class InterFrameAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, offset = ctx.saved_tensors
-        grad_x, grad_offset = torch.ops.sifa.inter_frame_attention_backward(grad, x, offset, *ctx.settings)
+        backward = torch.ops.sifa.inter_frame_attention_backward
+        if _inside_torch_func():
+            backward = InterFrameAttentionBackward.apply
+        grad_x, grad_offset = backward(grad, x, offset, *ctx.settings)
         return grad_x, grad_offset if offset is not None else None, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, int]:
+        x, offset = _fold_batches(info.batch_size, in_dims, x, offset)
+        return InterFrameAttention.apply(x, offset, *settings).unflatten(0, (info.batch_size, -1)), 0
 
 
 class InterFrameAttentionBackward(torch.autograd.Function):
@@ -99,6 +125,17 @@ class InterFrameAttentionBackward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         pass
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple, grad: Tensor, x: Tensor, offset: Tensor | None, *settings: int
+    ) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
+        grad, x, offset = _fold_batches(info.batch_size, in_dims, grad, x, offset)
+        grad_x, grad_offset = InterFrameAttentionBackward.apply(grad, x, offset, *settings)
+        grad_x = grad_x.unflatten(0, (info.batch_size, -1))
+        if offset is None:
+            return (grad_x, grad_offset), (0, None)
+        return (grad_x, grad_offset.unflatten(0, (info.batch_size, -1))), (0, 0)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:

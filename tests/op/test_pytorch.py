@@ -107,6 +107,51 @@ def test_gradient_checkpointing(device: torch.device) -> None:
     assert torch.equal(offset.grad, expected["grad_offset"])  # type: ignore[arg-type]
 
 
+def test_torch_func_gradient(device: torch.device) -> None:
+    case = Case()
+    x, offset = case.inputs(device=device)
+    assert offset is not None
+    expected = run_op(case, x, offset, torch.ones_like(x))
+    function = torch.func.grad(lambda x, offset: inter_frame_attention(x, offset).sum(), argnums=(0, 1))
+    for result, name in zip(function(x, offset), ("grad_x", "grad_offset"), strict=True):
+        assert torch.equal(result, expected[name])
+
+
+@pytest.mark.parametrize("in_dims", [(0, 0), (2, 1), (0, None), (None, 0)], ids=str)
+def test_vmap_and_gradients_under_it(in_dims: tuple[int | None, int | None], device: torch.device) -> None:
+    """A batch of batches, and the gradients of each entry, equal one call after the other."""
+    cases = [Case().inputs(device=device, seed=seed) for seed in range(3)]
+
+    def batch(index: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        tensors = [case[index] for case in cases]
+        if in_dims[index] is None:
+            tensors = [tensors[0]] * 3
+            return tensors[0], tensors  # type: ignore[return-value]
+        return torch.stack(tensors, dim=in_dims[index]), tensors  # type: ignore[arg-type, return-value]
+
+    (x, xs), (offset, offsets) = batch(0), batch(1)
+    result = torch.func.vmap(inter_frame_attention, in_dims)(x, offset)
+    for one, a, b in zip(result, xs, offsets, strict=True):
+        assert torch.equal(one, inter_frame_attention(a, b))
+    gradient = torch.func.grad(lambda x, offset: inter_frame_attention(x, offset).square().sum(), argnums=(0, 1))
+    for both, a, b in zip(zip(*torch.func.vmap(gradient, in_dims)(x, offset), strict=True), xs, offsets, strict=True):
+        for one, other in zip(both, gradient(a, b), strict=True):
+            assert torch.allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_vmap_without_offsets(device: torch.device) -> None:
+    x = torch.randn(3, 2, 3, 4, 5, 6, dtype=torch.float64, device=device)
+    result = torch.func.vmap(inter_frame_attention)(x)
+    assert torch.equal(result, torch.stack([inter_frame_attention(one) for one in x]))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_vmap_of_the_bare_op_is_a_loop() -> None:
+    x = torch.randn(2, 1, 2, 3, 4, 5)
+    result = torch.func.vmap(lambda x: torch.ops.sifa.inter_frame_attention(x, None, 3, 1, 1))(x)
+    assert torch.equal(result, torch.stack([inter_frame_attention(one) for one in x]))
+
+
 def test_deterministic_algorithms_are_no_error(device: torch.device) -> None:
     case = Case()
     x, offset = case.inputs(device=device)
