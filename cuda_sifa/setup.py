@@ -59,7 +59,7 @@ setup(
             extra_compile_args={
                 # OpenMP's headers only: the threads are PyTorch's, so that torch.set_num_threads governs them.
                 "cxx": ["-O3", "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{build}"'],
-                "nvcc": ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden"],
+                "nvcc": cuda.NVCC_FLAGS,
             },
             extra_link_args=link,
         )

@@ -12,6 +12,8 @@ import torch
 # Kinds of GPU for a build where none is visible: what the toolkit knows of these, and PTX of the last for later ones.
 DEFAULT_ARCHITECTURES = ["7.0", "7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0"]
 
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler=-fvisibility=hidden"]
+
 
 def has_nvcc(home: Path) -> bool:
     return (home / "bin/nvcc").is_file() and (home / "include/cuda_runtime_api.h").is_file()

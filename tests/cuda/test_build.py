@@ -1,6 +1,8 @@
 """What the build makes of the machine: the toolkit that it finds, the kernels that the library registers."""
 
+import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -111,3 +113,20 @@ def test_the_major_version_has_to_fit(
     monkeypatch.delenv("SIFA_WITH_CUDA", raising=False)
     assert toolkit.wanted_toolkit() == (home if fits else None)
     assert ("torch is built for CUDA 12.8, but" in capsys.readouterr().err) != fits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernels", ["float", "bfloat16"])
+def test_no_kernel_spills_registers(kernels: str, tmp_path: Path) -> None:
+    """The compiler's resource report for compute capability 9.0: everything stays in registers."""
+    home = toolkit.wanted_toolkit()
+    if home is None:
+        pytest.skip("no CUDA compiler is found, or SIFA_WITH_CUDA=0")
+    source = Path(toolkit.__file__).parent / "csrc" / "cuda" / f"kernels_{kernels}.cu"
+    command = [str(home / "bin/nvcc"), *toolkit.NVCC_FLAGS, "-arch=sm_90", "-Xptxas=-v", "-cubin", str(source)]
+    done = subprocess.run([*command, "-o", str(tmp_path / "kernels")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    report = re.findall(r"Function properties for (\w+)\n\s*(.*)", done.stderr)
+    assert len(report) > 15
+    for name, uses in report:
+        assert uses == "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads", name

@@ -126,25 +126,24 @@ __device__ __forceinline__ void corner_products(const S* query, const S* incomin
 }
 
 template <typename S, int Width>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     backward_by_taps_kernel(const Problem p, const Tiles tiles, const int lane_count, const BackwardArgs<S> args) {
   using A = Accumulator<S>;
   using Part = Stretch<S, Width, 1>;
   const Lanes lanes(lane_count);
   const OffsetField<S> field{args.offset, p};
-  const int k = int(p.kernel_size), taps = k * k, groups = int(p.groups);
-  const int channels = p.head_channels();
+  const int k = p.kernel_size, taps = k * k, groups = p.groups, channels = p.head_channels();
   const A scale = A(1) / A(channels);
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
-    const int64_t frame = tile.n * p.frames + tile.t;
+    const int64_t frame = tile.frame(p);
     const S* keys = args.x + (frame + 1) * p.frame_size();
     A* grad_keys = args.grad_x + (frame + 1) * p.frame_size();
     for (int position = lanes.group; position < tile.positions(); position += kThreads / lane_count) {
-      const int64_t y = tile.y + position / tile.cols, col = tile.x + position % tile.cols;
-      const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels;
-      const int64_t place = ((tile.n * p.pairs() + tile.t) * p.height + y) * p.width + col;
+      const int y = tile.row(position), col = tile.col(position);
+      const int64_t at = frame * p.frame_size() + tile.pixel(position, p) * p.channels;
+      const int64_t place = tile.pair(p) * p.pixels() + tile.pixel(position, p);
 
       for (int tap = 0; tap < taps; ++tap) {
         const Sample<A> sample = sample_at<false>(field, tile.n, tile.t, y, col, tap / k, tap % k);
@@ -205,22 +204,24 @@ __global__ void __launch_bounds__(kThreads)
 // The deterministic way to the gradient of the keys, from the weights of backward_by_taps_kernel: one thread for each
 // channel of a frame adds the shares of all positions, always in the same order.
 template <typename S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     add_in_order_kernel(const Problem p, const Tiles pairs, const BackwardArgs<S> args) {
   using A = Accumulator<S>;
   const OffsetField<S> field{args.offset, p};
-  const int k = int(p.kernel_size), taps = k * k;
-  const int64_t count = p.batch * pairs.pairs * p.channels;
+  const int k = p.kernel_size, taps = k * k;
+  const int64_t count = int64_t(p.batch) * pairs.pairs * p.channels;
   for (int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x; i < count; i += int64_t(gridDim.x) * kThreads) {
-    const int64_t c = i % p.channels, pair = i / p.channels;
-    const int64_t n = pair / pairs.pairs, t = pairs.first_pair + pair % pairs.pairs * pairs.pair_step;
-    const int64_t frame = n * p.frames + t, head = c / p.head_channels();
+    const int64_t pair = i / p.channels;
+    const int c = int(i % p.channels), head = c / p.head_channels();
+    const int n = int(pair / pairs.pairs), t = pairs.first_pair + int(pair % pairs.pairs) * pairs.pair_step;
+    const int64_t frame = int64_t(n) * p.frames + t;
     A* grad_keys = args.grad_x + (frame + 1) * p.frame_size() + c;
     for (int64_t y = 0; y < p.height; ++y) {
       for (int64_t col = 0; col < p.width; ++col) {
-        const int64_t at = frame * p.frame_size() + (y * p.width + col) * p.channels + c;
+        const int64_t pixel = int64_t(y) * p.width + col;
+        const int64_t at = frame * p.frame_size() + pixel * p.channels + c;
         const A q = widen(args.x[at]), g = widen(args.grad[at]);
-        const int64_t place = ((n * p.pairs() + t) * p.height + y) * p.width + col;
+        const int64_t place = (int64_t(n) * p.pairs() + t) * p.pixels() + pixel;
         const A* weights = args.weights + 2 * (place * p.groups + head) * taps;
         for (int tap = 0; tap < taps; ++tap) {
           const Sample<A> sample = sample_at<true>(field, n, t, y, col, tap / k, tap % k);

@@ -27,8 +27,12 @@ at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3
 
 Problem problem_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size,
                         int64_t dilation, int64_t groups) {
-  TORCH_CHECK(x.size(2) <= INT32_MAX, "on a CUDA device x may have at most 2^31 - 1 channels, got C=", x.size(2));
-  Problem p{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups, {}, false};
+  for (const int64_t extent : x.sizes())
+    TORCH_CHECK(extent <= INT32_MAX, "on a CUDA device no extent of x may exceed 2^31 - 1, got ", shape_of(x.sizes()));
+  Problem p{int(x.size(0)), int(x.size(1)), int(x.size(2)),
+            int(x.size(3)), int(x.size(4)), int(kernel_size),
+            int(dilation),  int(groups),    {},
+            false};
   for (int i = 0; offset && i < 5; ++i) p.offset_strides[i] = offset->stride(i);
   p.offset_in_float = offset && offset->scalar_type() == at::kFloat;
   return p;

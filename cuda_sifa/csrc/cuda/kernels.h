@@ -10,18 +10,19 @@
 
 namespace sifa {
 
-// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C), C below 2^31. The offset has any strides, in
-// elements.
+// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C). The offset has any strides, in elements. No extent
+// exceeds 31 bits; their products do.
 struct Problem {
-  int64_t batch, frames, channels, height, width;
-  int64_t kernel_size, dilation, groups;
+  int batch, frames, channels, height, width;
+  int kernel_size, dilation, groups;
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
   bool offset_in_float;       // beside a half x
 
-  SIFA_HD int64_t pairs() const { return frames - 1; }
-  SIFA_HD int64_t taps() const { return kernel_size * kernel_size; }
-  SIFA_HD int64_t frame_size() const { return height * width * channels; }
-  SIFA_HD int head_channels() const { return int(channels / groups); }
+  SIFA_HD int pairs() const { return frames - 1; }
+  SIFA_HD int taps() const { return kernel_size * kernel_size; }
+  SIFA_HD int head_channels() const { return channels / groups; }
+  SIFA_HD int64_t pixels() const { return int64_t(height) * width; }
+  SIFA_HD int64_t frame_size() const { return pixels() * channels; }
 };
 
 struct Call {

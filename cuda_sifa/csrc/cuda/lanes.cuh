@@ -117,14 +117,16 @@ struct Stretch {
   }
 
   // This lane's part of the dot product.
-  __device__ __forceinline__ A dot(const Stretch& other) const {
+  template <typename Other>
+  __device__ __forceinline__ A dot(const Other& other) const {
     A sum = 0;
 #pragma unroll
     for (int v = 0; v < Vectors; ++v)
 #pragma unroll
-      for (int e = 0; e < Width; ++e) sum += value[v][e] * other.value[v][e];
+      for (int e = 0; e < Width; ++e) sum += value[v][e] * other.at(v, e);
     return sum;
   }
+  __device__ __forceinline__ A at(int v, int e) const { return value[v][e]; }
 
   __device__ __forceinline__ void add(A factor, const Stretch& other) {
 #pragma unroll
@@ -134,10 +136,30 @@ struct Stretch {
   }
 };
 
-// This lane's part of the dot product of two vectors of `channels` channels in memory.
+// The same as it is stored, in half the registers for a half type. For reading only.
 template <typename S, int Width, int Vectors>
+struct StoredStretch {
+  Pack<S, Width> value[Vectors];
+
+  __device__ __forceinline__ void read(const S* from, int end, const Lanes& lanes) {
+#pragma unroll
+    for (int v = 0; v < Vectors; ++v) {
+      const int c = Stretch<S, Width, Vectors>::channel(lanes, v);
+      if (c < end) {
+        value[v] = *reinterpret_cast<const Pack<S, Width>*>(from + c);
+      } else {
+#pragma unroll
+        for (int e = 0; e < Width; ++e) value[v].value[e] = narrow<S>(0);
+      }
+    }
+  }
+  __device__ __forceinline__ Accumulator<S> at(int v, int e) const { return widen(value[v].value[e]); }
+};
+
+// This lane's part of the dot product of two vectors of `channels` channels in memory.
+template <typename S, int Width>
 __device__ __forceinline__ Accumulator<S> dot_in_memory(const S* a, const S* b, int channels, const Lanes& lanes) {
-  using Part = Stretch<S, Width, Vectors>;
+  using Part = Stretch<S, Width, 1>;
   Accumulator<S> sum = 0;
   for (int from = 0; from < channels; from += Part::size(lanes)) {
     Part left, right;

@@ -17,13 +17,13 @@ constexpr size_t kMaxShared = 48 * 1024;              // what every GPU gives a 
 
 // Tiles as large as `max_positions` allows, for neighbours share the pixels that they read; smaller where there would
 // be too few blocks to fill the machine.
-inline Tiles divide(const Problem& p, int64_t first_pair, int64_t pair_step, int64_t pairs, int max_positions,
+inline Tiles divide(const Problem& p, int first_pair, int pair_step, int pairs, int max_positions,
                     int multiprocessors) {
   Tiles tiles{8, 8, 0, 0, first_pair, pair_step, pairs, 0};
   const auto count = [&] {
-    tiles.down = (p.height + tiles.rows - 1) / tiles.rows;
-    tiles.across = (p.width + tiles.cols - 1) / tiles.cols;
-    return tiles.count = p.batch * pairs * tiles.down * tiles.across;
+    tiles.down = (p.height - 1) / tiles.rows + 1;
+    tiles.across = (p.width - 1) / tiles.cols + 1;
+    return tiles.count = int64_t(p.batch) * pairs * tiles.down * tiles.across;
   };
   while (tiles.rows * tiles.cols > max_positions ||
          (tiles.rows * tiles.cols > kMinPositions && count() < 2 * multiprocessors)) {
@@ -32,8 +32,8 @@ inline Tiles divide(const Problem& p, int64_t first_pair, int64_t pair_step, int
   }
   count();
   // The same number of tiles, of equal size where the map allows it.
-  tiles.rows = int((p.height + tiles.down - 1) / tiles.down);
-  tiles.cols = int((p.width + tiles.across - 1) / tiles.across);
+  tiles.rows = (p.height - 1) / tiles.down + 1;
+  tiles.cols = (p.width - 1) / tiles.across + 1;
   return tiles;
 }
 
@@ -45,6 +45,10 @@ inline int lanes_for(const Problem& p, int width) {
   while (lanes < 32 && lanes * width < p.head_channels()) lanes *= 2;
   return lanes;
 }
+
+// 16-byte vectors that hold `Channels` channels; of doubles, which take more registers, half of them.
+template <typename S, int Channels>
+constexpr int vectors_for = Channels / (sizeof(S) == 8 ? 2 : 1) / kWidth<S>;
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, size_t shared, cudaStream_t stream,
@@ -78,23 +82,26 @@ cudaError_t run_forward(const Problem& p, const Call& call, const void* x_, cons
   if (!offset) {
     const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
     const int lanes = lanes_for(p, vectors ? width : 1);
-    return launch(vectors ? regular_forward_kernel<S, width, 4> : regular_forward_kernel<S, 1, 4>, tiles.count, 0,
-                  call.stream, p, tiles, lanes, x, out);
+    return launch(vectors ? regular_forward_kernel<S, width, vectors_for<S, 16>> : regular_forward_kernel<S, 1, 4>,
+                  tiles.count, 0, call.stream, p, tiles, lanes, x, out);
   }
   if (!vectors) return launch_forward_kernel<S, 0, 1, 4>(p, call, x, offset, out);
   switch (p.kernel_size) {
     case 1:
-      return launch_forward_kernel<S, 1, width, 4>(p, call, x, offset, out);
+      return launch_forward_kernel<S, 1, width, vectors_for<S, 16>>(p, call, x, offset, out);
     case 3:
       if (p.head_channels() <= 32 * width) return launch_forward_kernel<S, 3, width, 1>(p, call, x, offset, out);
-      if (p.head_channels() <= 64 * width) return launch_forward_kernel<S, 3, width, 2>(p, call, x, offset, out);
-      return launch_forward_kernel<S, 3, width, 4>(p, call, x, offset, out);
+      if (p.head_channels() <= 256)
+        return launch_forward_kernel<S, 3, width, vectors_for<S, 8>>(p, call, x, offset, out);
+      if (p.head_channels() <= 512)
+        return launch_forward_kernel<S, 3, width, vectors_for<S, 16>>(p, call, x, offset, out);
+      return launch_forward_kernel<S, 3, width, vectors_for<S, 32>>(p, call, x, offset, out);
     case 5:
-      return launch_forward_kernel<S, 5, width, 4>(p, call, x, offset, out);
+      return launch_forward_kernel<S, 5, width, vectors_for<S, 16>>(p, call, x, offset, out);
     case 7:
-      return launch_forward_kernel<S, 7, width, 4>(p, call, x, offset, out);
+      return launch_forward_kernel<S, 7, width, vectors_for<S, 16>>(p, call, x, offset, out);
     default:
-      return launch_forward_kernel<S, 0, width, 4>(p, call, x, offset, out);
+      return launch_forward_kernel<S, 0, width, vectors_for<S, 16>>(p, call, x, offset, out);
   }
 }
 
@@ -107,8 +114,8 @@ cudaError_t run_regular_backward(const Problem& p, const Call& call, const void*
   S* grad_x = static_cast<S*>(grad_x_);
   const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(grad) && aligned(grad_x);
   const Tiles tiles = divide(p, 0, 1, p.frames, kMaxPositions, call.multiprocessors);
-  return launch(vectors ? regular_backward_kernel<S, width, 4> : regular_backward_kernel<S, 1, 4>, tiles.count, 0,
-                call.stream, p, tiles, lanes_for(p, vectors ? width : 1), x, grad, grad_x);
+  return launch(vectors ? regular_backward_kernel<S, width, vectors_for<S, 16>> : regular_backward_kernel<S, 1, 4>,
+                tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? width : 1), x, grad, grad_x);
 }
 
 template <typename S, int K, int Width, int Vectors>
@@ -118,7 +125,7 @@ cudaError_t launch_tiled_backward(const Problem& p, const Call& call, Tiles tile
   while (Memory::bytes(max_positions, K * K, kMaxWindow) > kMaxShared) max_positions /= 2;
   tiles = divide(p, tiles.first_pair, tiles.pair_step, tiles.pairs, max_positions, call.multiprocessors);
   // What the regular taps of the tile reach, the far pixel of a displaced cell, and offsets of up to 3 pixels.
-  const int64_t margin = K / 2 * p.dilation + 3;
+  const int64_t margin = int64_t(K / 2) * p.dilation + 3;
   Window window{0, 0, 0, 0};
   if ((tiles.rows + 2 * margin + 1) * (tiles.cols + 2 * margin + 1) <= kMaxWindow)
     window = {int(tiles.rows + 2 * margin + 1), int(tiles.cols + 2 * margin + 1), int(margin), int(margin)};
@@ -132,18 +139,17 @@ template <typename S>
 cudaError_t launch_backward(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
   constexpr int width = kWidth<S>;
   const bool vectors = p.head_channels() % width == 0 && aligned(args.x) && aligned(args.grad) && aligned(args.grad_x);
-  if (vectors && !args.weights && p.kernel_size <= 7 && p.height * p.width < (1 << 29)) {
+  if (vectors && !args.weights && p.kernel_size <= 7 && p.pixels() < (1 << 29)) {
     switch (p.kernel_size) {
       case 1:
-        return launch_tiled_backward<S, 1, width, 2>(p, call, tiles, args);
+        return launch_tiled_backward<S, 1, width, vectors_for<S, 8>>(p, call, tiles, args);
       case 3:
         if (p.head_channels() <= 32 * width) return launch_tiled_backward<S, 3, width, 1>(p, call, tiles, args);
-        if (p.head_channels() <= 64 * width) return launch_tiled_backward<S, 3, width, 2>(p, call, tiles, args);
-        return launch_tiled_backward<S, 3, width, 4>(p, call, tiles, args);
+        return launch_tiled_backward<S, 3, width, vectors_for<S, 8>>(p, call, tiles, args);
       case 5:
-        return launch_tiled_backward<S, 5, width, 2>(p, call, tiles, args);
+        return launch_tiled_backward<S, 5, width, vectors_for<S, 8>>(p, call, tiles, args);
       default:
-        return launch_tiled_backward<S, 7, width, 2>(p, call, tiles, args);
+        return launch_tiled_backward<S, 7, width, vectors_for<S, 8>>(p, call, tiles, args);
     }
   }
   tiles = divide(p, tiles.first_pair, tiles.pair_step, tiles.pairs, kMaxPositions, call.multiprocessors);
@@ -158,15 +164,15 @@ cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, c
   BackwardArgs<S> args{
       static_cast<const S*>(x), offset, static_cast<const S*>(grad), static_cast<A*>(grad_x), grad_offset,
       static_cast<A*>(weights), false};
-  for (int64_t parity = 0; parity < 2; ++parity) {
-    const int64_t pairs = (p.pairs() + 1 - parity) / 2;
+  for (int parity = 0; parity < 2; ++parity) {
+    const int pairs = (p.pairs() + 1 - parity) / 2;
     if (pairs == 0) break;
     args.add_to_queries = parity == 1;
     const Tiles tiles{0, 0, 0, 0, parity, 2, pairs, 0};
     const cudaError_t error = launch_backward(p, call, tiles, args);
     if (error != cudaSuccess) return error;
     if (!weights) continue;
-    const int64_t threads = p.batch * pairs * p.channels;
+    const int64_t threads = int64_t(p.batch) * pairs * p.channels;
     const cudaError_t added =
         launch(add_in_order_kernel<S>, (threads + kThreads - 1) / kThreads, 0, call.stream, p, tiles, args);
     if (added != cudaSuccess) return added;

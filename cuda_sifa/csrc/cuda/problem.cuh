@@ -11,31 +11,43 @@ namespace sifa {
 
 constexpr int kThreads = 256;  // of every block
 
+// Blocks that a multiprocessor is to hold at once, where a lane holds so many channels: with few of them, two, for
+// which a thread may use 128 registers; with many, one, whose threads have more loads under way instead.
+template <typename S, int Channels>
+constexpr int kBlocks = Channels * sizeof(Accumulator<S>) <= 32 ? 2 : 1;
+
 // A rectangle of positions of one frame: what one block works on at a time. It never straddles two frames.
 struct Tile {
-  int64_t n, t, y, x;  // sample, frame of the queries, upper left position
+  int n, t, y, x;  // sample, frame of the queries, upper left position
   int rows, cols;
 
-  SIFA_HD int positions() const { return rows * cols; }
+  __device__ __forceinline__ int positions() const { return rows * cols; }
+  __device__ __forceinline__ int row(int position) const { return y + position / cols; }
+  __device__ __forceinline__ int col(int position) const { return x + position % cols; }
+  __device__ __forceinline__ int64_t pixel(int position, const Problem& p) const {
+    return int64_t(row(position)) * p.width + col(position);
+  }
+  __device__ __forceinline__ int64_t frame(const Problem& p) const { return int64_t(n) * p.frames + t; }
+  __device__ __forceinline__ int64_t pair(const Problem& p) const { return int64_t(n) * p.pairs() + t; }
 };
 
 // All tiles of some of the pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample.
 struct Tiles {
-  int rows, cols;        // of a tile; fewer at the lower and the right border
-  int64_t down, across;  // tiles in a frame
-  int64_t first_pair, pair_step, pairs;
+  int rows, cols;    // of a tile; fewer at the lower and the right border
+  int down, across;  // tiles in a frame
+  int first_pair, pair_step, pairs;
   int64_t count;
 
-  __device__ Tile at(int64_t index, const Problem& p) const {
+  __device__ __forceinline__ Tile at(int64_t index, const Problem& p) const {
     Tile tile;
-    tile.x = index % across * cols;
+    tile.x = int(index % across) * cols;
     index /= across;
-    tile.y = index % down * rows;
+    tile.y = int(index % down) * rows;
     index /= down;
-    tile.t = first_pair + index % pairs * pair_step;
-    tile.n = index / pairs;
-    tile.rows = int(p.height - tile.y < rows ? p.height - tile.y : rows);
-    tile.cols = int(p.width - tile.x < cols ? p.width - tile.x : cols);
+    tile.t = first_pair + int(index % pairs) * pair_step;
+    tile.n = int(index / pairs);
+    tile.rows = min(p.height - tile.y, rows);
+    tile.cols = min(p.width - tile.x, cols);
     return tile;
   }
 };
@@ -54,13 +66,12 @@ struct OffsetField {
   }
 
   // False where tap (i, j) of position (y, x) samples nothing.
-  __device__ __forceinline__ bool locate(int64_t n, int64_t t, int64_t y, int64_t x, int i, int j,
-                                         Cell<A>& cell) const {
+  __device__ __forceinline__ bool locate(int n, int t, int y, int x, int i, int j, Cell<A>& cell) const {
     const int64_t* stride = p.offset_strides;
-    const int64_t reach = p.kernel_size / 2, tap = i * p.kernel_size + j;
+    const int reach = p.kernel_size / 2, tap = i * p.kernel_size + j;
     const int64_t index = n * stride[0] + t * stride[1] + 2 * tap * stride[2] + y * stride[3] + x * stride[4];
-    return sifa::locate<A>(A(y + (i - reach) * p.dilation) + at(index),
-                           A(x + (j - reach) * p.dilation) + at(index + stride[2]), p.height, p.width, cell);
+    return sifa::locate<A>(A(int64_t(y) + (i - reach) * p.dilation) + at(index),
+                           A(int64_t(x) + (j - reach) * p.dilation) + at(index + stride[2]), p.height, p.width, cell);
   }
 };
 
@@ -72,7 +83,7 @@ struct alignas(4 * sizeof(A)) Sample {
 
   // Of channel 0 of a corner.
   __device__ __forceinline__ int64_t element(int corner, const Problem& p) const {
-    return (corners >> 4) + (corner & 1 ? p.channels : 0) + (corner & 2 ? p.width * p.channels : 0);
+    return (corners >> 4) + (corner & 1 ? p.channels : 0) + (corner & 2 ? int64_t(p.width) * p.channels : 0);
   }
   __device__ __forceinline__ bool reads(int corner) const { return corners >> corner & 1; }
   __device__ __forceinline__ A weight(int corner) const {
@@ -83,8 +94,8 @@ struct alignas(4 * sizeof(A)) Sample {
 // With SkipZero corners of weight zero are not read: three of four at integer offsets. The gradient of the offsets
 // needs them.
 template <bool SkipZero, typename S>
-__device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>& field, int64_t n, int64_t t,
-                                                            int64_t y, int64_t x, int i, int j) {
+__device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>& field, int n, int t, int y, int x,
+                                                            int i, int j) {
   Cell<Accumulator<S>> cell;
   if (!field.locate(n, t, y, x, i, j, cell)) return {0, 0, 0};
   const Problem& p = field.p;

@@ -101,7 +101,7 @@ __device__ __forceinline__ Near list_cells(const Tap<A>* taps, int count, const 
 }
 
 template <typename S, int K, int Width, int Vectors>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
     tiled_backward_kernel(const Problem p, const Tiles tiles, const Window window, const int lane_count,
                           const BackwardArgs<S> args) {
   using A = Accumulator<S>;
@@ -111,27 +111,21 @@ __global__ void __launch_bounds__(kThreads)
   const TileMemory<A> memory(shared_memory, tiles.rows * tiles.cols, taps);
   const Lanes lanes(lane_count);
   const int thread = int(threadIdx.x), group_count = kThreads / lane_count;
-  const int channels = p.head_channels(), groups = int(p.groups), row_size = int(p.width);
+  const int channels = p.head_channels();
   const A scale = A(1) / A(channels);
   const bool whole = channels <= Part::size(lanes);
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
     const int positions = tile.positions();
-    const int64_t frame = tile.n * p.frames + tile.t;
-    const int64_t first = frame * p.frame_size();  // element of the queries' frame
-    const int64_t place = (tile.n * p.pairs() + tile.t) * p.height * p.width;
-    const auto pixel_of = [&](int position) {
-      return (tile.y + position / tile.cols) * p.width + tile.x + position % tile.cols;
-    };
+    const int64_t first = tile.frame(p) * p.frame_size();  // element of the queries' frame
 
     __syncthreads();  // the tile before is done
     for (int i = thread; i < positions * taps; i += kThreads) {
       const int position = i / taps, tap = i % taps;
       const OffsetField<S> field{args.offset, p};
       Cell<A> cell;
-      const bool inside = field.locate(tile.n, tile.t, tile.y + position / tile.cols, tile.x + position % tile.cols,
-                                       tap / K, tap % K, cell);
+      const bool inside = field.locate(tile.n, tile.t, tile.row(position), tile.col(position), tap / K, tap % K, cell);
       memory.taps[i] =
           inside ? Tap<A>{int(cell.row), int(cell.col), cell.fy, cell.fx} : Tap<A>{kOutside, kOutside, A(0), A(0)};
       memory.slopes[2 * i] = memory.slopes[2 * i + 1] = 0;
@@ -139,7 +133,7 @@ __global__ void __launch_bounds__(kThreads)
     __syncthreads();
     for (int i = thread; i < positions; i += kThreads) memory.near[i] = list_cells(memory.taps + i * taps, taps, p);
     __syncthreads();
-    const int top = int(tile.y) - window.above, left = int(tile.x) - window.before;
+    const int top = tile.y - window.above, left = tile.x - window.before;
     constexpr int bits = cells > kSide * kSide ? cells : kSide * kSide;
     for (int i = thread; i < positions * bits; i += kThreads) {
       const int position = i / bits, bit = i % bits;
@@ -149,16 +143,16 @@ __global__ void __launch_bounds__(kThreads)
         if (bit >= kSide * kSide || !(near.cells >> bit & 1)) continue;
         const int row = near.row + bit / kSide, col = near.col + bit % kSide;
         const bool apart = row < top || row >= top + window.rows || col < left || col >= left + window.cols;
-        pixels[near.rank(bit)] = 2 * (row * row_size + col) + apart;
+        pixels[near.rank(bit)] = 2 * (row * p.width + col) + apart;
       } else if (bit < cells) {
         const Tap<A>& tap = memory.taps[position * taps + bit / 4];
         const int row = tap.row + (bit >> 1 & 1), col = tap.col + (bit & 1);
-        const bool inside = row >= 0 && row < p.height && col >= 0 && col < row_size;
-        pixels[bit] = inside ? 2 * (row * row_size + col) + 1 : -1;
+        const bool inside = row >= 0 && row < p.height && col >= 0 && col < p.width;
+        pixels[bit] = inside ? 2 * (row * p.width + col) + 1 : -1;
       }
     }
 
-    for (int head = 0; head < groups; ++head) {
+    for (int head = 0; head < p.groups; ++head) {
       const int64_t c = int64_t(head) * channels;
       const S* queries = args.x + first + c;
       const S* incoming = args.grad + first + c;
@@ -168,7 +162,7 @@ __global__ void __launch_bounds__(kThreads)
 
       // Dot products with the cells, four cells at once.
       for (int position = lanes.group; position < positions; position += group_count) {
-        const int64_t at = pixel_of(position) * p.channels;
+        const int64_t at = tile.pixel(position, p) * p.channels;
         const int* pixels = memory.pixels + position * cells;
         const int count = memory.near[position].count;
         Part q, g;
@@ -185,7 +179,7 @@ __global__ void __launch_bounds__(kThreads)
             for (int i = 0; i < 4; ++i) {
               const int pixel = u + i < count ? pixels[u + i] : -1;
               Part value;
-              value.read(keys + int64_t(max(pixel, 0) >> 1) * int(p.channels) + from, pixel < 0 ? 0 : channels - from,
+              value.read(keys + int64_t(max(pixel, 0) >> 1) * p.channels + from, pixel < 0 ? 0 : channels - from,
                          lanes);
               sums[2 * i] += value.dot(q);
               sums[2 * i + 1] += value.dot(g);
@@ -259,7 +253,7 @@ __global__ void __launch_bounds__(kThreads)
 
       // The gradient of the queries, and of the cells that are not collected.
       for (int position = lanes.group; position < positions; position += group_count) {
-        const int64_t at = pixel_of(position) * p.channels;
+        const int64_t at = tile.pixel(position, p) * p.channels;
         const int* pixels = memory.pixels + position * cells;
         const A* products = memory.products + 2 * position * cells;
         const int count = memory.near[position].count;
@@ -270,8 +264,7 @@ __global__ void __launch_bounds__(kThreads)
           for (int u = 0; u < count; ++u) {
             const int pixel = pixels[u];
             Part value;
-            value.read(keys + int64_t(max(pixel, 0) >> 1) * int(p.channels) + from, pixel < 0 ? 0 : channels - from,
-                       lanes);
+            value.read(keys + int64_t(max(pixel, 0) >> 1) * p.channels + from, pixel < 0 ? 0 : channels - from, lanes);
             result.add(products[2 * u + 1], value);
           }
           store_query_gradient(args, first + c + at + from, channels - from, lanes, result);
@@ -285,7 +278,7 @@ __global__ void __launch_bounds__(kThreads)
             result.zero();
             result.add(to_grad, g);
             result.add(to_query, q);
-            add_to_keys(grad_keys + int64_t(pixels[u] >> 1) * int(p.channels) + from, channels - from, lanes, result);
+            add_to_keys(grad_keys + int64_t(pixels[u] >> 1) * p.channels + from, channels - from, lanes, result);
           }
         }
       }
@@ -294,7 +287,7 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = lanes.group; i < window.rows * window.cols; i += group_count) {
         if (memory.seen[i] == 0) continue;
         const int row = top + i / window.cols, col = left + i % window.cols;
-        const int64_t at = (int64_t(row) * row_size + col) * p.channels;
+        const int64_t at = (int64_t(row) * p.width + col) * p.channels;
         for (int from = 0; from < channels; from += Part::size(lanes)) {
           Part result;
           result.zero();
@@ -303,7 +296,7 @@ __global__ void __launch_bounds__(kThreads)
             const Near& near = memory.near[position];
             const int u = near.rank((row - near.row) * kSide + col - near.col);
             const A* products = memory.products + 2 * (position * cells + u);
-            const int64_t there = pixel_of(position) * p.channels + from;
+            const int64_t there = tile.pixel(position, p) * p.channels + from;
             Part q, g;
             q.read(queries + there, channels - from, lanes);
             g.read(incoming + there, channels - from, lanes);
@@ -317,7 +310,8 @@ __global__ void __launch_bounds__(kThreads)
 
     for (int i = thread; i < positions * 2 * taps; i += kThreads) {
       const int position = i / (2 * taps);
-      store_offset_gradient(args, p, (place + pixel_of(position)) * 2 * taps + i % (2 * taps), memory.slopes[i]);
+      store_offset_gradient(args, p, (tile.pair(p) * p.pixels() + tile.pixel(position, p)) * 2 * taps + i % (2 * taps),
+                            memory.slopes[i]);
     }
   }
 }
