@@ -68,6 +68,9 @@ Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset
   return shape;
 }
 
+// How many pieces of work, of so many multiply-adds each, a thread is worth starting for.
+int64_t worth_a_thread(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
+
 // Memory of one thread for as long as it works on its share.
 template <typename Acc>
 struct ThreadScratch {
@@ -82,9 +85,7 @@ void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at
   const Kernels<Acc>& kernel = kernels<Acc>();
   const ForwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
                               out.mutable_data_ptr()};
-  // A share of work worth a thread: about 100,000 multiply-adds.
-  const int64_t row_work = shape.width * shape.channels * shape.taps() * 6;
-  const int64_t grain = 1 + 100'000 / (row_work + 1);
+  const int64_t grain = worth_a_thread(shape.width * shape.channels * shape.taps() * 6);
   at::parallel_for(0, shape.batch * shape.pairs() * shape.height, grain, [&](int64_t begin, int64_t end) {
     ThreadScratch<Acc> scratch(kernel.scratch(shape, storage));
     kernel.forward(shape, storage, args, begin, end, scratch.values.data(), scratch.integers.data());
@@ -118,9 +119,10 @@ void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& 
                                offset ? grad_offset.mutable_data_ptr<Acc>() : nullptr};
   // A pair of frames adds to the gradients of both. Even pairs share no frame, nor do odd ones: two rounds, each
   // without a race whatever the offsets are, and each sum in the same order for any number of threads.
+  const int64_t grain = worth_a_thread(shape.frame_size() * shape.taps() * 15);
   for (int64_t parity = 0; parity < 2; ++parity) {
     const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
-    at::parallel_for(0, shape.batch * per_sample, 1, [&](int64_t begin, int64_t end) {
+    at::parallel_for(0, shape.batch * per_sample, grain, [&](int64_t begin, int64_t end) {
       ThreadScratch<Acc> scratch(kernel.scratch(shape, storage));
       for (int64_t i = begin; i < end; ++i)
         kernel.backward(shape, storage, args, i / per_sample, 2 * (i % per_sample) + parity, scratch.values.data(),
