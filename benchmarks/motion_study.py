@@ -125,6 +125,8 @@ def table(runs: list[dict[str, Any]], steps: int) -> str:
             f"{steps} steps of {BATCH} clips of 16 x {SIZE} x {SIZE}, a ResNet-50 of width 8 with one head, "
             f"{EVALUATED} clips to validate on;",
             "mean and standard deviation of the seeds. Guessing gives 25, telling horizontal from vertical alone 50.",
+            "The budget is short: a network near 25 has not begun to learn, and could with a longer one. Three seeds",
+            "far apart, as some here are, do not rank networks whose means are close.",
             f"Made by `python -m benchmarks.motion_study --steps {steps}` with torch {torch.__version__} on "
             f"{platform.machine()}, a core for each network.",
             "",
