@@ -6,9 +6,11 @@
 #   bash make.sh test     the test suite
 #   bash make.sh lint     ruff, mypy, clang-format
 #   bash make.sh bench    the op beside plain PyTorch
+#   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/
 #
 # Python packages go to .venv beside this file, unless a virtual environment is active, or SIFA_NO_VENV=1 says to use the
-# interpreter at hand. PYTHON names another interpreter than python3; MAX_JOBS limits the parallel compilers.
+# interpreter at hand. PYTHON names another interpreter than python3; MAX_JOBS limits the parallel compilers. The op is
+# built with CUDA kernels where PyTorch has CUDA and a compiler is found (cuda_sifa/setup.py names its own settings).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -72,6 +74,22 @@ PYTHON
 
 build() {
   set_up "${1:-requirements.txt}"
+  bring_nvcc
+  compile
+}
+
+# A GPU but no CUDA compiler: PyPI has one, of the version that PyTorch names; nothing is installed outside Python.
+bring_nvcc() {
+  [[ -e /dev/nvidiactl || -e /proc/driver/nvidia || -e /dev/dxg ]] || return 0
+  local package
+  package=$("$python" cuda_sifa/toolkit.py) || fail "CUDA's compiler cannot be looked for, see above"
+  [[ -n $package ]] || return 0
+  say "installing CUDA's compiler ($package)"
+  "$python" -m pip install "$package" | grep -v '^Requirement already satisfied' ||
+    say "pip could not install it: the op is built for the CPU alone"
+}
+
+compile() {
   command -v "${CXX:-g++}" >/dev/null || fail "there is no C++ compiler; on Debian and Ubuntu: apt install g++"
   say "building the op"
   local log
@@ -123,13 +141,46 @@ lint() {
   say "mypy"
   "$python" -m mypy .
   say "clang-format"
-  find cuda_sifa/csrc -type f | xargs "$(dirname "$python")/clang-format" --dry-run --Werror
+  find cuda_sifa/csrc tests/cuda -name '*.cpp' -o -name '*.h' -o -name '*.cu*' -type f | xargs "$(dirname "$python")/clang-format" --dry-run --Werror
 }
 
 bench() {
   build
   say "measuring"
   "$python" -m benchmarks.bench_op "$@"
+}
+
+# Runs with SIFA_NO_VENV=1 too, beside a PyTorch and a CUDA compiler without a network; what else is missing is left out.
+gpu() {
+  if [[ ${SIFA_NO_VENV:-0} == 1 ]]; then
+    python=$(command -v "${PYTHON:-python3}")
+  else
+    set_up requirements-dev.txt
+    bring_nvcc
+  fi
+  "$python" -c 'import torch; torch.zeros(1, device="cuda")' || fail "PyTorch does not see a GPU"
+  SIFA_WITH_CUDA=1 compile
+  local name results
+  name=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
+  results=$PWD/benchmarks/results/$name
+  mkdir -p benchmarks/results
+  local tests=(tests/op tests/models tests/cuda)
+  if ! "$python" -c 'import pytest' 2>/dev/null; then
+    say "there is no pytest: the tests are left out"
+  else
+    say "testing"
+    "$python" -m pytest -m cuda "${tests[@]}" | tee "$results-tests.txt"
+    if command -v compute-sanitizer >/dev/null; then
+      say "testing under compute-sanitizer"
+      compute-sanitizer --tool memcheck --error-exitcode 1 "$python" -m pytest -m cuda tests/op/test_golden.py ||
+        fail "compute-sanitizer found an error, or does not run on this machine: see above"
+    fi
+  fi
+  if [[ -f benchmarks/bench_op.py ]]; then
+    say "measuring"
+    "$python" -m benchmarks.bench_op --device cuda --out "$results.md" "$@"
+    echo "the figures are in benchmarks/results/$name.md"
+  fi
 }
 
 job=${1:-build}
@@ -140,5 +191,6 @@ case $job in
   test) run_tests "$@" ;;
   lint) lint ;;
   bench) bench "$@" ;;
-  *) fail "unknown job $job; there are build, demo, test, lint and bench" ;;
+  gpu) gpu "$@" ;;
+  *) fail "unknown job $job; there are build, demo, test, lint, bench and gpu" ;;
 esac

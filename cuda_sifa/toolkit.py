@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -86,3 +87,16 @@ def runtime_library(home: Path) -> Path:
     if not found:
         raise SystemExit(f"there is no libcudart.so in {home}/lib64 or {home}/lib")
     return found[0]
+
+
+def missing_package() -> str | None:
+    """What pip has to install for a compiler of PyTorch's CUDA version; None where one is there, or none is wanted."""
+    if os.environ.get("SIFA_WITH_CUDA") == "0" or torch.version.cuda is None or find_toolkit():
+        return None
+    names = " ".join(metadata.requires("torch") or [])
+    found = re.search(r"cuda-toolkit\[[^\]]*\]==([\d.]+)", names)
+    return f"cuda-toolkit[nvcc,cccl]=={found.group(1) if found else torch.version.cuda + '.*'}"
+
+
+if __name__ == "__main__":
+    print(missing_package() or "")

@@ -115,6 +115,26 @@ def test_the_major_version_has_to_fit(
     assert ("torch is built for CUDA 12.8, but" in capsys.readouterr().err) != fits
 
 
+@pytest.mark.parametrize(
+    ("requires", "expected"),
+    [
+        (["filelock", 'cuda-toolkit[cublas,nvtx]==13.2.2; platform_system == "Linux"'], "13.2.2"),
+        (["filelock"], f"{torch.version.cuda}.*"),
+    ],
+)
+def test_the_compiler_of_the_version_that_pytorch_names(
+    requires: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.version.cuda is None:
+        monkeypatch.setattr(torch.version, "cuda", "None")
+    monkeypatch.delenv("SIFA_WITH_CUDA", raising=False)
+    monkeypatch.setattr(toolkit, "find_toolkit", lambda: None)
+    monkeypatch.setattr(toolkit.metadata, "requires", lambda name: requires)
+    assert toolkit.missing_package() == f"cuda-toolkit[nvcc,cccl]=={expected}"
+    monkeypatch.setattr(toolkit, "find_toolkit", lambda: Path("/somewhere"))
+    assert toolkit.missing_package() is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["float", "bfloat16"])
 def test_no_kernel_spills_registers(kernels: str, tmp_path: Path) -> None:
