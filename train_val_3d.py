@@ -81,11 +81,9 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         (config.network.pretrained_model, models.load_pretrained),
     ):
         if file:
-            path = Path(file)
+            read = models.read_safetensors if models.is_safetensors(Path(file)) else read_checkpoint
             try:
-                report = load(
-                    model, models.read_safetensors(path) if models.is_safetensors(path) else read_checkpoint(path)
-                )
+                report = load(model, read(Path(file)))
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
             reports.append(f"{file}: {report.table()}")
@@ -119,6 +117,7 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         num_clips=1 if train else evaluation.eva_num_clips,
         num_crops=crops,
         seed=config.seed,
+        format=data.format,
         frame_template=data.frame_template,
         first_frame=data.first_frame,
     )
