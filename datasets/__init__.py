@@ -3,14 +3,18 @@
 from .annotations import DataError, Video, read_classes, read_list, write_classes
 from .clips import ClipDataset, worker_init
 from .frames import FrameFolder
+from .readers import FORMATS, Reader, open_reader
 from .sampling import test_positions, train_positions
 from .transforms import test_transform, train_transform, val_transform
 
 __all__ = [
+    "FORMATS",
     "ClipDataset",
     "DataError",
     "FrameFolder",
+    "Reader",
     "Video",
+    "open_reader",
     "read_classes",
     "read_list",
     "test_positions",

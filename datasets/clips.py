@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .annotations import DataError, Video, read_list
-from .frames import FrameFolder
+from .readers import Format, open_reader
 from .sampling import test_positions, train_positions
 from .transforms import Transform
 
@@ -25,7 +25,7 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
     augmentation, is a function of (seed, epoch, index) alone: the same in whichever order, worker or process.
     Evaluation: a sample is a view, with index = video * views + clip * num_crops + crop, views = num_clips * num_crops.
 
-    list_file, num_classes: see `read_list`. root, frame_template, first_frame: see `FrameFolder`.
+    list_file, num_classes: see `read_list`. root, format, frame_template, first_frame: see `open_reader`.
     num_segments, clip_length, num_steps, num_clips: see `datasets.sampling`.
     transform: one transform; for num_crops > 1 a sequence of num_crops transforms, one a crop.
 
@@ -47,7 +47,8 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         num_clips: int = 1,
         num_crops: int = 1,
         seed: int = 0,
-        frame_template: str = "{:05d}.jpg",
+        format: Format = "FRAME",
+        frame_template: str = "",
         first_frame: int = 1,
     ) -> None:
         transforms = [transform] if callable(transform) else list(transform)
@@ -66,7 +67,7 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
             raise ValueError(f"transform must be one transform a crop, {num_crops}, got {len(transforms)}")
         self.list_file = list_file
         self.videos: list[Video] = read_list(list_file, num_classes=num_classes)
-        self.frames = FrameFolder(root, frame_template, first_frame)
+        self.frames = open_reader(format, root, frame_template=frame_template, first_frame=first_frame)
         self.num_segments = num_segments
         self.clip_length = clip_length
         self.num_steps = num_steps

@@ -19,8 +19,13 @@ class Dataset(Section):
     eva_list_file: str = Field("", description="validation list")
     classes_file: str = Field("", description="class names, one a line in the order of the labels; may be empty")
     num_classes: int = Field(400, ge=1)
-    format: Literal["FRAME"] = Field("FRAME", description="FRAME: a folder of JPEG files for each video")
-    frame_template: str = Field("{:05d}.jpg", description="file name of frame i")
+    format: Literal["FRAME", "LMDB", "PACKED", "VIDEO"] = Field(
+        "FRAME",
+        description="a folder of JPEG files or an LMDB environment a video, few LMDB files, or video files: docs/data.md",
+    )
+    frame_template: str = Field(
+        "", description="file name or key of frame i; empty: {:05d}.jpg for FRAME, else {:06d}.jpg"
+    )
     first_frame: int = Field(1, ge=0, description="number of the first frame's file")
     num_segments: int = Field(1, ge=1, description="segments of a video that a clip is drawn from")
     clip_length: int = Field(16, ge=1, description="consecutive samples in each segment")
@@ -31,7 +36,7 @@ class Dataset(Section):
     @classmethod
     def _names_a_file(cls, template: str) -> str:
         try:
-            numbered = template.format(1) != template.format(2)
+            numbered = not template or template.format(1) != template.format(2)
         except (IndexError, KeyError, ValueError):
             numbered = False
         if not numbered:

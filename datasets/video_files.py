@@ -1,0 +1,111 @@
+"""The VIDEO storage: files as they were found, of which a clip decodes what it needs."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .annotations import DataError, check_relative_path
+
+
+class VideoFiles:
+    """Frames of video files `root/video_path` (mp4, avi, webm, ... whatever OpenCV's FFmpeg decodes).
+
+    Frame i is the i-th that decodes, counted from the start of the file: the same that `tools.extract_frames` writes.
+    No seeking: where a file has a variable frame rate or a wrong index, FFmpeg's seeking ends at another frame. So a
+    clip costs the decoding of all frames up to its last.
+
+    Raises DataError if root is no folder.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DataError(f"the folder of videos {self.root} does not exist or is no folder")
+
+    def read(self, video_path: str, positions: Sequence[int]) -> Tensor:
+        """The frames at 0-based `positions` as a uint8 tensor (T, C, H, W), RGB, channels-last in memory.
+
+        Frames of another size than the first are resized to it, as in extraction. Raises DataError if the file is
+        missing or does not decode as far as the last position, and if the path leaves the root.
+        """
+        check_relative_path(video_path)
+        if not positions:
+            raise ValueError("positions must name at least one frame, got none")
+        file = self.root / video_path
+        places: dict[int, list[int]] = {}  # position -> where it stands in the clip
+        for index, position in enumerate(positions):
+            places.setdefault(position, []).append(index)
+        clip: np.ndarray | None = None
+        size: tuple[int, int] | None = None
+        with opened(file) as capture:
+            for position in range(max(positions) + 1):
+                if not capture.grab():
+                    raise DataError(f"the video {file} ends after {position} frames, frame {max(positions)} is wanted")
+                if position not in places and position > 0:
+                    continue  # the first tells the size
+                there, frame = capture.retrieve()
+                if not there:
+                    raise DataError(f"frame {position} of the video {file} does not decode")
+                if size is None:
+                    size = frame.shape[1], frame.shape[0]
+                if position not in places:
+                    continue
+                if (frame.shape[1], frame.shape[0]) != size:
+                    frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+                if clip is None:
+                    clip = np.empty((len(positions), *frame.shape), dtype=np.uint8)
+                first, *others = places[position]
+                cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[first])
+                clip[others] = clip[first]
+        assert clip is not None
+        return torch.from_numpy(clip).permute(0, 3, 1, 2)
+
+    def encoded(self, video_path: str, position: int) -> bytes:
+        """What identifies the video: a digest of its file. Raises DataError if it is missing."""
+        check_relative_path(video_path)
+        try:
+            with open(self.root / video_path, "rb") as stream:
+                digest = hashlib.blake2b()
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+                return digest.digest()
+        except OSError as error:
+            raise DataError(f"the video {self.root / video_path} cannot be read: {error.strerror}") from None
+
+    def count(self, video_path: str) -> int:
+        """How many frames decode, whatever the file announces. Raises DataError if none does."""
+        check_relative_path(video_path)
+        with opened(self.root / video_path) as capture:
+            frames = 0
+            while capture.grab():
+                frames += 1
+        if not frames:
+            raise DataError(f"no frame of the video {self.root / video_path} can be decoded")
+        return frames
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[cv2.VideoCapture]:
+    """A video as it is decoded, released at the end. Raises DataError if it is none.
+
+    By FFmpeg alone: other backends take a `%` in the name for a series of pictures. Absolute, so that no name looks
+    like an address. OpenCV turns frames upright by the rotation in the video's metadata.
+    """
+    if not file.is_file():
+        raise DataError(f"the video {file} is missing")
+    if not file.stat().st_size:
+        raise DataError(f"the video {file} is empty")
+    capture = cv2.VideoCapture(os.path.abspath(file), cv2.CAP_FFMPEG)
+    try:
+        if not capture.isOpened():
+            raise DataError(f"no frame of the video {file} can be decoded")
+        yield capture
+    finally:
+        capture.release()

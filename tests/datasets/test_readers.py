@@ -1,0 +1,266 @@
+"""Storages: the same clip from each, what is said of missing and broken frames, processes that share a reader."""
+
+import multiprocessing
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import Any, get_args
+from unittest import mock
+
+import cv2
+import lmdb
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from datasets import FORMATS, ClipDataset, DataError, open_reader, train_transform, worker_init
+from datasets import lmdb_frames as lmdb_module
+from datasets.lmdb_frames import KEY, LmdbFolders, PackedFrames
+from engine.schema import Dataset
+
+LENGTHS = {"a/one two": 12, "č 鳥": 5}
+STORED = ("FRAME", "LMDB", "PACKED")
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    """Smooth colour pictures, all different (H, W) = (40, 56), BGR."""
+    y, x = np.mgrid[:40, :56]
+    return [
+        np.stack([4 * x + 3 * i, 5 * y + 7 * i, 2 * (x + y) + 11 * i], axis=2).clip(0, 255).astype(np.uint8)
+        for i in range(count)
+    ]
+
+
+def write_environment(file: Path, frames: dict[str, bytes], subdir: bool = True) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with lmdb.open(str(file), subdir=subdir, map_size=1 << 24, lock=False) as environment:
+        with environment.begin(write=True) as transaction:
+            for key, data in frames.items():
+                transaction.put(key.encode(), data)
+
+
+@pytest.fixture
+def roots(tmp_path: Path) -> Path:
+    """The same two videos as FRAME, LMDB and PACKED (PNG: lossless) and VIDEO (a lossless codec), with a list."""
+    packed: list[dict[str, bytes]] = []
+    for path, length in LENGTHS.items():
+        video = tmp_path / "VIDEO" / f"{path}.avi"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        writer = cv2.VideoWriter(str(video), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"FFV1"), 10, (56, 40))
+        for picture in pictures(length):
+            writer.write(picture)
+        writer.release()
+        capture = cv2.VideoCapture(str(video), cv2.CAP_FFMPEG)
+        decoded = [frame for there, frame in iter(capture.read, (False, None)) if there]
+        assert len(decoded) == length
+        data = [cv2.imencode(".png", frame)[1].tobytes() for frame in decoded]
+        folder = tmp_path / "FRAME" / path
+        folder.mkdir(parents=True)
+        for number, one in enumerate(data, start=1):
+            (folder / f"{number:05d}.jpg").write_bytes(one)
+        keyed = {KEY.format(number): one for number, one in enumerate(data, start=1)}
+        write_environment(tmp_path / "LMDB" / path, keyed)
+        packed.append({f"{path}/{key}": one for key, one in keyed.items()})
+    for number, frames in enumerate(packed):
+        write_environment(tmp_path / "PACKED" / f"{number:05d}.lmdb", frames, subdir=False)
+    lines = [f"{path} {length} {label}\n" for label, (path, length) in enumerate(LENGTHS.items())]
+    (tmp_path / "list.txt").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "videos.txt").write_text("".join(lines).replace("two", "two.avi").replace("鳥", "鳥.avi"), "utf-8")
+    return tmp_path
+
+
+def dataset(roots: Path, format: Any, **options: Any) -> ClipDataset:
+    sizes = {"num_classes": 2, "num_segments": 1, "clip_length": 4, "num_steps": 2}
+    augment: dict[str, Any] = {"transform": train_transform(24), "train": True}
+    list_file = roots / ("videos.txt" if format == "VIDEO" else "list.txt")
+    return ClipDataset(list_file, roots / format, **(sizes | augment | options), format=format)
+
+
+def test_the_schema_knows_every_format() -> None:
+    assert get_args(Dataset.model_fields["format"].annotation) == FORMATS
+
+
+@pytest.mark.parametrize("format", ["LMDB", "PACKED", "VIDEO"])
+def test_every_format_gives_the_same_clip(roots: Path, format: Any) -> None:
+    frames, other = dataset(roots, "FRAME"), dataset(roots, format)
+    for key in ((0, 0), (0, 7), (1, 0)):
+        (clip, label, index), (expected, *rest) = other[key], frames[key]
+        assert torch.equal(clip, expected)
+        assert [label, index] == rest
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_order_and_repetition_are_those_asked_for(roots: Path, format: Any) -> None:
+    path = "a/one two" + (".avi" if format == "VIDEO" else "")
+    clip = open_reader(format, roots / format).read(path, [7, 2, 2, 11, 0])
+    expected = np.stack([pictures(12)[i][..., ::-1] for i in (7, 2, 2, 11, 0)])
+    # The lossless codec keeps YUV: a few grey levels are lost on the way into it.
+    difference = np.abs(clip.permute(0, 2, 3, 1).numpy().astype(int) - expected)
+    assert difference.mean() < 3
+    assert torch.equal(clip[1], clip[2])
+
+
+def test_jpeg_frames_are_near_those_of_the_video(roots: Path) -> None:
+    video = open_reader("VIDEO", roots / "VIDEO").read("č 鳥.avi", range(5))
+    folder = roots / "jpeg/v"
+    folder.mkdir(parents=True)
+    for number, frame in enumerate(video.permute(0, 2, 3, 1).numpy()):
+        data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+        (folder / f"{number}.jpg").write_bytes(data.tobytes())
+    frames = open_reader("FRAME", roots / "jpeg", frame_template="{}.jpg", first_frame=0).read("v", range(5))
+    difference = (frames.int() - video.int()).abs()
+    # Quality 95 rounds by about one grey level on smooth pictures, more where colours are halved.
+    assert difference.float().mean() < 2
+    assert difference.max() < 25
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_counts_are_what_is_there(roots: Path, format: Any) -> None:
+    reader, suffix = open_reader(format, roots / format), ".avi" if format == "VIDEO" else ""
+    assert [reader.count(path + suffix) for path in LENGTHS] == [12, 5]
+    with pytest.raises(DataError):
+        reader.count("nobody")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_equal_frames_have_equal_bytes(roots: Path, format: Any) -> None:
+    reader, suffix = open_reader(format, roots / format), ".avi" if format == "VIDEO" else ""
+    one, two = (reader.encoded(path + suffix, 3) for path in LENGTHS)
+    assert one == reader.encoded("a/one two" + suffix, 3)
+    assert (one == two) == (format != "VIDEO"), "the pictures are the same, the files are not"
+
+
+@pytest.mark.parametrize(
+    ("format", "path", "message"),
+    [
+        ("LMDB", "nobody", "the LMDB environment ROOT/nobody cannot be opened: No such file or directory"),
+        ("LMDB", "č 鳥", "the frame '000006.jpg' of ROOT/č 鳥 is missing"),
+        ("PACKED", "nobody", "the video 'nobody' is missing from the packed frames in ROOT"),
+        ("PACKED", "x" * 600, "is missing from the packed frames in ROOT"),
+        ("PACKED", "č 鳥", "the frame 'č 鳥/000006.jpg' of ROOT/00001.lmdb is missing"),
+        ("VIDEO", "nobody.avi", "the video ROOT/nobody.avi is missing"),
+        ("VIDEO", "č 鳥.avi", "the video ROOT/č 鳥.avi ends after 5 frames, frame 5 is wanted"),
+        ("VIDEO", "empty.avi", "the video ROOT/empty.avi is empty"),
+        ("VIDEO", "text.avi", "no frame of the video ROOT/text.avi can be decoded"),
+    ],
+)
+def test_what_is_missing_is_named(roots: Path, format: Any, path: str, message: str) -> None:
+    (roots / "VIDEO/empty.avi").touch()
+    (roots / "VIDEO/text.avi").write_text("no video")
+    root = roots / format
+    with pytest.raises(DataError, match=re.escape(message.replace("ROOT", str(root)))):
+        open_reader(format, root).read(path, [1, 5])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_nothing_outside_the_root_is_read(roots: Path, format: Any) -> None:
+    reader = open_reader(format, roots / format)
+    for path in ("../FRAME/a", "/etc/passwd", "a/../../x"):
+        for call in (lambda p: reader.read(p, [0]), reader.count, lambda p: reader.encoded(p, 0)):
+            with pytest.raises(DataError, match=re.escape(f"without '..', got {path!r}")):
+                call(path)
+
+
+def test_a_root_of_another_format_is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape(f"the folder {tmp_path} holds no packed frames (*.lmdb)")):
+        open_reader("PACKED", tmp_path)
+    for format in ("LMDB", "VIDEO"):
+        with pytest.raises(DataError, match="does not exist or is no folder"):
+            open_reader(format, tmp_path / "no")
+    with pytest.raises(ValueError, match="format must be one of FRAME, LMDB, PACKED, VIDEO, got 'TAR'"):
+        open_reader("TAR", tmp_path)  # type: ignore[arg-type]
+    for format in STORED[1:]:
+        with pytest.raises(ValueError, match="the frame template must hold a number"):
+            open_reader(format, tmp_path, frame_template="a.jpg")  # type: ignore[arg-type]
+
+
+def test_broken_values_and_environments_are_named(tmp_path: Path) -> None:
+    data = cv2.imencode(".jpg", pictures(1)[0])[1].tobytes()
+    write_environment(tmp_path / "v", {"000001.jpg": data[:-5], "000002.jpg": b"", "000003.jpg": b"no picture"})
+    reader = LmdbFolders(tmp_path)
+    for position, reason in ((0, "the file ends before the picture does"), (1, "does not decode"), (2, "not decode")):
+        with pytest.raises(DataError, match=re.escape(f"the frame '{KEY.format(position + 1)}' of") + f".*{reason}"):
+            reader.read("v", [position])
+    (tmp_path / "w").mkdir()
+    (tmp_path / "w/data.mdb").write_bytes(b"\0" * 9000)
+    with pytest.raises(DataError, match=r"the LMDB environment .*w cannot be opened: "):
+        reader.read("w", [0])
+
+
+def test_templates_and_first_frames_reach_the_keys(tmp_path: Path) -> None:
+    data = cv2.imencode(".png", pictures(1)[0])[1].tobytes()
+    write_environment(tmp_path / "v", {"img0": data, "img1": data})
+    write_environment(tmp_path / "s.lmdb", {"v/img0": data, "{}/img0": data}, subdir=False)
+    options: Any = {"frame_template": "img{}", "first_frame": 0}
+    assert open_reader("LMDB", tmp_path, **options).count("v") == 2
+    assert open_reader("PACKED", tmp_path, **options).count("v") == 1
+    assert open_reader("PACKED", tmp_path, **options).count("{}") == 1, "braces in a path are no template"
+
+
+def test_an_environment_is_opened_once_and_few_stay_open(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lmdb_module.close_environments()
+    with mock.patch.object(lmdb, "open", wraps=lmdb.open) as opened:
+        reader, again = LmdbFolders(roots / "LMDB"), LmdbFolders(roots / "LMDB")
+        for _ in range(3):
+            reader.read("a/one two", [0])
+            again.read("č 鳥", [0])
+        assert opened.call_count == 2
+        monkeypatch.setattr(lmdb_module, "_OPEN_AT_MOST", 1)
+        packed = PackedFrames(roots / "PACKED")
+        for path in (*LENGTHS, *LENGTHS):
+            assert packed.read(path, [0]).shape == (1, 3, 40, 56), "one closed while it is read"
+        assert len(lmdb_module._environments.open) <= 2
+
+
+def test_a_replaced_environment_is_opened_anew(tmp_path: Path) -> None:
+    data = cv2.imencode(".png", pictures(1)[0])[1].tobytes()
+    for frames in (2, 3):
+        write_environment(tmp_path / "new", {KEY.format(i + 1): data for i in range(frames)})
+        (tmp_path / "new/data.mdb").rename(tmp_path / "data.mdb.new")
+        (tmp_path / "v").mkdir(exist_ok=True)
+        (tmp_path / "data.mdb.new").rename(tmp_path / "v/data.mdb")
+        assert LmdbFolders(tmp_path).count("v") == frames
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_open_their_own(roots: Path, method: str) -> None:
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    for format in ("LMDB", "PACKED") if method == "fork" else ("PACKED",):
+        data = dataset(roots, format)
+        expected = [data[key][0] for key in ((0, 1), (1, 1))]  # the parent has them open when it forks
+        loader: DataLoader[Any] = DataLoader(
+            data,
+            batch_size=None,
+            sampler=[(0, 1), (1, 1)] * 3,
+            num_workers=2,
+            worker_init_fn=worker_init,
+            multiprocessing_context=method,
+        )
+        for index, (clip, _, _) in enumerate(loader):
+            assert torch.equal(clip, expected[index % 2])
+        assert torch.equal(data[0, 1][0], expected[0]), "the parent's are still open"
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_readers_travel(roots: Path, format: Any) -> None:
+    path = "a/one two" + (".avi" if format == "VIDEO" else "")
+    reader = open_reader(format, roots / format)
+    expected = reader.read(path, [3])
+    assert torch.equal(pickle.loads(pickle.dumps(reader)).read(path, [3]), expected)
+
+
+def test_memory_and_descriptors_do_not_grow_with_reads(roots: Path) -> None:
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("no /proc here")
+    readers = [open_reader(format, roots / format) for format in FORMATS]
+
+    def read() -> int:
+        for reader, suffix in zip(readers, ("", "", "", ".avi"), strict=True):
+            reader.read("č 鳥" + suffix, [0, 4])
+        return len(os.listdir("/proc/self/fd"))
+
+    before = read()
+    assert [read() for _ in range(5)] == [before] * 5
