@@ -4,23 +4,16 @@ Both take x (N, T, C, H, W) and offset (N, T-1, 2*k*k, H, W) or None, k = 3, and
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from cuda_sifa import decomposition
 
 K = 3
 
 
 def by_grid_sample(x: Tensor, offset: Tensor | None) -> Tensor:
     """Every tap of every position in one call of grid_sample; channels first, as that op wants them."""
-    n, t, c, h, w = x.shape
-    query, value = x[:, :-1].flatten(0, 1), x[:, 1:].flatten(0, 1)  # (B, C, H, W) for B = N * (T-1)
-    y, px = _places(x, offset)  # (B, k*k, H, W)
-    # Zeros padding without aligned corners has the op's border.
-    grid = torch.stack([(2 * px + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1).flatten(1, 2)  # (B, k*k*H, W, 2)
-    sampled = F.grid_sample(value, grid.to(x.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
-    sampled = sampled.unflatten(2, (K * K, h))  # (B, C, k*k, H, W)
-    weights = (query.unsqueeze(2) * sampled).sum(1, keepdim=True) / c
-    return _last_frame_zero((weights * sampled).sum(2).unflatten(0, (n, t - 1)))
+    return decomposition.inter_frame_attention(x, offset, K)
 
 
 def by_gather(x: Tensor, offset: Tensor | None) -> Tensor:

@@ -1,8 +1,8 @@
 """The op beside the best of PyTorch, in one run: `bash make.sh bench`, or `python -m benchmarks.bench_op --help`.
 
 Contestants take turns, and the time of each is the fastest of its runs: what a shared machine adds is never negative.
-Read the ratios. GFLOP/s count two multiply-adds an element and tap forward and twice that backward, whatever a kernel really
-does. The limit is what this machine reaches on multiply-adds that need no memory.
+Read the ratios. GFLOP/s count two multiply-adds an element and tap forward and twice that backward, whatever a kernel
+really does. The limit is what the machine reaches in a large matrix product.
 """
 
 import argparse

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cuda_sifa import inter_frame_attention, reference
+from cuda_sifa import decomposition, inter_frame_attention, reference
 from tests.op.cases import CASES, Case, relative_error, run_op, run_reference
 
 # Some hundred roundings of the dtype: sums over channels, corners and taps in another order.
@@ -219,6 +219,13 @@ def test_groups_are_heads(device: torch.device) -> None:
     heads = [inter_frame_attention(part, offset) for part in x.chunk(3, dim=2)]
     together = inter_frame_attention(x, offset, groups=3)
     assert relative_error(together, torch.cat(heads, dim=2)) < TOLERANCE[torch.float64]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_decomposition_for_exporters_is_the_op(case: Case) -> None:
+    x, offset = case.inputs()
+    expected = reference.inter_frame_attention(x, offset, **case.settings)
+    assert relative_error(decomposition.inter_frame_attention(x, offset, **case.settings), expected) < 1e-11
 
 
 def test_the_reference_is_the_definition() -> None:
