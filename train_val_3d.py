@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import models
 from datasets.annotations import DataError, read_classes
-from datasets.clips import ClipDataset, worker_init
+from datasets.clips import CLIP_KEYS, ClipDataset, worker_init
 from datasets.transforms import test_transform, train_transform
 from engine.checkpoint import CheckpointError, Training, entry, load_weights, random_state, read_checkpoint
 from engine.config import ConfigError, load_config
@@ -100,10 +100,6 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
     return ClipDataset(
         list_file,
         data.root_path if train else data.eva_root_path or data.root_path,
-        num_classes=data.num_classes,
-        num_segments=data.num_segments,
-        clip_length=data.clip_length,
-        num_steps=data.num_steps,
         transform=train_transform(
             transform.crop_size,
             color_jitter=transform.color_jitter,
@@ -117,9 +113,7 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         num_clips=1 if train else evaluation.eva_num_clips,
         num_crops=crops,
         seed=config.seed,
-        format=data.format,
-        frame_template=data.frame_template,
-        first_frame=data.first_frame,
+        **data.model_dump(include=CLIP_KEYS),
     )
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import cv2
 import torch
@@ -10,9 +11,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .annotations import DataError, Video, read_list
+from .bad_samples import BadVideos
 from .readers import Format, open_reader
 from .sampling import test_positions, train_positions
 from .transforms import Transform
+
+# Parameters of ClipDataset that a settings file names as they are, in its section `dataset`.
+CLIP_KEYS = {
+    *("num_classes", "num_segments", "clip_length", "num_steps"),
+    *("format", "frame_template", "first_frame", "on_bad_sample", "max_bad_fraction"),
+}
 
 
 class ClipDataset(Dataset[tuple[Tensor, int, int]]):
@@ -28,6 +36,11 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
     list_file, num_classes: see `read_list`. root, format, frame_template, first_frame: see `open_reader`.
     num_segments, clip_length, num_steps, num_clips: see `datasets.sampling`.
     transform: one transform; for num_crops > 1 a sequence of num_crops transforms, one a crop.
+
+    on_bad_sample: what happens in training where a video cannot be read. "raise": the error; "replace": another video
+        is drawn in its place, and the sample has that one's label and index. Which one is a function of (seed, epoch,
+        index) too, given the same files. In evaluation it is always the error: a metric is over every video or none.
+    max_bad_fraction: the share of the list's videos that may be replaced, in [0, 1); one more is an error.
 
     Raises DataError for what is wrong with the list or the root, and on access for a frame that is missing or broken,
     with list file, line and frame file in its text; ValueError for arguments that contradict each other.
@@ -50,6 +63,8 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         format: Format = "FRAME",
         frame_template: str = "",
         first_frame: int = 1,
+        on_bad_sample: Literal["raise", "replace"] = "raise",
+        max_bad_fraction: float = 0.01,
     ) -> None:
         transforms = [transform] if callable(transform) else list(transform)
         for name, value in (
@@ -65,6 +80,8 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
             raise ValueError(f"training has one view a video, got num_clips {num_clips} and num_crops {num_crops}")
         if len(transforms) != num_crops:
             raise ValueError(f"transform must be one transform a crop, {num_crops}, got {len(transforms)}")
+        if on_bad_sample not in ("raise", "replace"):
+            raise ValueError(f"on_bad_sample must be raise or replace, got {on_bad_sample!r}")
         self.list_file = list_file
         self.videos: list[Video] = read_list(list_file, num_classes=num_classes)
         self.frames = open_reader(format, root, frame_template=frame_template, first_frame=first_frame)
@@ -75,6 +92,8 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         self.num_clips = num_clips
         self.num_crops = num_crops
         self.seed = seed
+        self.on_bad_sample = on_bad_sample
+        self.bad_videos = BadVideos(len(self.videos), max_bad_fraction)
         self._transforms = transforms
 
     @property
@@ -85,19 +104,35 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
     def __len__(self) -> int:
         return len(self.videos) * self.views
 
-    def __getitem__(self, key: int | tuple[int, int]) -> tuple[Tensor, int, int]:
-        """The sample `index`, or (index, epoch); an index alone is of epoch 0. The epoch only matters in training."""
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
+    def __getitem__(self, key: int | tuple[int, ...]) -> tuple[Tensor, int, int]:
+        """The sample `index`, or (index, epoch), or (index, epoch, repeat); what is left out is 0.
+
+        Epoch and repeat, the number of the draw within an epoch, only matter in training.
+        """
+        index, epoch, repeat, *_ = (*key, 0, 0) if isinstance(key, tuple) else (key, 0, 0)
         if not 0 <= index < len(self):
             raise IndexError(f"the index must be in 0..{len(self) - 1}, got {index}")
-        clip = self._train_clip(index, epoch) if self.train else self._view(index)
-        return clip, self.videos[index // self.views].label, index
+        if not self.train:
+            return self._view(index), self.videos[index // self.views].label, index
+        draw: tuple[int, ...] = (self.seed, epoch, index, repeat) if repeat else (self.seed, epoch, index)
+        attempt = 0
+        while True:
+            try:
+                return self._train_clip(index, _mix(*draw)), self.videos[index].label, index
+            except DataError as error:
+                if self.on_bad_sample == "raise":
+                    raise
+                self.bad_videos.add(index, error)
+            # There is a good one left, or the line above would have raised.
+            attempt += 1
+            draw = (self.seed, epoch, draw[2], repeat, attempt)
+            index = _mix(*draw, 0) % len(self.videos)
 
-    def _train_clip(self, index: int, epoch: int) -> Tensor:
+    def _train_clip(self, index: int, seed: int) -> Tensor:
         video = self.videos[index]
         with torch.random.fork_rng(devices=[]):
             # The CPU's generator alone: torch.manual_seed would reseed the GPUs' too, which fork_rng does not restore.
-            torch.default_generator.manual_seed(_mix(self.seed, epoch, index))
+            torch.default_generator.manual_seed(seed)
             positions = train_positions(
                 video.num_frames,
                 num_segments=self.num_segments,
@@ -132,7 +167,7 @@ def worker_init(worker_id: int) -> None:
     cv2.setNumThreads(0)
 
 
-def _mix(seed: int, epoch: int, index: int) -> int:
-    """A seed out of three numbers, such that (seed + 1, epoch) and (seed, epoch + 1) have nothing in common."""
-    text = f"{seed} {epoch} {index}".encode()
+def _mix(*numbers: int) -> int:
+    """A seed out of several numbers, such that (seed + 1, epoch) and (seed, epoch + 1) have nothing in common."""
+    text = " ".join(map(str, numbers)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

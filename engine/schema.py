@@ -21,7 +21,7 @@ class Dataset(Section):
     num_classes: int = Field(400, ge=1)
     format: Literal["FRAME", "LMDB", "PACKED", "VIDEO"] = Field(
         "FRAME",
-        description="a folder of JPEG files or an LMDB environment a video, few LMDB files, or video files: docs/data.md",
+        description="JPEG folders, an LMDB environment a video, few LMDB files, or video files: docs/data.md",
     )
     frame_template: str = Field(
         "", description="file name or key of frame i; empty: {:05d}.jpg for FRAME, else {:06d}.jpg"
@@ -31,6 +31,10 @@ class Dataset(Section):
     clip_length: int = Field(16, ge=1, description="consecutive samples in each segment")
     num_steps: int = Field(1, ge=1, description="frames from one sample to the next")
     num_workers: int = Field(8, ge=0, description="loader processes for each training process")
+    on_bad_sample: Literal["raise", "replace"] = Field(
+        "raise", description="a training video that cannot be read: stop, or draw another; validation always stops"
+    )
+    max_bad_fraction: float = Field(0.01, ge=0, lt=1, description="share of the videos that may be replaced")
 
     @field_validator("frame_template")
     @classmethod

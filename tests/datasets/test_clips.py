@@ -1,6 +1,8 @@
 """The dataset: its samples, that they depend on nothing but (seed, epoch, index), and its errors."""
 
+import logging
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,12 +126,108 @@ def test_the_list_is_read_at_once(folder: Path) -> None:
         ({"train": True, "num_clips": 2}, "training has one view a video, got num_clips 2 and num_crops 1"),
         ({"num_crops": 3}, "transform must be one transform a crop, 3, got 1"),
         ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
+        ({"on_bad_sample": "skip"}, "on_bad_sample must be raise or replace, got 'skip'"),
+        ({"max_bad_fraction": 1.0}, "max_bad_fraction must be in [0, 1), got 1.0"),
         ({"clip_length": 0}, "clip_length must be at least 1, got 0"),
     ],
 )
 def test_refuses_arguments_that_contradict(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
         dataset(folder, **options)
+
+
+@pytest.fixture
+def some_are_bad(make_video: MakeVideo, tmp_path: Path) -> Path:
+    """Ten videos, of which 3 and 7 lack frames."""
+    for video in range(10):
+        make_video(f"v{video}", 0 if video in (3, 7) else video + 1)
+    (tmp_path / "list.txt").write_text("".join(f"v{video} {video + 1} {video % 2}\n" for video in range(10)))
+    return tmp_path
+
+
+REPLACE: dict[str, Any] = {"train": True, "on_bad_sample": "replace", "max_bad_fraction": 0.2}
+
+
+def test_a_bad_sample_is_replaced_by_a_good_one_with_its_label(some_are_bad: Path) -> None:
+    data = dataset(some_are_bad, **REPLACE)
+    replaced = [(data[3, epoch], data[7, epoch]) for epoch in range(20)]
+    seen = set()
+    for clip, label, index in (sample for pair in replaced for sample in pair):
+        assert index not in (3, 7)
+        assert label == data.videos[index].label
+        assert max(numbers(clip)) <= index, "the clip is of the video that the index names"
+        seen.add(index)
+    assert len(seen) > 4, "replacements are drawn from the whole list"
+    assert data[5][2] == 5
+
+
+def test_replacements_depend_on_seed_epoch_and_index_alone(some_are_bad: Path) -> None:
+    keys = [(index, epoch) for epoch in range(4) for index in range(10)]
+
+    def samples(workers: int, keys: list[tuple[int, int]]) -> list[tuple[list[int], int]]:
+        loader: DataLoader[Any] = DataLoader(
+            dataset(some_are_bad, **REPLACE), batch_size=None, sampler=keys, num_workers=workers
+        )
+        return [(numbers(clip), index) for clip, _, index in loader]
+
+    first = samples(0, keys)
+    assert samples(2, keys) == first
+    assert samples(0, keys[::-1])[::-1] == first
+
+
+def test_each_bad_video_is_logged_once(
+    some_are_bad: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = dataset(some_are_bad, **REPLACE)
+    caplog.set_level("WARNING", "sifa.data")
+    monkeypatch.setattr(logging.getLogger("sifa"), "propagate", True)  # a run before may have turned it off
+    for epoch in range(5):
+        for index in range(10):
+            data[index, epoch]
+    assert len(data.bad_videos) == 2
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 2
+    frames = some_are_bad / "frames"
+    for count, line in enumerate(lines, start=1):
+        assert line.endswith(f" is missing; another video is drawn in its place ({count} of 10 so far)")
+    # A replacement may meet the one before its own turn.
+    starts = {line[: line.index(" is missing") - len("/0000N.jpg")] for line in lines}
+    assert starts == {f"{some_are_bad / 'list.txt'}:{video + 1}: the frame {frames}/v{video}" for video in (3, 7)}
+
+
+def test_workers_count_together(some_are_bad: Path) -> None:
+    data = dataset(some_are_bad, **REPLACE)
+    list(DataLoader(data, batch_size=None, sampler=[(3, 0), (7, 0)], num_workers=2))
+    assert len(data.bad_videos) == 2
+    data = dataset(some_are_bad, **(REPLACE | {"max_bad_fraction": 0.1}))
+    iterator: Any = iter(DataLoader(data, batch_size=None, sampler=[(3, 0), (7, 0)] * 2, num_workers=2))
+    with pytest.raises(DataError) as caught:
+        list(iterator)
+    iterator._shutdown_workers()
+    assert "2 of 10 videos cannot be read, dataset.max_bad_fraction 0.1 allows 1; the latest: " in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_root_ends_soon(some_are_bad: Path) -> None:
+    shutil.rmtree(some_are_bad / "frames")
+    (some_are_bad / "frames").mkdir()
+    data = dataset(some_are_bad, **REPLACE)
+    with pytest.raises(DataError, match=r"3 of 10 videos cannot be read, dataset.max_bad_fraction 0.2 allows 2"):
+        data[0]
+
+
+def test_evaluation_never_replaces(some_are_bad: Path) -> None:
+    data = dataset(some_are_bad, **(REPLACE | {"train": False}))
+    with pytest.raises(DataError, match=r"v3/00001\.jpg is missing"):
+        data[3]
+
+
+def test_repeats_are_further_draws_of_a_sample(folder: Path) -> None:
+    data = dataset(folder, train=True)
+    starts = [numbers(data[0, 2, repeat][0])[0] for repeat in range(12)]
+    assert starts == [numbers(data[0, 2, repeat][0])[0] for repeat in range(12)]
+    assert len(set(starts)) > 4
+    assert torch.equal(data[0, 2, 0][0], data[0, 2][0])
 
 
 def test_an_index_beyond_the_end_is_refused(folder: Path) -> None:
