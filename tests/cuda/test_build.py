@@ -24,7 +24,7 @@ def test_cuda_kernels_are_built_and_registered(op: str) -> None:
     if toolkit.wanted_toolkit() is None:
         pytest.skip("no CUDA compiler is found, or SIFA_WITH_CUDA=0")
     assert library.build is not None
-    assert not library.build.endswith("CUDA none")
+    assert not library.build.endswith("CUDA none"), "a CUDA compiler is here, but the library is old: bash make.sh"
     assert "cuda" in library.devices
     assert registered(op, "CUDA")
 

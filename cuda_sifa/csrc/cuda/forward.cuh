@@ -17,6 +17,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
   using One = Stretch<S, Width, 1>;
   // With very many channels the query is read anew for each tap, from the cache: the registers hold no more.
   constexpr bool kAnew = Width * Vectors * sizeof(A) > 64;
+  // With few channels, several taps at once: more loads under way.
+  constexpr int kTogether = K % 3 == 0 && K > 0 && Width * Vectors * sizeof(A) <= 16 ? 3 : 1;
   extern __shared__ __align__(32) unsigned char shared_memory[];
   Sample<A>* samples = reinterpret_cast<Sample<A>*>(shared_memory);  // (position, tap)
   const Lanes lanes(lane_count);
@@ -47,23 +49,32 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
           Part result;
           if (!kAnew) query.read(x + at + from, channels - from, lanes);
           result.zero();
-#pragma unroll(K == 0 || Vectors * Width > 8 ? 1 : 3)
-          for (int tap = 0; tap < taps; ++tap) {
-            const Sample<A> place =
-                K ? samples[position * taps + tap] : sample_at<true>(field, tile.n, tile.t, y, col, tap / k, tap % k);
+#pragma unroll 1
+          for (int tap = 0; tap < taps; tap += kTogether) {
             if (kAnew) query.read(x + at + from, channels - from, lanes);
-            Part value;
-            value.sample(keys + from, channels - from, lanes, p, place);
-            A weight = value.dot(query);
+            Sample<A> place[kTogether];
+            Part value[kTogether];
+            A weight[kTogether];
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) {
+              place[i] = K ? samples[position * taps + tap + i]
+                           : sample_at<true>(field, tile.n, tile.t, y, col, tap / k, tap % k);
+              value[i].sample(keys + from, channels - from, lanes, p, place[i]);
+              weight[i] = value[i].dot(query);
+            }
             for (int other = 0; other < channels; other += One::size(lanes)) {
               if (other == from) other += Part::size(lanes);
               if (other >= channels) break;
               One more, there;
               more.read(x + at + other, channels - other, lanes);
-              there.sample(keys + other, channels - other, lanes, p, place);
-              weight += more.dot(there);
+#pragma unroll
+              for (int i = 0; i < kTogether; ++i) {
+                there.sample(keys + other, channels - other, lanes, p, place[i]);
+                weight[i] += more.dot(there);
+              }
             }
-            result.add(scale * lanes.sum(weight), value);
+#pragma unroll
+            for (int i = 0; i < kTogether; ++i) result.add(scale * lanes.sum(weight[i]), value[i]);
           }
           result.write(out + at + from, channels - from, lanes);
         }
