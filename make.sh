@@ -4,6 +4,7 @@
 #   bash make.sh          build the op in place
 #   bash make.sh demo     train and validate on videos drawn here: a few minutes on two CPU cores, no download of data
 #   bash make.sh test     the test suite
+#   bash make.sh fuzz     ten thousand random calls of the op, built with sanitizers
 #   bash make.sh lint     ruff, mypy, clang-format
 #   bash make.sh bench    the op beside plain PyTorch
 #   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/
@@ -133,6 +134,21 @@ run_tests() {
   "$python" -m pytest "$@"
 }
 
+fuzz() {
+  set_up requirements.txt
+  say "building the op with sanitizers, apart from the one in use"
+  local lib=$PWD/output/fuzz
+  mkdir -p "$lib"
+  (PATH=$(dirname "$python"):$PATH SIFA_SANITIZE=1 SIFA_WITH_CUDA=0 "$python" cuda_sifa/setup.py -q build \
+    --build-lib "$lib" --build-temp "$lib/temp") >"$lib.log" 2>&1 || { cat "$lib.log" >&2; fail "the op does not build"; }
+  say "calling"
+  # Python is not built with the sanitizers, so their libraries must be loaded before it; its own leaks are not ours.
+  local asan ubsan
+  asan=$(g++ -print-file-name=libasan.so) ubsan=$(g++ -print-file-name=libubsan.so)
+  LD_PRELOAD="$asan $ubsan" ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 OMP_NUM_THREADS=2 \
+    PYTHONPATH=$lib "$python" tests/op/fuzz.py "$@"
+}
+
 lint() {
   set_up requirements-dev.txt
   say "ruff"
@@ -150,36 +166,43 @@ bench() {
   "$python" -m benchmarks.bench_op "$@"
 }
 
-# Runs with SIFA_NO_VENV=1 too, beside a PyTorch and a CUDA compiler without a network; what else is missing is left out.
+# Runs with SIFA_NO_VENV=1 too, beside a PyTorch and a CUDA compiler without a network; what else is missing is left out,
+# and said. Measures even where a test fails, and fails then.
 gpu() {
   if [[ ${SIFA_NO_VENV:-0} == 1 ]]; then
-    python=$(command -v "${PYTHON:-python3}")
+    python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3}"
   else
     set_up requirements-dev.txt
     bring_nvcc
   fi
   "$python" -c 'import torch; torch.zeros(1, device="cuda")' || fail "PyTorch does not see a GPU"
   SIFA_WITH_CUDA=1 compile
-  local name results
-  name=$("$python" -c 'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
-  results=$PWD/benchmarks/results/$name
+  local results failed=0
+  results=benchmarks/results/$("$python" -c \
+    'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
   mkdir -p benchmarks/results
-  local tests=(tests/op tests/models tests/cuda)
-  if ! "$python" -c 'import pytest' 2>/dev/null; then
-    say "there is no pytest: the tests are left out"
-  else
+  if "$python" -c 'import pytest' 2>/dev/null; then
     say "testing"
-    "$python" -m pytest -m cuda "${tests[@]}" | tee "$results-tests.txt"
-    if command -v compute-sanitizer >/dev/null; then
-      say "testing under compute-sanitizer"
-      compute-sanitizer --tool memcheck --error-exitcode 1 "$python" -m pytest -m cuda tests/op/test_golden.py ||
-        fail "compute-sanitizer found an error, or does not run on this machine: see above"
-    fi
+    "$python" -m pytest -m cuda tests/op tests/models tests/cuda || failed=1
+    sanitize || failed=1
+  else
+    say "there is no pytest: the tests are left out"
   fi
-  if [[ -f benchmarks/bench_op.py ]]; then
-    say "measuring"
-    "$python" -m benchmarks.bench_op --device cuda --out "$results.md" "$@"
-    echo "the figures are in benchmarks/results/$name.md"
+  say "measuring"
+  "$python" -m benchmarks.bench_op --device cuda --out "$results.md" "$@"
+  echo "the figures are in $results.md"
+  [[ $failed == 0 ]] || fail "a test failed, see above"
+}
+
+# The golden cases under CUDA's memory checker, where it is installed and runs (in some containers it does not).
+sanitize() {
+  command -v compute-sanitizer >/dev/null || return 0
+  local check=(compute-sanitizer --tool memcheck --error-exitcode 1 "$python")
+  if "${check[@]}" -c 'import torch; torch.zeros(1, device="cuda")' >/dev/null 2>&1; then
+    say "testing under compute-sanitizer"
+    "${check[@]}" -m pytest -m cuda tests/op/test_golden.py
+  else
+    say "compute-sanitizer does not run on this machine: memory is not checked"
   fi
 }
 
@@ -189,8 +212,9 @@ case $job in
   build) build ;;
   demo) demo ;;
   test) run_tests "$@" ;;
+  fuzz) fuzz "$@" ;;
   lint) lint ;;
   bench) bench "$@" ;;
   gpu) gpu "$@" ;;
-  *) fail "unknown job $job; there are build, demo, test, lint, bench and gpu" ;;
+  *) fail "unknown job $job; there are build, demo, test, fuzz, lint, bench and gpu" ;;
 esac

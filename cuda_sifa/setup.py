@@ -4,7 +4,8 @@ CUDA kernels are built where PyTorch is a CUDA build and a CUDA compiler is foun
 
 Environment: SIFA_WITH_CUDA=0 builds for the CPU alone, SIFA_WITH_CUDA=1 insists on CUDA; CUDA_HOME names the toolkit's
 folder; TORCH_CUDA_ARCH_LIST the GPUs to build for ("9.0", "8.0;9.0+PTX", default: the visible ones, else a list of all
-kinds the toolkit knows); MAX_JOBS limits the parallel compilers.
+kinds the toolkit knows); MAX_JOBS limits the parallel compilers; SIFA_SANITIZE=1 builds the C++ with the address and
+undefined-behaviour sanitizers (`bash make.sh fuzz`).
 """
 
 import os
@@ -41,6 +42,11 @@ if toolkit:
     torch_libraries = Path(torch.__file__).parent / "lib"
     link += [f"-L{torch_libraries}", "-lc10_cuda", str(runtime)]
 
+optimise = ["-O3"]
+if os.environ.get("SIFA_SANITIZE") == "1":
+    sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
+    optimise, link = ["-O1", *sanitize], [*sanitize, *(flag for flag in link if flag != "-s")]
+
 build = f"torch {torch.__version__}, CUDA {cuda.version_of(toolkit) if toolkit else 'none'}"
 
 setup(
@@ -58,7 +64,7 @@ setup(
             include_dirs=include_dirs,
             extra_compile_args={
                 # OpenMP's headers only: the threads are PyTorch's, so that torch.set_num_threads governs them.
-                "cxx": ["-O3", "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{build}"'],
+                "cxx": [*optimise, "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{build}"'],
                 "nvcc": cuda.NVCC_FLAGS,
             },
             extra_link_args=link,

@@ -1,0 +1,163 @@
+"""Random calls of the op, legal and illegal: each equals the reference, or raises a Python exception as that does.
+
+`bash make.sh fuzz` runs ten thousand of them on a library built with AddressSanitizer and UndefinedBehaviourSanitizer;
+test_fuzz.py lets hypothesis look for the smallest call that fails.
+"""
+
+import argparse
+import math
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+import cuda_sifa
+from cuda_sifa import reference
+
+V = TypeVar("V")
+Choose = Callable[[Sequence[V]], V]  # how a call is drawn: one of several, each time
+
+DTYPES = (torch.float64, torch.float64, torch.float32, torch.float16, torch.bfloat16)
+WRONG_DTYPES = (torch.int64, torch.complex64, torch.bool)
+# Of the dtype that results are rounded to, and of sums in float32 in another order.
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+REFUSED = (ValueError, RuntimeError, TypeError, NotImplementedError)
+
+
+def draw_call(choose: Choose) -> dict[str, Any]:
+    """Arguments of inter_frame_attention, mostly legal ones."""
+    groups = choose((1, 1, 2, 3))
+    shape = [
+        choose((0, 1, 1, 2, 3)),
+        choose((0, 1, 2, 2, 3, 4)),
+        groups * choose((0, 1, 2, 3, 5, 8, 16, 21)),
+        choose((0, 1, 2, 5, 9)),
+        choose((0, 1, 3, 7, 20)),
+    ]
+    kernel_size = choose((1, 3, 3, 3, 5, 7))
+    dtype = choose(DTYPES)
+    x = strided(torch.randn(shape, dtype=torch.float64).to(dtype), choose)
+    call = {"x": x, "offset": None, "kernel_size": kernel_size, "dilation": choose((1, 1, 2, 7)), "groups": groups}
+    if choose((True, True, False)):
+        field = [shape[0], max(shape[1] - 1, 0), 2 * kernel_size**2, *shape[3:]]
+        offset = torch.randn(field, dtype=torch.float64) * choose((0.0, 0.3, 1.0, 5.0, 100.0))
+        if choose((True, False)):
+            # Away from integers, where rounding decides on the side of a kink.
+            offset = offset.floor() + 0.1 + 0.8 * torch.rand(field, dtype=torch.float64)
+        elif choose((True, False)):
+            offset = offset.round()
+        for value in choose(((), (), (math.nan,), (math.inf, -math.inf), (1e300, -1e38))):
+            if offset.numel():
+                offset.flatten()[choose(range(offset.numel()))] = value
+        half = dtype in (torch.float16, torch.bfloat16)
+        call["offset"] = strided(offset.to(torch.float32 if half and choose((True, False)) else dtype), choose)
+    if choose((True, False, False, False)):
+        spoil(call, choose)
+    return call
+
+
+def strided(tensor: Tensor, choose: Choose) -> Tensor:
+    """The same shape in one of many layouts; expanded ones repeat the values of their first entry."""
+    layout = choose(("dense", "permuted", "slice", "expanded", "channels innermost", "flipped order"))
+    if layout == "permuted":
+        order = list(range(tensor.dim()))
+        order = order[2:] + order[:2]
+        return tensor.permute(order).contiguous().permute([order.index(i) for i in range(tensor.dim())])
+    if layout == "slice" and tensor.dim():
+        wide = torch.cat([tensor, torch.full_like(tensor, 7)], dim=-1)
+        return wide[..., : tensor.shape[-1]]
+    if layout == "expanded" and tensor.dim() and tensor.shape[0]:
+        return tensor[:1].expand(tensor.shape)
+    if layout == "channels innermost" and tensor.dim() == 5:
+        return tensor.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    if layout == "flipped order" and tensor.dim():
+        order = list(range(tensor.dim()))[::-1]
+        return tensor.permute(order).contiguous().permute(order)
+    return tensor
+
+
+def spoil(call: dict[str, Any], choose: Choose) -> None:
+    """Makes one argument wrong (or, now and then, still right)."""
+    what = choose(("kernel_size", "dilation", "groups", "x", "offset", "dims", "dtype", "device"))
+    if what in ("kernel_size", "dilation", "groups"):
+        call[what] = choose((-1, 0, 2, 4, 10, 2**31, 2**62, -(2**62), 257))
+    elif what == "x":
+        call["x"] = call["x"].transpose(choose(range(5)), choose(range(5)))
+    elif what == "offset":
+        n, t, _, h, w = call["x"].shape
+        call["offset"] = torch.zeros(n, t, choose((2, 9, 18)), h, w + choose((0, 1)))
+    elif what == "dims":
+        call["x"] = call["x"].unsqueeze(0) if choose((True, False)) else call["x"].flatten(2)
+    elif what == "dtype":
+        call["x"] = call["x"].to(choose(WRONG_DTYPES))
+    else:
+        call["x"] = call["x"].to("meta")
+
+
+def outcome(function: Callable, call: dict[str, Any], needs: tuple[bool, bool], grad: Tensor) -> Any:
+    """Results and gradients, or the exception."""
+    x, offset = call["x"], call["offset"]
+    try:
+        leaves = []
+        if needs[0]:
+            x = x.detach().requires_grad_()
+            leaves.append(x)
+        if needs[1] and offset is not None:
+            offset = offset.detach().requires_grad_()
+            leaves.append(offset)
+        result = function(x, offset, call["kernel_size"], call["dilation"], call["groups"])
+        grads = torch.autograd.grad(result, leaves, grad.expand(result.shape).to(result.dtype)) if leaves else ()
+        return [result.detach(), *grads]
+    except REFUSED as error:
+        return error
+
+
+def check(choose: Choose) -> str:
+    """Makes one call and raises AssertionError unless op and reference agree. Returns how it ended."""
+    call = draw_call(choose)
+    needs = choose((True, False)), choose((True, False))
+    grad = torch.randn((), dtype=torch.float64) if choose((True, False)) else torch.ones((), dtype=torch.float64)
+    grad = grad.to(call["x"].device)
+    mine = outcome(cuda_sifa.inter_frame_attention, call, needs, grad)
+    twin = outcome(reference.inter_frame_attention, call, needs, grad)
+    if isinstance(mine, Exception) or isinstance(twin, Exception):
+        assert isinstance(mine, Exception), f"the reference alone refuses: {twin}"
+        assert isinstance(twin, Exception), f"the op alone refuses: {mine}"
+        return f"refused ({type(mine).__name__})"
+    for one, other in zip(mine, twin, strict=True):
+        assert (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
+        if one.device.type == "meta":
+            continue
+        # Relative to the largest value, and to one where all are tiny.
+        error = (one.double() - other.double()).abs().max() if one.numel() else torch.zeros(())
+        scale = other.double().abs().max().clamp_min(1.0) if one.numel() else torch.ones(())
+        assert error <= TOLERANCE[one.dtype] * scale, f"{error} of {scale} in {one.dtype}"
+    return "equal"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if "cpu" not in cuda_sifa.library.devices:
+        print("error: the op is not built", file=sys.stderr)
+        return 2
+    ends: Counter[str] = Counter()
+    for seed in range(args.seed, args.seed + args.calls):
+        torch.manual_seed(seed)
+        try:
+            ends[check(random.Random(seed).choice)] += 1
+        except AssertionError as error:
+            print(f"error: the call of --seed {seed} --calls 1 fails: {error}", file=sys.stderr)
+            return 1
+    print(f"{args.calls} calls of {cuda_sifa.library.__file__}: {dict(ends)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
