@@ -20,7 +20,7 @@ from datasets.clips import CLIP_KEYS, ClipDataset, worker_init
 from datasets.transforms import test_transform, train_transform
 from engine.checkpoint import CheckpointError, Training, entry, load_weights, random_state, read_checkpoint
 from engine.config import ConfigError, load_config
-from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, start, stop, wrap
+from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, is_main, start, stop, wrap
 from engine.errors import UserError
 from engine.loops import evaluate, train_epoch
 from engine.optim import build_optimizer, build_scheduler
@@ -234,7 +234,9 @@ def main(argv: list[str] | None = None) -> int:
         process = start(args.local_rank)
         run(args, config, process)
     except (UserError, DataError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # A mistake in configuration or checkpoint is every process's, and one says it; a bad frame is met by one alone.
+        if is_main() or isinstance(error, DataError):
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     stop()
     return 0

@@ -26,6 +26,11 @@ class Process:
         return self.rank == 0
 
 
+def is_main() -> bool:
+    """Whether this is the process that speaks, also before `start`."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 def start(local_rank: int | None = None) -> Process:
     """Joins the processes that torchrun or torch.distributed.launch started; alone without either.
 
