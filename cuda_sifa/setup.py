@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
 os.chdir(HERE)  # sources and package folder are relative to this file, whatever the working directory
@@ -47,6 +48,15 @@ if os.environ.get("SIFA_SANITIZE") == "1":
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
     optimise, link = ["-O1", *sanitize], [*sanitize, *(flag for flag in link if flag != "-s")]
 
+
+class BuildPackage(build_py):
+    """The package without the files that build it."""
+
+    def find_package_modules(self, package, package_dir):
+        modules = super().find_package_modules(package, package_dir)
+        return [module for module in modules if module[1] not in ("setup", "toolkit", "build_backend")]
+
+
 build = f"torch {torch.__version__}, CUDA {cuda.version_of(toolkit) if toolkit else 'none'}"
 
 setup(
@@ -57,6 +67,7 @@ setup(
     packages=["cuda_sifa"],
     package_dir={"cuda_sifa": "."},
     python_requires=">=3.10",
+    install_requires=["torch>=2.11"],
     ext_modules=[
         CppExtension(
             "cuda_sifa._C",
@@ -72,5 +83,5 @@ setup(
     ],
     # ninja knows what is out of date, headers and settings included; setuptools looks at the sources alone.
     options={"build_ext": {"force": True}},
-    cmdclass={"build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
+    cmdclass={"build_py": BuildPackage, "build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
 )
