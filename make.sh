@@ -97,7 +97,7 @@ compile() {
   log=$(mktemp)
   if ! (PATH=$(dirname "$python"):$PATH "$python" cuda_sifa/setup.py build_ext --inplace) >"$log" 2>&1; then
     cat "$log" >&2
-    fail "the op does not build, see above"
+    fail "the op does not build, see above; SIFA_WITH_CUDA=0 builds it for the CPU alone"
   fi
   grep '^cuda_sifa: ' "$log" || true  # why there are no CUDA kernels
   rm -f "$log"
