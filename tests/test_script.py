@@ -151,7 +151,7 @@ def launch(how: list[str], processes: int, *args: str) -> subprocess.CompletedPr
 def trained_by_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("two")
     more = "--set", "optimization.epochs=1", "optimization.iter_size=1", "dataset.num_workers=1"
-    result = launch(["torch.distributed.launch", "--master_port=29631"], 2, *arguments(data, output, *more))
+    result = launch(["torch.distributed.launch", "--standalone"], 2, *arguments(data, output, *more))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("top-1 ") == 1, "rank 0 alone prints"
     return output
@@ -166,7 +166,7 @@ def test_three_processes_validate_like_one(data: Path, trained_by_two: Path, tmp
     """And like the two that trained: the figures of the checkpoint are those of the network they had."""
     more = "--eval", f"--checkpoint={trained_by_two}/checkpoints/last.pth"
     result = launch(
-        ["torch.distributed.run", "--master_port=29632"],
+        ["torch.distributed.run", "--standalone"],
         3,
         *arguments(data, tmp_path / "three", *more, "--set", "evaluation.batch_size=2"),
     )
