@@ -1,7 +1,9 @@
 """The VIDEO storage: files as they were found, of which a clip decodes what it needs."""
 
 import hashlib
+import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +91,54 @@ class VideoFiles:
         if not frames:
             raise DataError(f"no frame of the video {self.root / video_path} can be decoded")
         return frames
+
+
+def chosen_frames(file: Path, *, fps: float = 0, num_frames: int = 0) -> Iterator[tuple[np.ndarray, int]]:
+    """The frames of a video, uint8 (H, W, 3), BGR, each with the number of times that it is wanted (0: not at all).
+
+    fps: a frame for every 1 / fps seconds from the first frame on, the latest that is shown by then; whatever the
+        video's own rate, and also where that varies. 0: every frame once.
+    num_frames: so many, in the middle of as many equal parts; frames are repeated where the video has fewer.
+
+    Every frame that can be decoded is yielded, so that counting them tells the video's length. Raises DataError if
+    the file is no video.
+    """
+    wanted: Counter[int] = Counter()
+    if num_frames:
+        with opened(file) as capture:
+            length = 0
+            while capture.grab():
+                length += 1
+        wanted.update((2 * i + 1) * length // (2 * num_frames) for i in range(num_frames))
+    with opened(file) as capture:
+        if fps:
+            yield from _at_rate(capture, fps)
+            return
+        position = 0
+        while (got := capture.read())[0]:
+            yield got[1], wanted[position] if num_frames else 1
+            position += 1
+
+
+def _at_rate(capture: cv2.VideoCapture, fps: float) -> Iterator[tuple[np.ndarray, int]]:
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    usual = 1 / rate if 0 < rate < 1000 else 0.04
+    shown: np.ndarray | None = None
+    start = now = 0.0
+    made = 0
+    while (got := capture.read())[0]:
+        time = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if shown is None:
+            start = time
+        else:
+            # A time may be broken: unknown, backwards, or minutes away. The usual step is then as good as any.
+            now = time - start if now < time - start < now + 60 else now + usual
+            times = max(math.ceil((now - 1e-4) * fps) - made, 0)
+            made += times
+            yield shown, times
+        shown = got[1]
+    if shown is not None:
+        yield shown, max(math.ceil((now + usual - 1e-4) * fps) - made, 0 if made else 1)
 
 
 @contextmanager

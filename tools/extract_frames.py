@@ -2,23 +2,30 @@
 
     python -m tools.extract_frames VIDEO_DIR OUT_DIR --list LIST.txt [--short_side 256] [--labels LABELS.csv]
 
-Classes are the sub-folders of VIDEO_DIR, or the labels of a CSV file with the columns `path` (relative to VIDEO_DIR)
-and `label`; others are ignored unless --where selects by them. Labels are numbered in sorted order over all of
-VIDEO_DIR or the whole CSV, before any selection, and their names are written to classes.txt beside the list; a file
-that is there already is used instead, so that the lists of one data set agree. Labels that are all whole numbers stay
-what they are.
+Classes are the sub-folders of VIDEO_DIR, or those of --labels: a CSV file with the columns `path` (relative to
+VIDEO_DIR) and `label`, or the label files of Kinetics (CSV), UCF101 (TXT), HMDB51 (folder of split files, --fold) and
+Something-Something V1 (CSV; its frame folders) and V2 (JSON). Other columns are ignored unless --where selects by them.
+Labels are numbered in sorted order over all of VIDEO_DIR or the whole file, before any selection, and their names are
+written to classes.txt beside the list; a file that is there already is used instead, so that the lists of one data set
+agree. Labels that are all whole numbers stay what they are.
 
-Frames go to OUT_DIR/<path of the video without extension>/00001.jpg and so on; videos that differ in the extension
-alone keep it. The short side is resized to --short_side pixels; smaller videos are left as they are, as the transforms
-resize anyway. The frames that the list counts were really decoded, whatever the video announces. What was extracted
-before with the same settings is not decoded again, and frames of an interrupted run never count as done.
+--format says what OUT_DIR becomes: FRAME, OUT_DIR/<path of the video without extension>/00001.jpg and so on; LMDB, an
+environment in such a folder for every video; PACKED, few files of --shard_gb with many videos each; VIDEO, nothing but
+records, for lists of the video files themselves, counted. Videos that differ in the extension alone keep it. The short
+side is resized to --short_side pixels; smaller videos are left as they are, as the transforms resize anyway. --fps or
+--num_frames thins (or repeats) the frames. Frames that are given in folders are stored as they are; as FRAME they stay
+where they are, and the list is relative to VIDEO_DIR.
+
+The frames that the list counts were really decoded, whatever the video announces. What was extracted before with the
+same settings is not decoded again, and frames of an interrupted run never count as done. --report, by default beside
+the list, is a table of the videos that are missing, unreadable, too short (--min_frames) or incomplete, with reasons.
 
 Exit code: 0 if all is well, 1 if a video had to be skipped (one line each says why; the list holds the others), 2 if
 the arguments are wrong.
 """
 
 import argparse
-import json
+import contextlib
 import os
 import shutil
 import signal
@@ -28,9 +35,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 from tqdm import tqdm
@@ -39,19 +44,13 @@ if not __package__:  # run as a file: the project's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.annotations import DataError, check_relative_path, write_classes, write_text
-from datasets.sources import Source, class_names, frame_folders, select, sources_from_csv, sources_from_folders
+from datasets.extraction import Job, extract, is_made, made_from
+from datasets.official import sources_from_labels
+from datasets.readers import FORMATS
+from datasets.sources import Source, class_names, frame_folders, select, sources_from_folders
+from datasets.stores import Pack, check_packed_path
 
-RECORD = "extracted.json"  # in every finished folder: what it was made from, and how
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker needs: the video, the folder of its frames, short side (pixels, 0: as it is), JPEG quality."""
-
-    video: Path
-    folder: Path
-    short_side: int
-    quality: int
+STAGING = ".staging"  # below OUT_DIR: finished videos that are not in the pack yet
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,10 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         _check(options)
-        sources = sources_from_csv(options.labels) if options.labels else sources_from_folders(options.video_dir)
+        sources = (
+            sources_from_labels(options.labels, options.video_dir, fold=options.fold)
+            if options.labels
+            else sources_from_folders(options.video_dir)
+        )
         classes_file = options.classes or options.list.parent / "classes.txt"
         names = class_names(sources, classes_file)
-        folders = frame_folders(sources)
+        folders = frame_folders(sources) if options.format != "VIDEO" else {s.path: s.path for s in sources}
         sources = select(sources, options.where)
         # What could fail after hours of work must fail before.
         for folder in (options.out_dir, options.list.parent, classes_file.parent):
@@ -71,7 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise DataError(f"the folder {folder} cannot be written to")
         if not classes_file.exists():
             write_classes(classes_file, names)
-        counts = _extract_all(sources, folders, options)
+        with contextlib.ExitStack() as stack:
+            pack = None
+            if options.format == "PACKED":
+                pack = stack.enter_context(contextlib.closing(Pack(options.out_dir, round(options.shard_gb * 1e9))))
+            counts = _extract_all(sources, folders, pack, options)
         done = [source for source in sources if source.path in counts]
         if done:
             labels = {name: label for label, name in enumerate(names)}
@@ -92,101 +99,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def extract(job: Job) -> tuple[int, str]:
-    """Extract one video, unless that was done before. Returns the number of frames and, where there is one, a problem.
-
-    No frames: the video must be skipped. Frames and a problem: it is usable, but much shorter than it announces.
-    """
-    try:
-        if not job.video.is_file():
-            return 0, "there is no such file" if not job.video.exists() else "this is no file"
-        status = job.video.stat()
-        if not status.st_size:
-            return 0, "the file is empty"
-        made = {"source": job.video.name, "bytes": status.st_size, "modified": status.st_mtime_ns}
-        made |= {"short_side": job.short_side, "quality": job.quality}
-        if job.folder.exists():
-            record = _read_record(job.folder)
-            if not record:
-                return 0, f"the folder {job.folder} is in the way: it was not made by extract_frames"
-            if made.items() <= record.items() and _frame(job.folder, record["frames"]).exists():
-                return record["frames"], ""
-        partial = job.folder.with_name(f".{job.folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
-        try:
-            partial.mkdir(parents=True)
-            frames, announced = _decode(job, partial)
-            if not frames:
-                return 0, "no frame of it can be decoded"
-            (partial / RECORD).write_text(json.dumps(made | {"frames": frames}), encoding="utf-8")
-            if job.folder.exists():  # made with other settings, or from another file
-                shutil.rmtree(job.folder)
-            partial.rename(job.folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except (OSError, cv2.error) as error:
-        return 0, " ".join(str(error).split())
-    # Announcing a frame too many, or an estimate from the duration, is common. A truncated file lacks more.
-    return frames, f"only {frames} of {announced} announced frames can be decoded" if frames < 0.9 * announced else ""
-
-
-def _decode(job: Job, folder: Path) -> tuple[int, int]:
-    """Write the frames of a video to a folder. Returns how many there are, and how many the video announces."""
-    # By FFmpeg alone: other backends take a `%` in the name for a series of pictures. Absolute, so that no name looks
-    # like an address. OpenCV turns frames upright by the rotation in the video's metadata.
-    capture = cv2.VideoCapture(os.path.abspath(job.video), cv2.CAP_FFMPEG)
-    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    frames = 0
-    size: tuple[int, int] | None = None
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return frames, announced
-        height, width = frame.shape[:2]
-        if size is None:  # the first frame decides: all frames of a video must be of one size
-            scale = min(1.0, job.short_side / min(height, width)) if job.short_side else 1.0
-            size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        if (width, height) != size:
-            frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-        encoded, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, job.quality])
-        if not encoded:
-            raise OSError(f"frame {frames + 1} cannot be encoded as JPEG")
-        frames += 1
-        _frame(folder, frames).write_bytes(data.tobytes())  # not cv2.imwrite, which cannot write to every name
-
-
-def _frame(folder: Path, number: int) -> Path:
-    return folder / f"{number:05d}.jpg"
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and isinstance(record.get("frames"), int) else {}
-
-
-def _extract_all(sources: Sequence[Source], folders: dict[str, str], options: argparse.Namespace) -> dict[str, int]:
+def _extract_all(
+    sources: Sequence[Source], folders: dict[str, str], pack: Pack | None, options: argparse.Namespace
+) -> dict[str, int]:
     """Extract with a progress bar and a line for every problem. Returns the frames of each usable video by its path."""
-    jobs, counts = {}, {}
+    jobs: dict[str, Job] = {}
+    counts: dict[str, int] = {}
+    labels = {source.path: source.label for source in sources}
+    rows = ["path\tlabel\tkind\tframes\treason\n"]
+
+    def result(path: str, frames: int, problem: str) -> None:
+        kind = "incomplete" if frames else "missing" if problem == "there is no such file" else "unreadable"
+        if 0 < frames < options.min_frames:
+            kind, problem = "too short", f"it has {frames} frames, --min_frames is {options.min_frames}"
+        elif frames:
+            counts[path] = frames
+        if problem:
+            _report(path, problem)
+            cells = (path, labels[path], kind, str(frames), problem)
+            rows.append("\t".join(_cell(text) for text in cells) + "\n")
+
+    out_dir, packed = options.out_dir, pack is not None
     for source in sources:
+        folder = folders[source.path]
         try:
             check_relative_path(source.path)
-            check_relative_path(folders[source.path])
+            check_relative_path(folder)
+            if packed:
+                check_packed_path(folder)
         except DataError as error:
-            _report(source.path, str(error))
+            result(source.path, 0, str(error))
             continue
-        video, folder = options.video_dir / source.path, options.out_dir / folders[source.path]
-        jobs[source.path] = Job(video, folder, options.short_side, options.quality)
+        job = Job(
+            options.video_dir / source.path,
+            (out_dir / STAGING if packed else out_dir) / folder,
+            options.short_side,
+            options.quality,
+            options.format,
+            options.fps,
+            options.num_frames,
+        )
+        made, record = made_from(job), pack.record(folder) if pack else {}
+        if record and isinstance(made, dict) and is_made(record, made):
+            result(source.path, record["frames"], record.get("problem", ""))
+        else:
+            jobs[source.path] = job
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
     for path, frames, problem in tqdm(
         _run(jobs, options.workers), total=len(jobs), unit="video", dynamic_ncols=True, desc="extract"
     ):
-        if frames:
-            counts[path] = frames
-        if problem:
-            _report(path, problem)
+        if pack and frames:
+            pack.add(folders[path], jobs[path].folder)
+        result(path, frames, problem)
+    if pack:
+        shutil.rmtree(out_dir / STAGING, ignore_errors=True)
+    write_text(options.report or options.list.with_suffix(".report.tsv"), "".join(rows))
     return counts
 
 
@@ -233,8 +200,12 @@ def _follow(parent: int) -> None:
 
 
 def _report(path: str, problem: str) -> None:
+    tqdm.write(f"{_cell(path)}: {problem}", file=sys.stderr)
+
+
+def _cell(text: str) -> str:
     # A name may hold a line feed, or bytes that are no text.
-    tqdm.write(f"{path if path.isprintable() else ascii(path)}: {problem}", file=sys.stderr)
+    return text if text.isprintable() else ascii(text)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -247,7 +218,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
     parser.add_argument("--list", type=Path, required=True, metavar="LIST.txt", help="the list file to write")
     parser.add_argument("--short_side", type=int, default=256, help="pixels; 0 keeps the size (default: %(default)s)")
-    parser.add_argument("--labels", type=Path, metavar="LABELS.csv", help="path,label[,...] instead of sub-folders")
+    parser.add_argument("--labels", type=Path, metavar="LABELS", help="label file, instead of sub-folders")
+    parser.add_argument("--fold", type=int, default=1, help="of HMDB51's split files, 1 to 3 (default: %(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="FRAME", help="of OUT_DIR (default: %(default)s)")
+    parser.add_argument("--fps", type=float, default=0, help="frames a second of the result (default: all frames)")
+    parser.add_argument("--num_frames", type=int, default=0, help="frames of every result (default: all frames)")
+    parser.add_argument("--min_frames", type=int, default=1, help="shorter videos are skipped (default: %(default)s)")
+    parser.add_argument("--shard_gb", type=float, default=32, help="size of a PACKED file (default: %(default)s)")
+    parser.add_argument("--report", type=Path, help="table of problems (default: LIST.report.tsv beside the list)")
     parser.add_argument("--where", action="append", default=[], metavar="COLUMN=V1,V2", help=where)
     parser.add_argument("--classes", type=Path, help="class names, one a line (default: classes.txt beside the list)")
     parser.add_argument("--workers", type=int, default=cores, help="processes (default: one a core, %(default)s here)")
@@ -262,7 +240,13 @@ def _check(options: argparse.Namespace) -> None:
         raise DataError(f"--list must be a file, {options.list} is a folder")
     if options.where and not options.labels:
         raise DataError("--where selects rows of --labels, which is not given")
-    for name, low, high in (("short_side", 0, 65535), ("workers", 1, 4096), ("quality", 1, 100)):
+    if options.fps and options.num_frames:
+        raise DataError("--fps and --num_frames exclude each other")
+    if options.format == "VIDEO" and (options.fps or options.num_frames):
+        raise DataError("--fps and --num_frames need frames: VIDEO reads the files as they are")
+    limits = [("short_side", 0, 65535), ("workers", 1, 4096), ("quality", 1, 100), ("fold", 1, 3), ("fps", 0, 1000)]
+    limits += [("num_frames", 0, 99999), ("min_frames", 1, 10**9), ("shard_gb", 0, 10000)]
+    for name, low, high in limits:
         if not low <= getattr(options, name) <= high:
             raise DataError(f"--{name} must be in {low}..{high}, got {getattr(options, name)}")
 

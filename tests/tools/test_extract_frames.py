@@ -2,17 +2,23 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from datasets import FrameFolder, read_classes, read_list
+from datasets import DataError, FrameFolder, extraction, open_reader, read_classes, read_list
+from datasets.lmdb_frames import PackedFrames, close_environments
+from datasets.stores import Pack
 from tools import extract_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,7 +202,7 @@ def test_a_killed_run_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None
     program = f"""
 import os, signal, cv2
 from pathlib import Path
-from tools import extract_frames
+from datasets import extraction
 encode, calls = cv2.imencode, []
 def encode_five(*arguments):
     calls.append(1)
@@ -204,7 +210,7 @@ def encode_five(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(*arguments)
 cv2.imencode = encode_five
-extract_frames.extract(extract_frames.Job(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
+extraction.extract(extraction.Job(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
 """
     code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode
     assert code == -signal.SIGKILL
@@ -222,22 +228,180 @@ def test_a_video_that_kills_the_decoder_is_found_and_skipped(
 ) -> None:
     for name in "abcde":
         make_video(tmp_path / f"videos/x/{name}.mp4", 2)
-    decode: Callable[..., tuple[int, int]] = extract_frames._decode
+    decode: Callable[..., tuple[int, int, int]] = extraction._decode
 
-    def crash(job: extract_frames.Job, folder: Path) -> tuple[int, int]:
+    def crash(job: extraction.Job, folder: Path) -> tuple[int, int, int]:
         if job.video.name == "c.mp4":
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(job, folder)
 
-    monkeypatch.setattr(extract_frames, "_decode", crash)
+    monkeypatch.setattr(extraction, "_decode", crash)
     assert run(tmp_path) == 1
     assert list_lines(tmp_path) == [f"x/{name} 2 0" for name in "abde"]
     assert "x/c.mp4: the decoder crashed on it, or was killed" in capsys.readouterr().err
 
 
+def clips(folder: Path, format: Any, template: str = "") -> list[torch.Tensor]:
+    reader = open_reader(format, folder / "frames", frame_template=template)
+    videos = read_list(folder / "lists/train.txt", num_classes=9)
+    return [reader.read(video.path, range(video.num_frames)) for video in videos]
+
+
+@pytest.mark.parametrize("format", ["LMDB", "PACKED", "VIDEO"])
+def test_every_format_holds_the_frames_of_folders(tmp_path: Path, format: str) -> None:
+    make_video(tmp_path / "videos/run fast/č 鳥.mp4", 6)
+    make_video(tmp_path / "videos/sit/b.avi", 4, codec="MJPG")
+    assert run(tmp_path) == 0
+    expected, lines = clips(tmp_path, "FRAME"), list_lines(tmp_path)
+    shutil.rmtree(tmp_path / "frames")
+    for _ in range(2):  # the second run finds everything done
+        assert run(tmp_path, f"--format={format}") == 0
+        if format == "VIDEO":
+            assert list_lines(tmp_path) == ["run fast/č 鳥.mp4 6 0", "sit/b.avi 4 1"]
+            continue
+        assert list_lines(tmp_path) == lines
+        assert all(torch.equal(a, b) for a, b in zip(clips(tmp_path, format), expected, strict=True))
+        close_environments()  # the next run writes
+
+
+def test_packed_files_are_few_and_change_video_by_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        make_video(tmp_path / f"videos/x/{name}.mp4", 3)
+    options = ("--format=PACKED", "--workers=1")
+    assert run(tmp_path, *options) == 0
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["00000.lmdb"]
+    before = clips(tmp_path, "PACKED")
+    close_environments()
+    make_video(tmp_path / "videos/x/b.mp4", 2)
+    make_video(tmp_path / "videos/x/d.mp4", 4)
+    decoded = tmp_path / "decoded"  # by the workers, which are processes of their own
+    decode = extraction._decode
+
+    def note(job: extraction.Job, folder: Path) -> tuple[int, int, int]:
+        with open(decoded, "a") as stream:
+            stream.write(job.video.name + "\n")
+        return decode(job, folder)
+
+    if multiprocessing.get_all_start_methods()[0] == "fork":
+        monkeypatch.setattr(extraction, "_decode", note)
+    assert run(tmp_path, *options, "--shard_gb=0.00001") == 0
+    assert not decoded.exists() or sorted(decoded.read_text().split()) == ["b.mp4", "d.mp4"]
+    assert list_lines(tmp_path) == ["x/a 3 0", "x/b 2 0", "x/c 3 0", "x/d 4 0"]
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == [f"0000{i}.lmdb" for i in range(3)]
+    after = clips(tmp_path, "PACKED")
+    assert torch.equal(after[0], before[0])
+    assert torch.equal(after[2], before[2])
+    assert PackedFrames(tmp_path / "frames").count("x/b") == 2, "the third frame of the old video is gone"
+    close_environments()
+
+
+def test_a_killed_packing_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    for name in "abcd":
+        make_video(tmp_path / f"videos/x/{name}.mp4", 3)
+    arguments = [str(tmp_path / "videos"), str(tmp_path / "frames"), "--list", str(tmp_path / "lists/train.txt")]
+    arguments += ["--format=PACKED", "--workers=1"]
+    program = f"""
+import os, signal
+from datasets import stores
+from tools import extract_frames
+put, calls = stores._key, []
+def put_until(path, name):
+    calls.append(name)
+    if calls.count("000002.jpg") > 1:  # amid the frames of the second video
+        os.kill(os.getpid(), signal.SIGKILL)
+    return put(path, name)
+stores._key = put_until
+extract_frames.main({arguments!r})
+"""
+    code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True).returncode
+    assert code == -signal.SIGKILL
+    pack = PackedFrames(tmp_path / "frames")
+    there = [name for name in "abcd" if (pack.root / "00000.lmdb").exists() and _count(pack, f"x/{name}")]
+    assert len(there) == 1, "one video as a whole, none in part"
+    close_environments()
+    assert run(tmp_path, "--format=PACKED") == 0
+    assert list_lines(tmp_path) == [f"x/{name} 3 0" for name in "abcd"]
+    assert [_count(pack, f"x/{name}") for name in "abcd"] == [3] * 4
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["00000.lmdb"]
+    close_environments()
+
+
+def test_two_runs_do_not_pack_into_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 2)
+    other = Pack(tmp_path / "frames", 10**9)
+    assert run(tmp_path, "--format=PACKED") == 2
+    assert f"another process is writing to the packed frames in {tmp_path / 'frames'}" in capsys.readouterr().err
+    other.close()
+    assert run(tmp_path, "--format=PACKED") == 0
+
+
+def _count(pack: PackedFrames, path: str) -> int:
+    try:
+        return pack.count(path)
+    except DataError:
+        return 0
+
+
+def test_a_fixed_rate_or_number_of_frames(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 10)  # at 10 fps
+    for option, frames in (("--fps=5", [0, 2, 4, 6, 8]), ("--num_frames=2", [2, 7]), ("--short_side=0", range(10))):
+        assert run(tmp_path, option) == 0
+        assert list_lines(tmp_path) == [f"x/a {len(frames)} 0"]
+        greys = clips(tmp_path, "FRAME")[0][:, :, 24:].float().mean(dim=(1, 2, 3))
+        assert greys.tolist() == pytest.approx([10 * index + 20 for index in frames], abs=4.5)
+
+
+def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/x/good.mp4", 9)
+    make_video(tmp_path / "videos/x/short.mp4", 3)
+    cut = make_video(tmp_path / "videos/x/cut.avi", 20, codec="MJPG")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 8 // 10])
+    (tmp_path / "videos/x/empty.mp4").touch()
+    with wave.open(str(tmp_path / "videos/x/sound.mp4"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    labels = tmp_path / "labels.csv"
+    names = ("good.mp4", "short.mp4", "cut.avi", "empty.mp4", "sound.mp4", "gone.mp4")
+    labels.write_text("path,label\n" + "".join(f"x/{name},walk\n" for name in names))
+    for _ in range(2):  # a second run tells the same, of what it finds done too
+        assert run(tmp_path, f"--labels={labels}", "--min_frames=4") == 1
+        assert [line.split()[0] for line in list_lines(tmp_path)] == ["x/good", "x/cut"]
+        header, *rows = (tmp_path / "lists/train.report.tsv").read_text().splitlines()
+        assert header.split("\t") == ["path", "label", "kind", "frames", "reason"]
+        frames = list_lines(tmp_path)[1].split()[1]
+        assert sorted(row.split("\t") for row in rows) == [
+            ["x/cut.avi", "walk", "incomplete", frames, f"only {frames} of 20 announced frames can be decoded"],
+            ["x/empty.mp4", "walk", "unreadable", "0", "the file is empty"],
+            ["x/gone.mp4", "walk", "missing", "0", "there is no such file"],
+            ["x/short.mp4", "walk", "too short", "3", "it has 3 frames, --min_frames is 4"],
+            ["x/sound.mp4", "walk", "unreadable", "0", "no frame of it can be decoded"],
+        ]
+
+
+@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED"])
+def test_frames_given_in_folders_are_counted_or_stored_as_they_are(tmp_path: Path, format: Any) -> None:
+    for video, frames in (("7", 3), ("12", 2), ("99", 0)):
+        folder = tmp_path / "videos" / video
+        folder.mkdir(parents=True)
+        for number in range(1, frames + 1):
+            picture = np.full((100, 132, 3), 40 * number, dtype=np.uint8)
+            (folder / f"{number:05d}.jpg").write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+    labels = tmp_path / "train.csv"
+    labels.write_text("12;Putting something\n7;Moving something\n99;Moving something\n5;Moving something\n")
+    assert run(tmp_path, f"--labels={labels}", f"--format={format}") == 1
+    assert list_lines(tmp_path) == ["12 2 1", "7 3 0"]
+    root = tmp_path / ("videos" if format == "FRAME" else "frames")
+    for video in ("12", "7"):
+        assert open_reader(format, root).encoded(video, 1) == (tmp_path / f"videos/{video}/00002.jpg").read_bytes()
+    close_environments()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--fps=5", "--num_frames=3"], "--fps and --num_frames exclude each other"),
+        (["--fps=5", "--format=VIDEO"], "--fps and --num_frames need frames: VIDEO reads the files as they are"),
+        (["--fps=-1"], "--fps must be in 0..1000, got -1.0"),
         (["--short_side=-1"], "--short_side must be in 0..65535, got -1"),
         (["--quality=0"], "--quality must be in 1..100, got 0"),
         (["--workers=0"], "--workers must be in 1..4096, got 0"),
