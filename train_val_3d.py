@@ -8,6 +8,7 @@ python train_val_3d.py --config_file=settings/NAME.yml
 import argparse
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 import models
 from datasets.annotations import DataError, read_classes
 from datasets.clips import CLIP_KEYS, ClipDataset, worker_init
+from datasets.mixing import MIXING_KEYS, Mixing, Repeated
 from datasets.transforms import test_transform, train_transform
 from engine.checkpoint import CheckpointError, Training, entry, load_weights, random_state, read_checkpoint
 from engine.config import ConfigError, load_config
@@ -105,7 +107,9 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
             color_jitter=transform.color_jitter,
             rand_augment=(augment.n, augment.m) if augment else None,
             flip=transform.horizontal_flip,
-            scale=(transform.scale[0], transform.scale[1]),
+            scale=transform.scale,
+            short_side=transform.short_side,
+            erasing=transform.random_erasing,
         )
         if train
         else [test_transform(evaluation.eva_crop_size, crop, crops) for crop in range(crops)],
@@ -179,7 +183,9 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
             f"{config.dataset.list_file} has {len(train_set)} videos, fewer than one step takes: {process.world} "
             f"processes x optimization.batch_size={settings.batch_size} x iter_size={settings.iter_size}"
         )
-    loader = build_loader(train_set, sampler, settings.batch_size, config, process)
+    mixing = Mixing(config.dataset.num_classes, config.seed, **config.transform.model_dump(include=MIXING_KEYS))
+    repeated = Repeated(sampler, config.transform.repeated_augmentation)
+    loader = build_loader(train_set, repeated, settings.batch_size, config, process)
     optimizer = build_optimizer(model, settings)
     training = Training(model, optimizer, build_scheduler(optimizer, settings, len(loader)), len(loader))
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
@@ -208,6 +214,7 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
             settings,
             process,
             print_freq=config.logging.print_freq,
+            mix=partial(mixing.batch, training.epoch, process.rank) if mixing.does_something else None,
             report=lambda progress: log.info(f"epoch {training.epoch + 1}/{settings.epochs}  {progress}"),
         )
         average_buffers(model)

@@ -5,7 +5,7 @@ contiguous and normalised with ImageNet's mean and deviation. All frames go thro
 once, which draws once a call; random numbers come from torch's global generator.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -28,8 +28,10 @@ def train_transform(
     color_jitter: bool = True,
     rand_augment: tuple[int, int] | None = None,
     flip: bool = True,
-    scale: tuple[float, float] = (0.2, 1.0),
-    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    scale: Sequence[float] = (0.2, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+    short_side: Sequence[int] | None = None,
+    erasing: float = 0.0,
 ) -> Transform:
     """The release's training transform.
 
@@ -39,6 +41,9 @@ def train_transform(
     color_jitter: False leaves out jitter, grayscale and blur.
     rand_augment: (n, m) puts RandAugment, n operations of magnitude m in 0..30, in place of jitter, grayscale and blur.
     flip: False for classes that tell left from right.
+    short_side: (low, high) pixels in place of scale and ratio: the short side is resized to a whole number drawn from
+        low..high, and the crop is cut out anywhere without resizing, as SlowFast is trained.
+    erasing: how often a rectangle (2 to 33 % of the area, the same in all frames) is set to the mean colour.
 
     Raises ValueError for a size, range or magnitude that cannot be.
     """
@@ -46,8 +51,16 @@ def train_transform(
     for name, (low, high) in (("scale", scale), ("ratio", ratio)):
         if not 0 < low <= high:
             raise ValueError(f"{name} must be two numbers with 0 < low <= high, got {(low, high)}")
+    if short_side is not None and not crop_size <= short_side[0] <= short_side[1]:
+        wanted = f"two numbers with crop_size {crop_size} <= low <= high"
+        raise ValueError(f"short_side must be {wanted}, got {tuple(short_side)}")
+    if not 0 <= erasing <= 1:
+        raise ValueError(f"erasing must be a probability in 0..1, got {erasing}")
     # The crop comes first: colours cost by the pixel.
     steps: list[nn.Module] = [v2.RandomResizedCrop(crop_size, scale=scale, ratio=ratio, antialias=True)]
+    if short_side is not None:
+        sizes = list(range(short_side[0], short_side[1] + 1))
+        steps = [v2.RandomShortestSize(sizes, antialias=True), v2.RandomCrop(crop_size)]
     if flip:
         steps.append(v2.RandomHorizontalFlip(0.5))
     if rand_augment is not None:
@@ -64,7 +77,10 @@ def train_transform(
             v2.RandomGrayscale(0.2),
             v2.RandomApply([Blur(0.1, 2.0)], p=0.5),
         ]
-    return v2.Compose([*steps, Normalise()])
+    steps.append(Normalise())
+    if erasing:
+        steps.append(v2.RandomErasing(erasing, value=0, inplace=True))  # 0 is the mean now
+    return v2.Compose(steps)
 
 
 def val_transform(crop_size: int) -> Transform:

@@ -26,6 +26,7 @@ def train_epoch(
     *,
     print_freq: int,
     report: Callable[[str], None],
+    mix: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None,
 ) -> Metrics:
     """Trains for one epoch.
 
@@ -36,6 +37,8 @@ def train_epoch(
         settings: iter_size iterations make a step. The gradient is that of the mean loss over them times loss_weight,
             its norm at most clip_gradient.
         report: called each print_freq iterations with what a line of the log tells about them.
+        mix: from clips, labels and iteration to the clips to train on and their targets (N, classes), on the device.
+            Accuracy is by the labels.
 
     Returns:
         Mean loss and accuracy of the clips as the network saw them in training, over all processes.
@@ -49,11 +52,12 @@ def train_epoch(
     reported, since = sums.clone(), time.perf_counter()
     for i, (clip, label, _) in enumerate(loader, start=1):
         clip, label = _to_device(clip, label, process.device)
+        clip, target = mix(clip, label, i) if mix else (clip, label)
         steps_now = i % settings.iter_size == 0
         # Gradients are exchanged between processes once a step, not at each of its iterations.
         with contextlib.nullcontext() if steps_now or not _is_distributed(model) else model.no_sync():  # type: ignore[operator]
             logits = model(clip)
-            loss = sum_of_losses(logits, label)
+            loss = sum_of_losses(logits, target)
             (loss * (settings.loss_weight / settings.iter_size)).backward()
         if steps_now:
             if settings.clip_gradient > 0:

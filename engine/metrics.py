@@ -15,7 +15,7 @@ def sum_of_losses(logits: Sequence[Tensor], labels: Tensor, reduction: str = "me
 
     Args:
         logits: (N, classes) for each head.
-        labels: (N,).
+        labels: (N,), or for mixed and smoothed targets the probabilities (N, classes).
         reduction: "mean" over the batch, or "none" for (N,).
     """
     losses = [F.cross_entropy(head.float(), labels, reduction=reduction) for head in logits]

@@ -63,6 +63,14 @@ class Transform(Section):
     color_jitter: bool = Field(True, description="jitter (p 0.8), grayscale (p 0.2), blur (p 0.5)")
     rand_augment: RandAugment | None = Field(None, description="in place of jitter, grayscale and blur")
     horizontal_flip: bool = Field(True, description="half of the clips; false where left and right matter")
+    short_side: list[int] | None = Field(
+        None, min_length=2, max_length=2, description="low, high (pixels): jitter and crop in place of scale"
+    )
+    random_erasing: float = Field(0.0, ge=0, le=1, description="share of the clips with a rectangle left out")
+    mixup_alpha: float = Field(0.0, ge=0, description="of the Beta distribution of the shares; 0: no mixup")
+    cutmix_alpha: float = Field(0.0, ge=0, description="as mixup_alpha; with both, a batch has one of them")
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that all classes have")
+    repeated_augmentation: int = Field(1, ge=1, description="draws of a video in a row; an epoch has fewer videos")
 
     @field_validator("scale")
     @classmethod
@@ -70,6 +78,13 @@ class Transform(Section):
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"must be two shares in increasing order within (0, 1], got {scale}")
         return scale
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> "Transform":
+        if self.short_side and not self.crop_size <= self.short_side[0] <= self.short_side[1]:
+            wanted = f"two sizes in increasing order of at least crop_size={self.crop_size}"
+            raise ValueError(f"short_side must be {wanted}, got {self.short_side}")
+        return self
 
 
 class Evaluation(Section):

@@ -61,6 +61,31 @@ def test_flips_only_if_allowed() -> None:
     assert 18 < leftward(True) < 42
 
 
+def test_short_side_jitter_keeps_the_scale_of_things() -> None:
+    # A ramp of one grey level a pixel along the width: its slope in the crop tells by how much it was resized.
+    clip = torch.arange(160, dtype=torch.uint8).expand(2, 3, 80, 160)
+    transform = train_transform(64, color_jitter=False, flip=False, short_side=(64, 160))
+    slopes = []
+    for _ in range(60):
+        out = transform(clip)[0, 0, 32]
+        slopes.append(((out[48] - out[16]) / 32 * 255 * 0.229).item())
+    assert min(slopes) == pytest.approx(80 / 160, abs=0.1)
+    assert max(slopes) == pytest.approx(80 / 64, abs=0.1)
+    assert len({round(slope, 2) for slope in slopes}) > 10
+
+
+def test_erasing_leaves_out_the_same_rectangle_of_all_frames() -> None:
+    clip = torch.full((3, 3, 48, 48), 255, dtype=torch.uint8)
+    transform = train_transform(32, color_jitter=False, flip=False, erasing=0.5)
+    shares = []
+    for _ in range(60):
+        erased = transform(clip) == 0
+        assert torch.equal(erased, erased[:1, :1].expand_as(erased))
+        shares.append(erased.float().mean().item())
+    assert 15 < sum(share > 0 for share in shares) < 45
+    assert max(shares) < 0.4
+
+
 def test_hue_agrees_with_torchvision() -> None:
     clip = still_clip()
     for amount in (-0.1, 0.03, 0.1, 0.5):
@@ -127,6 +152,8 @@ def test_validation_resizes_the_short_side() -> None:
         ({"crop_size": 32, "scale": (0.0, 1.0)}, "scale must be two numbers with 0 < low <= high, got (0.0, 1.0)"),
         ({"crop_size": 32, "ratio": (2.0, 1.0)}, "ratio must be two numbers with 0 < low <= high, got (2.0, 1.0)"),
         ({"crop_size": 32, "rand_augment": (2, 31)}, "(n, m) with n >= 0 and m in 0..30, got (2, 31)"),
+        ({"crop_size": 32, "short_side": (20, 40)}, "short_side must be two numbers with crop_size 32 <= low"),
+        ({"crop_size": 32, "erasing": 1.5}, "erasing must be a probability in 0..1, got 1.5"),
     ],
 )
 def test_training_refuses_what_cannot_be(options: dict[str, Any], message: str) -> None:

@@ -49,14 +49,14 @@ class Clips(Dataset):
         return self.clips[index], int(self.labels[index // self.views]), index
 
 
-def train(model: nn.Module, settings: Optimization, reports: list[str] | None = None) -> Metrics:
+def train(model: nn.Module, settings: Optimization, reports: list[str] | None = None, mix: Any = None) -> Metrics:
     data = Clips(24)
     sampler = TrainSampler(24, ALONE, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=0)
     loader = DataLoader(data, batch_size=settings.batch_size, sampler=sampler)
     optimizer = build_optimizer(model, settings)
     report = reports.append if reports is not None else lambda text: None
     scheduler = build_scheduler(optimizer, settings, len(loader))
-    return train_epoch(model, loader, optimizer, scheduler, settings, ALONE, print_freq=2, report=report)
+    return train_epoch(model, loader, optimizer, scheduler, settings, ALONE, print_freq=2, report=report, mix=mix)
 
 
 def flat(optimization: dict[str, Any]) -> Optimization:
@@ -102,6 +102,24 @@ def test_the_metrics_of_an_epoch_and_its_reports() -> None:
     metrics = train(model, frozen, reports)
     assert metrics.loss == pytest.approx(float(losses), rel=1e-5)
     assert [line.split("  ")[0] for line in reports] == ["2/6", "4/6"]
+
+
+def test_mixed_clips_are_trained_on_and_scored_by_their_labels() -> None:
+    places, settings = [], flat({"batch_size": 6, "loss_weight": 1e-12, "weight_decay": 0.0})
+
+    def mix(clip: Tensor, label: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        places.append(iteration)
+        return torch.zeros_like(clip), torch.full((len(clip), CLASSES), 1 / CLASSES)
+
+    model = Heads()
+    nothing = torch.zeros(1, 3, 2, 2, 2)
+    logits = model(nothing)
+    metrics = train(model, settings, mix=mix)
+    assert places == [1, 2, 3, 4]
+    expected = sum(-head.log_softmax(1).mean().item() for head in logits)
+    assert metrics.loss == pytest.approx(expected, abs=1e-4), "the mixed clips and their targets"
+    guess = sum(head.softmax(1) for head in logits).argmax().item()
+    assert metrics.top1 == pytest.approx(100 * (Clips(24).labels == guess).float().mean().item())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run() -> None:

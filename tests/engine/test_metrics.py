@@ -33,6 +33,13 @@ def test_loss_and_prediction_of_two_heads() -> None:
     assert mean_softmax(logits)[0].tolist() == pytest.approx([(0.25 + 0.8) / 2, (0.75 + 0.2) / 2])
 
 
+def test_a_loss_of_probabilities_is_their_mean_of_losses() -> None:
+    logits = [torch.randn(2, 4), torch.randn(2, 4)]
+    targets = torch.tensor([[0.25, 0.75, 0, 0], [0, 0, 1, 0]])
+    one, two = (sum_of_losses(logits, torch.tensor(labels), reduction="none") for labels in ([0, 2], [1, 2]))
+    torch.testing.assert_close(sum_of_losses(logits, targets, reduction="none"), 0.25 * one + 0.75 * two)
+
+
 def test_metrics_and_their_line() -> None:
     metrics = Metrics.of(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([0, 2, 4, 5]))
     assert metrics == Metrics(videos=4, loss=3.0, top1=25.0, top3=50.0, top5=75.0)
