@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,11 +58,16 @@ class Pack:
         self.shard_bytes = shard_bytes
         root.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(root, os.O_RDONLY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise DataError(f"another process is writing to the packed frames in {root}") from None
+        # Workers of a run that was killed hold its lock for up to a second more.
+        for left in reversed(range(20)):
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if not left:
+                    os.close(self._lock)
+                    raise DataError(f"another process is writing to the packed frames in {root}") from None
+                time.sleep(0.1)
         self._shards = [(file, self._open(file)) for file in sorted(root.glob(SHARD))]
 
     def record(self, path: str) -> dict[str, Any]:
