@@ -67,6 +67,13 @@ def build_network(config: Config) -> models.Network:
         raise ConfigError(f"network: {error}") from None
 
 
+def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> Path | None:
+    last = Path(config.output_dir) / "checkpoints/last.pth"
+    if args.resume == "auto":
+        return last if last.is_file() else None
+    return Path(args.resume) if args.resume else None
+
+
 def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> tuple[int, list[str]]:
     """The weights that a training starts from, or that are validated: a checkpoint of ours, or from elsewhere.
 
@@ -153,7 +160,8 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
     model = build_network(config)
     val_set = build_dataset(config, train=False)
     classes = class_names(config)
-    trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
+    resume = checkpoint_to_resume(args, config)
+    trained_epochs, reports = (0, []) if resume else load_initial_weights(model, config, args.checkpoint)
     model.to(process.device)
 
     record = Record(config, process, trains=not args.eval)
@@ -189,12 +197,11 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
     optimizer = build_optimizer(model, settings)
     training = Training(model, optimizer, build_scheduler(optimizer, settings, len(loader)), len(loader))
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
-    last = record.checkpoints / "last.pth"
-    if args.resume and (args.resume != "auto" or last.is_file()):
-        training.resume(last if args.resume == "auto" else Path(args.resume), process)
+    if resume:
+        training.resume(resume, process)
         log.info(f"resumed after epoch {training.epoch}")
     elif args.resume:
-        log.info(f"{last} does not exist: training starts anew")
+        log.info(f"no checkpoint in {record.checkpoints}: training starts anew")
     log.info(
         f"{config.network.net_name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, on "
         f"{process.world} x {process.device.type}; {len(train_set)} training and {len(val_set.videos)} validation "
