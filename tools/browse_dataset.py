@@ -19,9 +19,9 @@ from torch import Tensor
 
 from datasets.annotations import DataError
 from datasets.transforms import MEAN, STD
+from engine.build import build_dataset, class_names
 from engine.config import load_config
 from engine.errors import UserError
-from train_val_3d import build_dataset, class_names
 
 _ROWS = 8  # clips on a sheet
 _GAP = 2  # pixels between frames

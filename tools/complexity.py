@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
+from engine.build import build_network
 from engine.config import load_config
 from engine.errors import UserError
 from engine.schema import Config
 from models.sifa_swin import ClipSwinBlock
-from train_val_3d import build_network
 
 
 @dataclass(frozen=True)

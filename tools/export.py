@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import cuda_sifa
 from cuda_sifa import decomposition
+from engine.build import build_network
 from engine.checkpoint import entry, load_weights, read_checkpoint
 from engine.config import ConfigError
 from engine.errors import UserError
 from engine.metrics import mean_softmax
 from engine.schema import Config
-from train_val_3d import build_network
 
 TOLERANCE = 1e-4  # relative to the largest probability
 

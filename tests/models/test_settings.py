@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.build import build_network
 from engine.config import load_config
 from engine.distributed import Process
 from engine.loops import train_epoch
 from engine.optim import build_optimizer, build_scheduler
 from engine.schema import Config
 from tools.complexity import of_config
-from train_val_3d import build_network
 
 SETTINGS = Path(__file__).parents[2] / "settings"
 FILES = sorted(SETTINGS.rglob("*.yml"))
