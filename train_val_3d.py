@@ -21,7 +21,7 @@ from engine.config import ConfigError, load_config
 from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, is_main, start, stop, wrap
 from engine.errors import UserError
 from engine.loops import evaluate, train_epoch
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizer, build_scheduler, freeze
 from engine.record import EpochClock, Record
 from engine.schema import Config
 
@@ -111,6 +111,8 @@ def run(args: argparse.Namespace, config: Config, process: Process) -> None:
     wrapped = wrap(model, process)
     clock = EpochClock(training.epoch, settings.epochs)
     while training.epoch < settings.epochs:
+        if freeze(model, settings, training.epoch):
+            wrapped = wrap(model, process)
         sampler.epoch = training.epoch
         clock.start()
         trained = train_epoch(

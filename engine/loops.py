@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from engine.distributed import Process, gather, total
 from engine.errors import UserError
 from engine.metrics import TOP, Metrics, mean_softmax, place_of_label, sum_of_losses
+from engine.optim import rest_frozen_norms
 from engine.schema import Optimization
 
 
@@ -47,6 +48,7 @@ def train_epoch(
         UserError: the loss is not finite.
     """
     model.train()
+    rest_frozen_norms(model)
     # [clips, loss, hits for each k], on the device: reading a number waits for the GPU, which happens once a report.
     sums = torch.zeros(2 + len(TOP), dtype=torch.float64, device=process.device)
     reported, since = sums.clone(), time.perf_counter()

@@ -61,12 +61,7 @@ def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str,
                 unused.discard(pattern)
         decays = settings.decay_all or (parameter.dim() > 1 and not name.endswith("position_bias_table"))
         groups.setdefault((factor, decays), []).append(parameter)
-    if unused:
-        some = [name for name, _ in model.named_parameters()][:: max(1, len(list(model.parameters())) // 3)]
-        raise UserError(
-            f"optimization.layer_multipliers: no parameter is named like {', '.join(sorted(unused))}; "
-            f"there are {', '.join(some)}"
-        )
+    _refuse_unused("layer_multipliers", unused, model)
     return [
         {
             "params": parameters,
@@ -75,6 +70,47 @@ def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str,
         }
         for (factor, decays), parameters in sorted(groups.items(), key=lambda group: group[0][0] != 1.0)
     ]
+
+
+def _refuse_unused(key: str, patterns: set[str], model: nn.Module) -> None:
+    if patterns:
+        some = [name for name, _ in model.named_parameters()][:: max(1, len(list(model.parameters())) // 3)]
+        raise UserError(
+            f"optimization.{key}: no parameter is named like {', '.join(sorted(patterns))}; there are {', '.join(some)}"
+        )
+
+
+def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
+    """Lets those parameters train that the settings want to in an epoch (counted from 0), and no others.
+
+    Returns:
+        Whether these are others than before: DistributedDataParallel must then be told by wrapping the model anew.
+
+    Raises:
+        UserError: a pattern of optimization.freeze fits no parameter, or all of them together fit every one.
+    """
+    fits = {
+        pattern: {name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)}
+        for pattern in settings.freeze
+    }
+    _refuse_unused("freeze", {pattern for pattern, names in fits.items() if not names}, model)
+    frozen = set().union(*fits.values())
+    if len(frozen) == sum(1 for _ in model.parameters()):
+        raise UserError(f"optimization.freeze: {', '.join(settings.freeze)} leaves no parameter to train")
+    if settings.freeze_epochs and epoch >= settings.freeze_epochs:
+        frozen = set()
+    changed = False
+    for name, parameter in model.named_parameters():
+        changed |= parameter.requires_grad == (name in frozen)
+        parameter.requires_grad_(name not in frozen)
+    return changed
+
+
+def rest_frozen_norms(model: nn.Module) -> None:
+    """Puts each BatchNorm whose parameters are frozen into eval mode: its statistics are part of what it learnt."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
+            module.eval()
 
 
 def build_scheduler(

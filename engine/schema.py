@@ -145,6 +145,10 @@ class Optimization(Section):
         {},
         description="pattern of parameters' names, like `layers.*`: factor of their learning rate; the last counts",
     )
+    freeze: list[str] = Field([], description="patterns of parameters' names that do not train; see freeze_epochs")
+    freeze_epochs: int = Field(
+        0, ge=0, description="epochs after which frozen parameters train as well; 0: they never do"
+    )
     min_learning_rate: float = Field(1e-6, ge=0, description="where the cosine ends")
     warmup_epoch: int = Field(1, ge=0)
     warmup_multiplier: float = Field(100.0, ge=1, description="the warm-up starts at base_learning_rate over this")
