@@ -1,0 +1,110 @@
+"""What a network said about every view of every video of a list: scores.npz, which tools/report.py reads."""
+
+import contextlib
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from engine.errors import UserError
+from engine.metrics import place_of_label
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Probabilities of each view (clip x crop), and where its frames are.
+
+    Args:
+        videos: paths as in the list, V of them.
+        labels: (V,) int64.
+        probabilities: (V, views, classes) float32, the mean of the heads' softmaxes; view = clip * crops + crop.
+        classes: their names, or numbers where they have none.
+        clips, crops: their product is the number of views.
+        list_file, root_path, format, frame_template, first_frame: as in the configuration's section `dataset`.
+
+    Raises:
+        ValueError: the sizes contradict each other, or a label is of no class.
+    """
+
+    videos: list[str]
+    labels: np.ndarray
+    probabilities: np.ndarray
+    classes: list[str]
+    clips: int
+    crops: int
+    list_file: str
+    root_path: str
+    format: str
+    frame_template: str
+    first_frame: int
+
+    def __post_init__(self) -> None:
+        wanted = (len(self.videos), self.clips * self.crops, len(self.classes))
+        if self.probabilities.shape != wanted:
+            raise ValueError(
+                f"probabilities must be (videos, views, classes) = {wanted}, got {self.probabilities.shape}"
+            )
+        if self.labels.shape != wanted[:1]:
+            raise ValueError(f"labels must be one for each of {wanted[0]} videos, got {self.labels.shape}")
+        if not all(0 <= label < len(self.classes) for label in self.labels.tolist()):
+            raise ValueError(f"labels must be in 0..{len(self.classes) - 1}")
+
+    @property
+    def views(self) -> int:
+        return self.clips * self.crops
+
+    def of_one_view(self) -> np.ndarray:
+        """(V, classes): the middle clip's middle crop alone."""
+        return self.probabilities[:, self.clips // 2 * self.crops + self.crops // 2]
+
+    def of_all_views(self) -> np.ndarray:
+        """(V, classes): the mean over the views."""
+        return self.probabilities.mean(1)
+
+    def places(self, probabilities: np.ndarray) -> np.ndarray:
+        """(V,): how many classes are preferred to the right one in (V, classes), as validation counts them."""
+        return place_of_label(torch.from_numpy(probabilities), torch.from_numpy(self.labels)).numpy()
+
+
+def save_scores(path: Path, scores: Scores) -> None:
+    """Writes scores.npz whole or not at all.
+
+    Raises:
+        UserError: the disk is full or the folder not writable.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            arrays = {field.name: np.asarray(getattr(scores, field.name)) for field in fields(Scores)}
+            np.savez(file, allow_pickle=False, **arrays)
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error}") from None
+
+
+def load_scores(path: Path) -> Scores:
+    """Reads scores.npz. Nothing in the file is executed.
+
+    Raises:
+        UserError: there is no such file, or it does not hold scores.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            # An array without axes becomes a plain value, one of texts a list.
+            values = {
+                field.name: arrays[field.name].tolist()
+                if arrays[field.name].ndim == 0 or arrays[field.name].dtype.kind == "U"
+                else arrays[field.name]
+                for field in fields(Scores)
+            }
+            return Scores(**values)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; train_val_3d.py --test writes it") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} does not hold scores: {error}") from None
