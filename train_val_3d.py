@@ -1,4 +1,4 @@
-"""Trains and validates a SIFA network as a settings file says.
+"""Trains, validates and tests a SIFA network as a settings file says.
 
 python -m torch.distributed.launch --nproc_per_node=4 train_val_3d.py --config_file=settings/NAME.yml
 torchrun --nproc_per_node=4 train_val_3d.py --config_file=settings/NAME.yml
@@ -6,26 +6,54 @@ python train_val_3d.py --config_file=settings/NAME.yml
 """
 
 import argparse
+import errno
 import logging
+import os
 import sys
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
+import models
 from datasets.annotations import DataError
+from datasets.clips import ClipDataset
 from datasets.mixing import MIXING_KEYS, Mixing, Repeated
+from engine.averaging import WeightAverage, precise_batch_norm
 from engine.build import build_dataset, build_loader, build_network, class_names, load_initial_weights
-from engine.checkpoint import Training, random_state
+from engine.checkpoint import fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
 from engine.config import ConfigError, load_config
-from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather, is_main, start, stop, wrap
+from engine.distributed import (
+    Process,
+    Rest,
+    TrainSampler,
+    average_buffers,
+    is_main,
+    missing_processes,
+    restarted,
+    start,
+    stop,
+    wrap,
+)
 from engine.errors import UserError
-from engine.loops import evaluate, train_epoch
-from engine.optim import build_optimizer, build_scheduler, freeze
+from engine.feed import Feed
+from engine.loops import Diverged, train_epoch
+from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.record import EpochClock, Record
 from engine.schema import Config
+from engine.stopping import Stopped, StopSignals
+from engine.training import Training
+from engine.validation import Validation
 
 log = logging.getLogger("sifa")
+
+Saved = tuple[Path, dict[str, Any]]  # a checkpoint and what was read from it
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -35,127 +63,261 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--set", nargs="+", action="append", default=[], metavar="section.key=value", help="changes keys; repeatable"
     )
     parser.add_argument("--eval", action="store_true", help="only validate, with the weights of --checkpoint")
+    parser.add_argument("--test", action="store_true", help="as --eval, and write scores.npz; goes on if it was killed")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint to validate, or whose weights training starts from")
     parser.add_argument("--resume", metavar="auto|PATH", help="go on from a checkpoint; auto: from output_dir, if any")
+    parser.add_argument("--seed", type=int, help="short for --set seed=N")
+    parser.add_argument("--deterministic", action="store_true", help="short for --set deterministic=true")
     parser.add_argument("--local-rank", "--local_rank", type=int, help="passed by torch.distributed.launch")
     args = parser.parse_args(argv)
-    if args.eval and args.checkpoint is None:
-        parser.error("--eval needs --checkpoint PATH")
-    if args.resume and (args.eval or args.checkpoint):
-        parser.error("--resume goes with neither --eval nor --checkpoint")
+    if (args.eval or args.test) and args.checkpoint is None:
+        parser.error("--eval and --test need --checkpoint PATH")
+    if args.resume and (args.eval or args.test or args.checkpoint):
+        parser.error("--resume goes with none of --eval, --test and --checkpoint")
     return args
 
 
-def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> Path | None:
-    last = Path(config.output_dir) / "checkpoints/last.pth"
-    if args.resume == "auto":
-        return last if last.is_file() else None
-    return Path(args.resume) if args.resume else None
+@dataclass(frozen=True)
+class Run:
+    """What every part of a run needs to know."""
+
+    config: Config
+    process: Process
+    signals: StopSignals
+    model: models.Network
+    classes: list[str]
+    validation: Validation
+    record: Record
 
 
-def run(args: argparse.Namespace, config: Config, process: Process) -> None:
+def run(args: argparse.Namespace, config: Config, process: Process, signals: StopSignals) -> None:
+    set_random(config)
+    model = build_network(config)
+    validation = Validation(config, process, signals)
+    classes = class_names(config)
+    saved = checkpoint_to_resume(args, config)
+    trained_epochs, reports = (0, []) if saved else load_initial_weights(model, config, args.checkpoint)
+    model.to(process.device)
+    if config.execution.channels_last:
+        model.to(memory_format=torch.channels_last)
+    if config.execution.compile:
+        model.compile()
+
+    trains = not (args.eval or args.test)
+    record = Record(config, process, trains=trains)
+    for report in reports:
+        log.info(report)
+    if args.test:
+        validation.test(model, record, classes, {"checkpoint": fingerprint(args.checkpoint)})
+    elif args.eval:
+        validation.metrics(model, record, trained_epochs, "eval")
+    else:
+        train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
+
+
+def set_random(config: Config) -> None:
+    """Seeds, and algorithms that always give the same bits if they are asked for."""
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
-    model = build_network(config)
-    val_set = build_dataset(config, train=False)
-    classes = class_names(config)
-    resume = checkpoint_to_resume(args, config)
-    trained_epochs, reports = (0, []) if resume else load_initial_weights(model, config, args.checkpoint)
-    model.to(process.device)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
 
-    record = Record(config, process, trains=not args.eval)
-    for report in reports:
-        log.info(report)
-    share = VideoShare(len(val_set.videos), val_set.views, process)
-    val_loader = build_loader(val_set, share, config.evaluation.batch_size, config, process)
 
-    def validate(epoch: int, split: str) -> None:
-        metrics = evaluate(
-            model, val_loader, process, videos=len(val_set.videos), views=val_set.views, report=record.views_done
-        )
-        record.metrics(epoch, split, metrics)
-        log.info(metrics.line(val_set.num_clips, val_set.num_crops))
+def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> Saved | None:
+    """The checkpoint that a training goes on from. Where torchrun replaced lost processes, it is the newest one."""
+    if args.eval or args.test:
+        return None
+    if args.resume == "auto" or (restarted() and args.resume is None):
+        return newest_checkpoint(Path(config.output_dir) / "checkpoints")
+    return (Path(args.resume), read_checkpoint(Path(args.resume))) if args.resume else None
 
-    if args.eval:
-        validate(trained_epochs, "eval")
-        return
 
-    settings = config.optimization
-    train_set = build_dataset(config, train=True)
+def train(run: Run, saved: Saved | None, resumes: bool) -> None:
+    config, process, record = run.config, run.process, run.record
+    settings = scaled_to_step(config.optimization, process.world)
+    data = build_dataset(config, train=True)
     sampler = TrainSampler(
-        len(train_set), process, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=config.seed
+        len(data), process, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=config.seed
     )
     if sampler.steps == 0:
         raise ConfigError(
-            f"{config.dataset.list_file} has {len(train_set)} videos, fewer than one step takes: {process.world} "
+            f"{config.dataset.list_file} has {len(data)} videos, fewer than one step takes: {process.world} "
             f"processes x optimization.batch_size={settings.batch_size} x iter_size={settings.iter_size}"
         )
     mixing = Mixing(config.dataset.num_classes, config.seed, **config.transform.model_dump(include=MIXING_KEYS))
-    repeated = Repeated(sampler, config.transform.repeated_augmentation)
-    loader = build_loader(train_set, repeated, settings.batch_size, config, process)
-    optimizer = build_optimizer(model, settings)
-    training = Training(model, optimizer, build_scheduler(optimizer, settings, len(loader)), len(loader))
-    torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
-    if resume:
-        training.resume(resume, process)
-        log.info(f"resumed after epoch {training.epoch}")
-    elif args.resume:
-        log.info(f"no checkpoint in {record.checkpoints}: training starts anew")
-    log.info(
-        f"{config.network.net_name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, on "
-        f"{process.world} x {process.device.type}; {len(train_set)} training and {len(val_set.videos)} validation "
-        f"videos of {config.dataset.num_classes} classes; writing {record.folder}"
+    rest = Rest(Repeated(sampler, config.transform.repeated_augmentation))
+    loader = build_loader(data, rest, settings.batch_size, config, process)
+    optimizer = build_optimizer(run.model, settings)
+    training = Training(
+        model=run.model,
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, settings, len(loader)),
+        scaler=torch.amp.GradScaler(process.device.type, enabled=config.execution.amp == "fp16"),
+        average=WeightAverage(run.model, settings.ema_decay) if settings.ema_decay else None,
+        iterations_per_epoch=len(loader),
+        device=process.device,
     )
+    torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
 
-    wrapped = wrap(model, process)
-    clock = EpochClock(training.epoch, settings.epochs)
+    if saved:
+        training.resume(*saved, process)
+        within = f" and {training.iteration} iterations" if training.iteration else ""
+        log.info(f"resumed from {saved[0]} after epoch {training.epoch}{within}")
+    elif resumes:
+        log.info(f"no checkpoint in {record.checkpoints}: training starts anew")
+    validated = record.rewind(training.epoch) if saved or resumes else True
+    log.info(
+        f"{config.network.net_name}, {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, on "
+        f"{process.world} x {process.device.type}; {len(data)} training and {len(run.validation.data.videos)} validation "
+        f"videos of {config.dataset.num_classes} classes; {sampler.step * process.world} clips a step, learning rate "
+        f"{settings.base_learning_rate:.3g}; writing {record.folder}"
+    )
+    if not validated and training.epoch and not training.iteration:
+        validate_if_due(run, training)  # it was killed before it could
+
+    network = wrap(run.model, process)
+    clock = EpochClock(training.iterations / len(loader), settings.epochs)
     while training.epoch < settings.epochs:
-        if freeze(model, settings, training.epoch):
-            wrapped = wrap(model, process)
-        sampler.epoch = training.epoch
+        if freeze(run.model, settings, training.epoch):
+            network = wrap(run.model, process)
+        sampler.epoch, rest.done = training.epoch, training.iteration * settings.batch_size
         clock.start()
-        trained = train_epoch(
-            wrapped,
-            loader,
-            optimizer,
-            training.scheduler,
-            settings,
-            process,
-            print_freq=config.logging.print_freq,
-            mix=partial(mixing.batch, training.epoch, process.rank) if mixing.does_something else None,
-            report=lambda progress: log.info(f"epoch {training.epoch + 1}/{settings.epochs}  {progress}"),
-        )
-        average_buffers(model)
-        training.epoch += 1
-        clips_per_second, left = clock.stop(training.epoch, trained.videos)
+        first = training.iterations
+        with record.bar(f"epoch {training.epoch + 1}/{settings.epochs}", len(loader), training.iteration):
+            try:
+                trained = train_epoch(
+                    training,
+                    network,
+                    loader,
+                    config,
+                    process,
+                    mix=partial(mixing.batch, training.epoch, process.rank) if mixing.does_something else None,
+                    report=lambda progress: record.progress(training.epoch + 1, training.iterations, progress),
+                    advance=record.advance,
+                    save=lambda: save(run, training),
+                    asked_to_stop=run.signals.anywhere,
+                )
+            except Diverged as error:
+                if error.here:
+                    keep_batch(run, data, rest.sampler, training.epoch, error.iteration)
+                raise
+        clips = (training.iterations - first) * settings.batch_size * process.world
+        finish_epoch(run, training, data)
+        clips_per_second, left = clock.stop(training.epoch, clips)
         learning_rate = optimizer.param_groups[0]["lr"]
         log.info(
             f"epoch {training.epoch}/{settings.epochs}  loss {trained.loss:.4f}  lr {learning_rate:.2e}  "
             f"{clips_per_second:.1f} clips/s  left {left}"
         )
         record.metrics(training.epoch, "train", trained, learning_rate=learning_rate, clips_per_second=clips_per_second)
-        states = gather(random_state())  # of all processes, so each takes part
-        record.checkpoint(
-            training.epoch, {**training.contents(states), "config": config.model_dump(), "classes": classes}
+        save(run, training)
+        validate_if_due(run, training)
+        if training.epoch < settings.epochs and run.signals.anywhere():
+            raise Stopped
+
+
+def is_due(run: Run, epoch: int) -> bool:
+    return epoch % run.config.evaluation.eva_inter_freq == 0 or epoch == run.config.optimization.epochs
+
+
+def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
+    """Counts the epoch, and makes BatchNorm's statistics those that are validated and saved, in all processes alike."""
+    config, batches = run.config, run.config.optimization.precise_bn
+    training.epoch += 1
+    training.start_epoch()
+    averaged = training.average.in_place if training.average else nullcontext
+    if batches and is_due(run, training.epoch):
+        # Clips of the epoch to come, drawn as it will draw them.
+        sampler = TrainSampler(
+            len(data), run.process, batch_size=config.optimization.batch_size, iter_size=1, seed=config.seed
         )
-        if training.epoch % config.evaluation.eva_inter_freq == 0 or training.epoch == settings.epochs:
-            validate(training.epoch, "val")
+        sampler.epoch = training.epoch
+        loader = build_loader(data, sampler, config.optimization.batch_size, config, run.process)
+        with averaged():
+            precise_batch_norm(run.model, (clip for clip, *_ in Feed(loader, run.process.device)), batches)
+    average_buffers(run.model)
+    if training.average:
+        with averaged():
+            average_buffers(run.model)
+
+
+def save(run: Run, training: Training) -> None:
+    entries = training.contents()  # of all processes, so each takes part
+    run.record.checkpoint(
+        {**entries, "config": run.config.model_dump(), "classes": run.classes},
+        epoch=None if training.iteration else training.epoch,
+    )
+
+
+def validate_if_due(run: Run, training: Training) -> None:
+    if is_due(run, training.epoch):
+        with training.average.in_place() if training.average else nullcontext():
+            run.validation.metrics(run.model, run.record, training.epoch, "val")
+
+
+def keep_batch(run: Run, data: ClipDataset, sampler: Iterable, epoch: int, iteration: int) -> None:
+    """Saves the batch of an iteration as it was drawn, for whoever looks into why its loss was not finite."""
+    size = run.config.optimization.batch_size
+    keys = list(islice(sampler, (iteration - 1) * size, iteration * size))
+    clips, labels, indices = zip(*(data[key] for key in keys), strict=True)
+    path = run.record.folder / f"diverged_rank{run.process.rank}.pth"
+    videos = [data.videos[index].path for index in indices]
+    save_checkpoint(
+        path,
+        {"clips": torch.stack(clips), "labels": list(labels), "videos": videos, "epoch": epoch, "iteration": iteration},
+    )
+    log.warning(f"the batch of iteration {iteration} is in {path}: {', '.join(videos)}")
+
+
+# ---- How it ends ----------------------------------------------------------------------------------------------------
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Returns 0; 2 for what the user can mend, said in one line; 1 where a process was lost; 128 + n after signal n."""
     args = parse_arguments(argv)
-    try:
-        config = load_config(args.config_file, [change for group in args.set for change in group])
-        process = start(args.local_rank)
-        run(args, config, process)
-    except (UserError, DataError) as error:
-        # A mistake in configuration or checkpoint is every process's, and one says it; a bad frame is met by one alone.
-        if is_main() or isinstance(error, DataError):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    with StopSignals() as signals:
+        try:
+            config = load_config(args.config_file, config_changes(args))
+            run(args, config, start(args.local_rank, timedelta(seconds=config.execution.timeout)), signals)
+        except (UserError, DataError) as error:
+            # A mistake in configuration or checkpoint is every process's, and one says it; a bad frame is met by one.
+            if is_main() or isinstance(error, DataError):
+                say(str(error))
+            return 2
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            say(f"the disk is full: {error}. What was saved before is whole; make room and go on with --resume auto")
+            return 2
+        except RuntimeError:
+            late = missing_processes()
+            if not late:
+                raise
+            say(f"gave up waiting for {', '.join(late)}")
+            return 1
+        except Stopped:
+            if signals.received is None:
+                return 1  # another process was asked to
+            if is_main():
+                scores = "what was scored before is kept" if args.test else "nothing to keep" if args.eval else "saved"
+                say(f"stopped by {signals.received.name}, {scores}")
+            return 128 + signals.received
     stop()
     return 0
+
+
+def config_changes(args: argparse.Namespace) -> list[str]:
+    changes = [change for group in args.set for change in group]
+    if args.seed is not None:
+        changes.append(f"seed={args.seed}")
+    if args.deterministic:
+        changes.append("deterministic=true")
+    return changes
+
+
+def say(text: str) -> None:
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,11 @@ import models
 from datasets.annotations import read_classes
 from datasets.clips import CLIP_KEYS, ClipDataset, worker_init
 from datasets.transforms import test_transform, train_transform
-from engine.checkpoint import CheckpointError, entry, load_weights, read_checkpoint
+from engine.checkpoint import CheckpointError, entry, load_weights, read_checkpoint, weights
 from engine.config import ConfigError
 from engine.distributed import Process
 from engine.schema import Config
+from engine.stopping import ignore_stop_signals
 
 
 def build_network(config: Config) -> models.Network:
@@ -37,7 +38,7 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
     """
     if checkpoint is not None:
         contents = read_checkpoint(checkpoint)
-        load_weights(model, entry(contents, "model", checkpoint), checkpoint)
+        load_weights(model, weights(contents, checkpoint), checkpoint)
         return entry(contents, "epoch", checkpoint), []
     reports = []
     for file, load in (
@@ -101,6 +102,11 @@ def build_loader(dataset: ClipDataset, sampler: Any, batch_size: int, config: Co
         num_workers=workers,
         pin_memory=process.device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=worker_init,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own, so that starting workers leaves the run's random numbers alone
     )
+
+
+def _start_worker(worker: int) -> None:
+    ignore_stop_signals()
+    worker_init(worker)

@@ -1,10 +1,13 @@
 """Checkpoints: everything a run needs to go on, written so that a crash leaves the one before intact."""
 
+import hashlib
+import logging
 import os
 import pickle
 import random
+import re
 import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.distributed import Process
 from engine.errors import UserError
+
+log = logging.getLogger("sifa")
+
+LAST, BEFORE = "last.pth", "before_last.pth"
+_NUMBERED = re.compile(r"epoch_(\d+)\.pth$")
 
 
 class CheckpointError(UserError):
     """A checkpoint that cannot be read, written or used; the message names the file."""
 
 
-def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, contents: dict[str, Any], *, keep: Path | None = None) -> None:
     """Writes a checkpoint at once or not at all: into a temporary file, to the disk, then under its name.
+
+    Args:
+        keep: name that the checkpoint gets which was there before.
 
     Raises:
         CheckpointError: the disk is full or the folder not writable. What was there before is untouched.
@@ -33,6 +43,8 @@ def save_checkpoint(path: Path, contents: dict[str, Any]) -> None:
             torch.save(contents, file)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            copy_checkpoint(path, keep)  # rather than rename it: at no moment is there none under the name
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
@@ -72,6 +84,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
+    _check_sums(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -89,6 +102,56 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return contents
 
 
+def _check_sums(path: Path) -> None:
+    """torch.save writes a checksum of each tensor into the file; torch.load does not look at them."""
+    if not zipfile.is_zipfile(path):
+        return  # the format of PyTorch before 1.6, which has none; or no checkpoint at all
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from None
+    if broken is not None:
+        raise CheckpointError(f"checkpoint {path} is damaged: the checksum of {broken} in it is wrong")
+
+
+def fingerprint(path: Path) -> str:
+    """What tells two checkpoints apart, from their checksums alone: their contents are not read."""
+    with zipfile.ZipFile(path) as archive:
+        sums = " ".join(f"{info.filename} {info.CRC}" for info in archive.infolist())
+    return hashlib.sha256(sums.encode()).hexdigest()[:16]
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a run that is whole, read; None where there is none.
+
+    Raises:
+        CheckpointError: there are checkpoints, and each of them is damaged.
+    """
+    damaged: list[CheckpointError] = []
+    for path in _newest_first(folder):
+        try:
+            contents = read_checkpoint(path)
+        except CheckpointError as error:
+            damaged.append(error)
+            continue
+        for error in damaged:
+            log.warning(f"{error}: {path} is used in its place")
+        return path, contents
+    if damaged:
+        raise CheckpointError(f"no checkpoint in {folder} can be read: {damaged[0]}")
+    return None
+
+
+def _newest_first(folder: Path) -> Iterator[Path]:
+    for name in (LAST, BEFORE):
+        if (folder / name).is_file():
+            yield folder / name
+    numbered = [(int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := _NUMBERED.match(path.name))]
+    for _, path in sorted(numbered, reverse=True):
+        yield path
+
+
 def entry(contents: dict[str, Any], name: str, path: Path) -> Any:
     """One entry of a checkpoint that was read."""
     if name not in contents:
@@ -96,6 +159,11 @@ def entry(contents: dict[str, Any], name: str, path: Path) -> Any:
             f"checkpoint {path} has no entry {name!r}; it has {', '.join(map(str, contents)) or 'none'}"
         )
     return contents[name]
+
+
+def weights(contents: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    """The network's weights in a checkpoint: their mean over time, where the run kept one."""
+    return contents["ema"] if "ema" in contents else entry(contents, "model", path)
 
 
 def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Path) -> None:
@@ -111,53 +179,6 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Pa
         details = "; ".join(line if len(line) < 160 else line[:157] + "..." for line in lines[:3]) or str(error)
         more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
         raise CheckpointError(f"checkpoint {path} does not fit this model: {details}{more}") from None
-
-
-@dataclass
-class Training:
-    """What goes on where a run was stopped: network, optimiser, schedule, and the epochs that are done."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    iterations_per_epoch: int
-    epoch: int = 0
-
-    def contents(self, random_states: list[dict[str, Any]]) -> dict[str, Any]:
-        """The entries of a checkpoint; `random_states` of all processes, by rank."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "iterations_per_epoch": self.iterations_per_epoch,
-            "epoch": self.epoch,
-            "random": random_states,
-        }
-
-    def resume(self, path: Path, process: Process) -> None:
-        """Takes over everything from a checkpoint, this process's random state included.
-
-        Raises:
-            CheckpointError: it cannot be read, or is of another network or of epochs of another length.
-        """
-        saved = read_checkpoint(path)
-        load_weights(self.model, entry(saved, "model", path), path)
-        iterations = entry(saved, "iterations_per_epoch", path)
-        if iterations != self.iterations_per_epoch:
-            raise CheckpointError(
-                f"checkpoint {path} is of a run with {iterations} iterations an epoch, this one has "
-                f"{self.iterations_per_epoch}: resume with the same list, batch_size, iter_size and number of processes"
-            )
-        try:
-            self.optimizer.load_state_dict(entry(saved, "optimizer", path))
-            self.scheduler.load_state_dict(entry(saved, "scheduler", path))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {path} does not fit this optimiser: {error}") from None
-        self.epoch = entry(saved, "epoch", path)
-        states = entry(saved, "random", path)
-        if len(states) != process.world:
-            raise CheckpointError(f"checkpoint {path} is of {len(states)} processes, this run has {process.world}")
-        set_random_state(states[process.rank])
 
 
 def random_state() -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """One epoch of training, and an exact validation."""
 
 import contextlib
-import math
+import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,135 +14,266 @@ from torch.utils.data import DataLoader
 
 from engine.distributed import Process, gather, total
 from engine.errors import UserError
+from engine.feed import Feed
 from engine.metrics import TOP, Metrics, mean_softmax, place_of_label, sum_of_losses
 from engine.optim import rest_frozen_norms
-from engine.schema import Optimization
+from engine.schema import Config
+from engine.stopping import Stopped
+from engine.training import Training
+
+AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a line of the log tells about the iterations since the line before, of all processes.
+
+    Attributes:
+        iteration, of: of the epoch.
+        gradient_norm: of the last step, before it was clipped.
+        data_wait: share of the time that was spent waiting for the loader, in this process.
+        memory: GiB, the most so far: of this process, on the GPU what PyTorch holds there.
+    """
+
+    iteration: int
+    of: int
+    loss: float
+    top1: float
+    top5: float
+    learning_rate: float
+    gradient_norm: float
+    clips_per_second: float
+    data_wait: float
+    memory: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.iteration}/{self.of}  loss {self.loss:.4f}  lr {self.learning_rate:.2e}  "
+            f"{self.clips_per_second:.1f} clips/s  waited {100 * self.data_wait:.0f} %  {self.memory:.1f} GiB"
+        )
+
+
+class Diverged(UserError):
+    """The loss is not finite any more.
+
+    Attributes:
+        iteration: of the epoch, the first where it was so.
+        here: whether it was so in this process.
+    """
+
+    def __init__(self, message: str, iteration: int, here: bool) -> None:
+        super().__init__(message)
+        self.iteration, self.here = iteration, here
+
+
+class LossWatch:
+    """Finds the first iteration whose loss is not finite, without waiting for the device at each of them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._first = torch.full((), -1, device=device)
+
+    def see(self, iteration: int, loss: Tensor) -> None:
+        self._first = torch.where((self._first < 0) & ~loss.isfinite(), iteration, self._first)
+
+    def check(self, learning_rate: float) -> None:
+        """Raises Diverged, in all processes alike; all of them must call it."""
+        mine = int(self._first)
+        found = [first for first in gather(mine) if first >= 0]
+        if found:
+            raise Diverged(
+                f"the loss is not finite in iteration {min(found)} (learning rate {learning_rate:.2e}): lower "
+                "optimization.base_learning_rate or warm up for longer",
+                min(found),
+                mine == min(found),
+            )
 
 
 def train_epoch(
-    model: nn.Module,
-    loader: DataLoader,
-    optimizer: torch.optim.Optimizer,
-    scheduler: torch.optim.lr_scheduler.LRScheduler,
-    settings: Optimization,
+    training: Training,
+    network: nn.Module,
+    loader: Iterable,
+    config: Config,
     process: Process,
     *,
-    print_freq: int,
-    report: Callable[[str], None],
     mix: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] | None = None,
+    report: Callable[[Progress], None] = lambda progress: None,
+    advance: Callable[[], None] = lambda: None,
+    save: Callable[[], None] = lambda: None,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Metrics:
-    """Trains for one epoch.
+    """Trains to the end of the epoch under way. The gradient of a step is that of the mean loss over iter_size
+    iterations times loss_weight, its norm at most clip_gradient.
 
     Args:
-        model: on the process's device, wrapped in DistributedDataParallel where there are several processes.
-        loader: of (clip, label, index) batches; its length is a multiple of iter_size.
-        scheduler: stepped after every iteration, whether the optimiser steps or not, as in the release.
-        settings: iter_size iterations make a step. The gradient is that of the mean loss over them times loss_weight,
-            its norm at most clip_gradient.
-        report: called each print_freq iterations with what a line of the log tells about them.
+        training: goes on from training.iteration; the scheduler moves every iteration, whether the optimiser steps or
+            not, as in the release.
+        network: training.model as the processes train it together.
+        loader: of the (clip, label, index) batches that are left of the epoch.
+        config: its sections optimization, execution and logging.
         mix: from clips, labels and iteration to the clips to train on and their targets (N, classes), on the device.
             Accuracy is by the labels.
+        report: called each print_freq iterations but the last.
+        advance: called after each iteration.
+        save: called after a step of the optimiser when save_iter_freq iterations have gone by, or before a stop.
+        asked_to_stop: asked after each step of the optimiser, in all processes; True in all of them or in none.
 
     Returns:
-        Mean loss and accuracy of the clips as the network saw them in training, over all processes.
+        Mean loss and accuracy of the epoch's clips as the network saw them in training, over all processes.
 
     Raises:
-        UserError: the loss is not finite.
+        Diverged: the loss is not finite; the network is not worth saving any more.
+        Stopped: it was asked to, and has saved.
     """
-    model.train()
-    rest_frozen_norms(model)
-    # [clips, loss, hits for each k], on the device: reading a number waits for the GPU, which happens once a report.
-    sums = torch.zeros(2 + len(TOP), dtype=torch.float64, device=process.device)
-    reported, since = sums.clone(), time.perf_counter()
-    for i, (clip, label, _) in enumerate(loader, start=1):
-        clip, label = _to_device(clip, label, process.device)
+    settings, print_freq, save_freq = config.optimization, config.logging.print_freq, config.logging.save_iter_freq
+    amp = AMP[config.execution.amp]
+    network.train()
+    rest_frozen_norms(training.model)
+    optimizer, scaler, sums, last = training.optimizer, training.scaler, training.sums, training.iterations_per_epoch
+    watch, feed = LossWatch(process.device), Feed(loader, process.device)
+    norm = torch.zeros(())
+    reported, since, waited = sums.clone(), time.perf_counter(), 0.0
+    for i, (clip, label, _) in enumerate(feed, start=training.iteration + 1):
         clip, target = mix(clip, label, i) if mix else (clip, label)
         steps_now = i % settings.iter_size == 0
-        # Gradients are exchanged between processes once a step, not at each of its iterations.
-        with contextlib.nullcontext() if steps_now or not _is_distributed(model) else model.no_sync():  # type: ignore[operator]
-            logits = model(clip)
+        with _without_exchange(network) if not steps_now else contextlib.nullcontext():
+            with torch.autocast(process.device.type, amp, enabled=amp is not None):
+                logits = network(clip)
             loss = sum_of_losses(logits, target)
-            (loss * (settings.loss_weight / settings.iter_size)).backward()
-        if steps_now:
-            if settings.clip_gradient > 0:
-                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_gradient)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            scaler.scale(loss * (settings.loss_weight / settings.iter_size)).backward()
         learning_rate = optimizer.param_groups[0]["lr"]
-        scheduler.step()
+        if steps_now:
+            norm = _step(training, settings.clip_gradient)
+        training.scheduler.step()
+        training.iteration = i
 
+        loss = loss.detach()
+        watch.see(i, loss)
         place = place_of_label(mean_softmax([head.detach() for head in logits]), label)
         hits = torch.stack([(place < k).sum() for k in TOP])
-        sums += torch.cat([sums.new_tensor([len(label)]), loss.detach().double()[None] * len(label), hits])
-        if i % print_freq == 0 or i == len(loader):
-            clips, loss_sum, *_ = (sums - reported).tolist()
-            if not math.isfinite(loss_sum):
-                raise UserError(
-                    f"the loss is {loss_sum / clips} within the last {print_freq} iterations (learning rate "
-                    f"{learning_rate:.2e}): lower optimization.base_learning_rate or warm up for longer"
-                )
-        if i % print_freq == 0 and i < len(loader):  # the epoch's own line tells about its end
+        sums += torch.cat([sums.new_tensor([len(label)]), loss.double()[None] * len(label), hits])
+        advance()
+        if i % print_freq == 0 or i == last:
+            watch.check(learning_rate)
+        if i == last:
+            break
+        if i % print_freq == 0:
+            clips, loss_sum, hits1, _, hits5 = total(sums - reported).tolist()
             now = time.perf_counter()
-            speed = clips * process.world / (now - since)
-            report(f"{i}/{len(loader)}  loss {loss_sum / clips:.4f}  lr {learning_rate:.2e}  {speed:.1f} clips/s")
-            reported, since = sums.clone(), now
-    clips, loss_sum, *hits_sum = total(sums).tolist()
+            seconds = now - since
+            report(
+                Progress(
+                    iteration=i,
+                    of=last,
+                    loss=loss_sum / clips,
+                    top1=100 * hits1 / clips,
+                    top5=100 * hits5 / clips,
+                    learning_rate=learning_rate,
+                    gradient_norm=float(norm),
+                    clips_per_second=clips / seconds,
+                    data_wait=(feed.waited - waited) / seconds,
+                    memory=peak_memory(process.device),
+                )
+            )
+            reported, since, waited = sums.clone(), now, feed.waited
+        if steps_now:
+            stop = asked_to_stop()
+            if stop or (save_freq and i // save_freq > (i - settings.iter_size) // save_freq):
+                watch.check(learning_rate)
+                save()
+            if stop:
+                raise Stopped
+    clips, loss_sum, *hits_sum = total(sums.clone()).tolist()
     return Metrics(int(clips), loss_sum / clips, *(100 * h / clips for h in hits_sum))
 
 
-def _is_distributed(model: nn.Module) -> bool:
-    return isinstance(model, DistributedDataParallel)
+def _step(training: Training, clip_gradient: float) -> Tensor:
+    """Moves the weights. Returns the norm of the gradient, as it was before it was clipped."""
+    training.scaler.unscale_(training.optimizer)
+    norm = nn.utils.clip_grad_norm_(training.model.parameters(), clip_gradient or float("inf"))
+    training.scaler.step(training.optimizer)
+    training.scaler.update()
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.average is not None:
+        training.average.update()
+    return norm
 
 
-def _to_device(clip: Tensor, label: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    return clip.to(device, non_blocking=True), label.to(device, non_blocking=True)
+def _without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
+    """Gradients are exchanged between processes once a step, not at each of its iterations."""
+    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB that this process has held at most."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
 @torch.inference_mode()
-def evaluate(
+def score_videos(
     model: nn.Module,
     loader: DataLoader,
     process: Process,
     *,
-    videos: int,
     views: int,
-    report: Callable[[int, int], None] | None = None,
+    amp: torch.dtype | None = None,
+    keep: Callable[[int, Tensor, Tensor], None],
+    report: Callable[[int, int], None] = lambda done, of: None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs this process's share of a list through the network, without waiting for any other process.
+
+    Args:
+        model: the bare network.
+        loader: its sampler a `VideoShare`, all views of a video in a row; index = video * views + view.
+        views: of each video.
+        amp: autocast's type, or None.
+        keep: called with each video's number, scores (views, classes), the means of the heads' softmaxes, and losses
+            (views,), on the CPU in float32 and float64.
+        report: called with (views done, views in all) of this process after each batch.
+        check: called after each batch; may raise to end it.
+    """
+    model.eval()
+    rest: list[tuple[Tensor, Tensor]] = []  # views of a video that the batch cut in two
+    done = 0
+    for clip, label, index in Feed(loader, process.device):
+        with torch.autocast(process.device.type, amp, enabled=amp is not None):
+            logits = model(clip)
+        scores, loss = mean_softmax(logits).cpu(), sum_of_losses(logits, label, reduction="none").double().cpu()
+        for view, score, view_loss in zip(index.tolist(), scores, loss, strict=True):
+            rest.append((score, view_loss))
+            if len(rest) == views:
+                keep(view // views, torch.stack([s for s, _ in rest]), torch.stack([one for _, one in rest]))
+                rest.clear()
+        done += len(label)
+        report(done, len(loader.sampler))  # type: ignore[arg-type]
+        check()
+
+
+def evaluate(
+    model: nn.Module, loader: DataLoader, process: Process, *, labels: list[int], views: int, **options: Any
 ) -> Metrics:
     """Validates over all processes. Each video counts once, whatever the number of processes and the batch size.
 
     Args:
-        model: the bare network, not wrapped: no process waits for another inside.
-        loader: this process's views, all of a video's in a row (see `VideoShare`); index = video * views + view.
-        videos: of the whole list.
-        views: of each video. Its score is the mean over them of the mean of the heads' softmaxes.
-        report: called with (views done, views in all) of this process after each batch.
+        labels: of all videos of the list. A video's score is the mean over its views.
+        model, loader, views, options: see `score_videos`.
 
     Returns:
         The same metrics on every process.
     """
-    model.eval()
     # Each video's results go to its own place, so that no order of arrival shows in the sums.
-    places = torch.zeros(videos, dtype=torch.int64)
-    losses = torch.zeros(videos, dtype=torch.float64)
+    places = torch.zeros(len(labels), dtype=torch.int64)
+    losses = torch.zeros(len(labels), dtype=torch.float64)
     mine: list[int] = []
-    rest: list[tuple[Tensor, Tensor]] = []  # views of a video that the batch cut in two
-    done = 0
-    for clip, label, index in loader:
-        clip, label = _to_device(clip, label, process.device)
-        logits = model(clip)
-        scores, loss = mean_softmax(logits).cpu(), sum_of_losses(logits, label, reduction="none").double().cpu()
-        for view, one_label, score, view_loss in zip(index.tolist(), label.cpu(), scores, loss, strict=True):
-            rest.append((score, view_loss))
-            if len(rest) == views:
-                video = view // views
-                mean_score = torch.stack([s for s, _ in rest]).mean(0)
-                places[video] = place_of_label(mean_score[None], one_label[None])[0]
-                losses[video] = torch.stack([one for _, one in rest]).mean()
-                mine.append(video)
-                rest.clear()
-        done += len(label)
-        if report is not None:
-            report(done, len(loader.sampler))  # type: ignore[arg-type]
+
+    def keep(video: int, scores: Tensor, view_losses: Tensor) -> None:
+        places[video] = place_of_label(scores.mean(0)[None], torch.tensor([labels[video]]))[0]
+        losses[video] = view_losses.mean()
+        mine.append(video)
+
+    score_videos(model, loader, process, views=views, keep=keep, **options)
     for other, other_places, other_losses in gather((mine, places[mine], losses[mine])):
         places[other], losses[other] = other_places, other_losses
     return Metrics.of(losses, places)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TOP = (1, 3, 5)
+LOSS_DIGITS = 4  # after the point, of a validation
 
 
 def sum_of_losses(logits: Sequence[Tensor], labels: Tensor, reduction: str = "mean") -> Tensor:
@@ -52,10 +53,9 @@ class Metrics:
     def of(cls, losses: Tensor, places: Tensor) -> "Metrics":
         """From the loss (V,) and the place of the label (V,) of each video, in the order of the list."""
         hits = [100.0 * (places < k).double().mean().item() for k in TOP]
-        return cls(len(places), losses.double().mean().item(), *hits)
+        # Batches of another size are summed in another order inside the network: digits beyond these are not the
+        # videos' but the batches'.
+        return cls(len(places), round(losses.double().mean().item(), LOSS_DIGITS), *hits)
 
-    def line(self, clips: int, crops: int) -> str:
-        return (
-            f"top-1 {self.top1:.2f}  top-3 {self.top3:.2f}  top-5 {self.top5:.2f}  "
-            f"({self.videos} videos, {clips} clips x {crops} crops)"
-        )
+    def line(self) -> str:
+        return f"top-1 {self.top1:.2f}  top-3 {self.top3:.2f}  top-5 {self.top5:.2f}"

@@ -36,6 +36,15 @@ def learning_rate_at(settings: Optimization, iterations_per_epoch: int) -> Calla
     return at
 
 
+def scaled_to_step(settings: Optimization, world: int) -> Optimization:
+    """The settings with the learning rate that goes with the clips a step really has (Goyal et al. 2017), if asked."""
+    if settings.learning_rate_for == 0:
+        return settings
+    clips = settings.batch_size * settings.iter_size * world
+    factor = clips / settings.learning_rate_for
+    return settings.model_copy(update={"base_learning_rate": settings.base_learning_rate * factor})
+
+
 def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
     """SGD or AdamW. As in the release every parameter decays alike unless the settings say otherwise.
 
@@ -44,9 +53,10 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Opt
     """
     groups = parameter_groups(model, settings)
     rate, decay = settings.base_learning_rate, settings.weight_decay
+    options: dict[str, Any] = {"lr": rate, "weight_decay": decay, "fused": True}  # one pass over all weights
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=rate, betas=(settings.momentum, 0.999), weight_decay=decay)
-    return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum, nesterov=settings.nesterov, weight_decay=decay)
+        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999), **options)
+    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **options)
 
 
 def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str, Any]]:
@@ -99,6 +109,13 @@ def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
         raise UserError(f"optimization.freeze: {', '.join(settings.freeze)} leaves no parameter to train")
     if settings.freeze_epochs and epoch >= settings.freeze_epochs:
         frozen = set()
+    if settings.batch_norm == "frozen":
+        frozen |= {
+            f"{name}.{own}"
+            for name, module in model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+            for own, _ in module.named_parameters()
+        }
     changed = False
     for name, parameter in model.named_parameters():
         changed |= parameter.requires_grad == (name in frozen)

@@ -1,30 +1,36 @@
 """What a run leaves behind in output_dir: log, metrics, TensorBoard events, configuration, checkpoints."""
 
+import importlib
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
-from engine.checkpoint import copy_checkpoint, save_checkpoint
+from engine.checkpoint import BEFORE, LAST, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
 from engine.distributed import Process
 from engine.errors import UserError
+from engine.loops import Progress
 from engine.metrics import Metrics
 from engine.schema import Config
 
 log = logging.getLogger("sifa")
 
-SECONDS_BETWEEN_LINES = 30
-
 
 class Record:
     """The files of output_dir. Rank 0 writes them; on the others every method does nothing.
+
+    On a terminal a bar shows how far an epoch or a validation has come, elsewhere lines of the log do.
 
     Args:
         config: of the run; written to config.yml if the run trains.
@@ -32,17 +38,18 @@ class Record:
         trains: False for a validation alone, which leaves the training's config.yml as it is.
 
     Raises:
-        UserError: output_dir cannot be written.
+        UserError: output_dir cannot be written, or Weights & Biases is asked for and not installed.
     """
 
     def __init__(self, config: Config, process: Process, *, trains: bool) -> None:
         self.config, self.folder, self.writes = config, Path(config.output_dir), process.is_main
         self.checkpoints = self.folder / "checkpoints"
-        self._views_shown = time.monotonic()
+        self._bar: tqdm | None = None
+        self._wandb: Any = None
         # The console of rank 0 and its file; the logger is the process's, so an earlier record's are replaced.
         log.setLevel(logging.INFO if self.writes else logging.WARNING)
         log.propagate = False
-        log.handlers = [logging.StreamHandler(sys.stdout)]
+        log.handlers = [_Console()]
         if not self.writes:
             return
         try:
@@ -55,6 +62,36 @@ class Record:
             raise UserError(f"output_dir {self.folder} is not a folder to write in: {error}") from None
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(to_file)
+        if trains and config.logging.wandb:
+            self._wandb = _start_wandb(config)
+
+    @contextmanager
+    def bar(self, title: str, total: int, done: int = 0) -> Iterator[None]:
+        """A bar on the terminal, if there is one, that `advance` moves; the log's lines stand above it."""
+        if self.writes and sys.stdout.isatty():
+            self._bar = tqdm(desc=title, total=total, initial=done, file=sys.stdout, leave=False, dynamic_ncols=True)
+        try:
+            yield
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+            self._bar = None
+
+    def advance(self, count: int = 1) -> None:
+        if self._bar is not None:
+            self._bar.update(count)
+
+    def progress(self, epoch: int, iteration: int, progress: Progress) -> None:
+        """A line of the log about the last iterations, and their figures to TensorBoard.
+
+        Args:
+            epoch: under way, counted from 1.
+            iteration: counted since the beginning of the training.
+            progress: of these iterations.
+        """
+        log.info(f"epoch {epoch}/{self.config.optimization.epochs}  {progress}")
+        values = {name: value for name, value in asdict(progress).items() if name not in ("iteration", "of")}
+        self._scalars("step", values, iteration)
 
     def metrics(self, epoch: int, split: str, metrics: Metrics, **more: float) -> None:
         """A line of metrics.jsonl, and the same to TensorBoard."""
@@ -63,32 +100,79 @@ class Record:
         values = {**asdict(metrics), **more}
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "split": split, **values}) + "\n")
-        for name, value in values.items():
-            if name != "videos":
-                self.events.add_scalar(f"{split}/{name}", value, epoch)
+        self._scalars(split, {name: value for name, value in values.items() if name != "videos"}, epoch)
         self.events.flush()
 
-    def views_done(self, done: int, of: int) -> None:
-        """A line of the log about a long validation, now and then."""
-        if time.monotonic() - self._views_shown > SECONDS_BETWEEN_LINES:
-            self._views_shown = time.monotonic()
-            log.info(f"validation  {done}/{of} views")
-
-    def checkpoint(self, epoch: int, contents: dict[str, Any]) -> None:
-        """checkpoints/last.pth, and epoch_N.pth when it is due."""
+    def _scalars(self, group: str, values: dict[str, float], at: int) -> None:
         if not self.writes:
             return
-        last = self.checkpoints / "last.pth"
-        save_checkpoint(last, contents)
-        if epoch % self.config.logging.save_epoch_freq == 0 or epoch == self.config.optimization.epochs:
+        for name, value in values.items():
+            self.events.add_scalar(f"{group}/{name}", value, at)
+        if self._wandb is not None:
+            axis = "iteration" if group == "step" else "epoch"
+            self._wandb.log({axis: at, **{f"{group}/{name}": value for name, value in values.items()}})
+
+    def rewind(self, epoch: int) -> bool:
+        """Takes back the figures of epochs after this one, which a run that was killed had written and not saved.
+
+        Returns:
+            Whether the epoch's validation is among the figures that are left.
+        """
+        file = self.folder / "metrics.jsonl"
+        if not file.exists():
+            return False
+        kept, validated = [], False
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                values = json.loads(line)
+                of, split = values["epoch"], values["split"]
+            except (ValueError, KeyError, TypeError):
+                continue  # the line at which it was killed
+            if split not in ("train", "val") or of <= epoch:
+                kept.append(line)
+            validated |= (of, split) == (epoch, "val")
+        if self.writes:
+            temporary = file.with_name(file.name + ".tmp")
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            os.replace(temporary, file)
+        return validated
+
+    def checkpoint(self, contents: dict[str, Any], *, epoch: int | None = None) -> None:
+        """checkpoints/last.pth, the one before it, and epoch_N.pth when it is due after an epoch."""
+        if not self.writes:
+            return
+        last = self.checkpoints / LAST
+        save_checkpoint(last, contents, keep=last.with_name(BEFORE))
+        if epoch and (epoch % self.config.logging.save_epoch_freq == 0 or epoch == self.config.optimization.epochs):
             copy_checkpoint(last, last.with_name(f"epoch_{epoch}.pth"))
 
 
-class EpochClock:
-    """Speed of an epoch, and the time that the epochs to come will take with their validations."""
+class _Console(logging.Handler):
+    """The log on the console, above a bar where there is one."""
 
-    def __init__(self, done: int, epochs: int) -> None:
-        self.first, self.epochs = done, epochs
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def _start_wandb(config: Config) -> Any:
+    try:
+        wandb = importlib.import_module("wandb")
+    except ImportError:
+        raise UserError("logging.wandb needs Weights & Biases: pip install wandb") from None
+    return wandb.init(project=config.logging.wandb, dir=config.output_dir, config=config.model_dump(), resume="allow")
+
+
+class EpochClock:
+    """Speed of an epoch, and the time that the epochs to come will take with their validations.
+
+    Args:
+        done: epochs that were trained before, in part as a fraction.
+        epochs: of the whole training.
+    """
+
+    def __init__(self, done: float, epochs: int) -> None:
+        self.done, self.epochs = done, epochs
         self.began = self.epoch_began = time.monotonic()
 
     def start(self) -> None:
@@ -97,5 +181,5 @@ class EpochClock:
     def stop(self, done: int, clips: int) -> tuple[float, timedelta]:
         """(clips a second, time left) after `done` epochs, the last of which had so many clips."""
         now = time.monotonic()
-        left = (now - self.began) / (done - self.first) * (self.epochs - done)
+        left = (now - self.began) / (done - self.done) * (self.epochs - done)
         return clips / (now - self.epoch_began), timedelta(seconds=round(left))

@@ -158,6 +158,16 @@ class Optimization(Section):
     decay_all: bool = Field(True, description="false: no decay of norms, biases and position tables")
     loss_weight: float = Field(1.0, gt=0, description="factor of the loss, the sum of the heads' cross-entropies")
     clip_gradient: float = Field(40.0, ge=0, description="largest norm of the gradient; 0: no limit")
+    learning_rate_for: int = Field(
+        0, ge=0, description="clips a step that base_learning_rate is meant for; another step scales it in proportion"
+    )
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="mean of the weights over time, which validates; 0: none")
+    batch_norm: Literal["train", "frozen", "sync"] = Field(
+        "train", description="frozen: statistics, weights and biases stay; sync: statistics over all processes"
+    )
+    precise_bn: int = Field(
+        0, ge=0, description="batches over which BatchNorm's statistics are taken anew before a validation; 0: none"
+    )
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Optimization":
@@ -168,9 +178,23 @@ class Optimization(Section):
         return self
 
 
+class Execution(Section):
+    """How it is computed: what changes here changes speed and memory, and the last digits of the results."""
+
+    amp: Literal["none", "bf16", "fp16"] = Field("none", description="autocast; fp16 with a gradient scaler")
+    channels_last: bool = Field(True, description="weights of convolutions with the channels innermost")
+    compile: bool = Field(False, description="torch.compile of the network; needs a compiler")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="every process holds the whole network (ddp), or a share of it (fsdp)"
+    )
+    timeout: float = Field(1800, gt=0, description="seconds that processes wait for one of them before they give up")
+
+
 class Logging(Section):
     print_freq: int = Field(50, ge=1, description="iterations from one line of the log to the next")
     save_epoch_freq: int = Field(1, ge=1, description="epochs from one epoch_N.pth to the next; last.pth every epoch")
+    save_iter_freq: int = Field(0, ge=0, description="iterations from one last.pth to the next, too; 0: epochs alone")
+    wandb: str = Field("", description="project of Weights & Biases that gets the figures too; empty: none")
 
 
 class Config(Section):
@@ -183,4 +207,5 @@ class Config(Section):
     network: Network = Network()
     SIFA: Sifa = Sifa()
     optimization: Optimization = Optimization()
+    execution: Execution = Execution()
     logging: Logging = Logging()
