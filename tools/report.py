@@ -212,7 +212,8 @@ th, td { padding: .25rem .9rem; text-align: right; border-bottom: 1px solid #e5e
 th { font-weight: 600 } td.text, th.text { text-align: left }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 td.big { font-size: 1.5rem; font-weight: 600 } td.big small { font-size: .8rem; font-weight: 400; color: #666 }
-img { max-width: 100%; display: block; margin-bottom: .8rem } figure { margin: 1.4rem 0 } figcaption b { font-weight: 600 }
+img { max-width: 100%; display: block; margin-bottom: .8rem }
+figure { margin: 1.4rem 0 } figcaption b { font-weight: 600 }
 """
 
 
