@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from datasets.batches import normalise
 from engine.distributed import Process, gather, total
 from engine.errors import UserError
 from engine.metrics import TOP, Metrics, mean_softmax, place_of_label, sum_of_losses
@@ -32,7 +33,7 @@ def train_epoch(
 
     Args:
         model: on the process's device, wrapped in DistributedDataParallel where there are several processes.
-        loader: of (clip, label, index) batches; its length is a multiple of iter_size.
+        loader: of (clip, label, index) batches, clips uint8 (N, T, H, W, 3); its length is a multiple of iter_size.
         scheduler: stepped after every iteration, whether the optimiser steps or not, as in the release.
         settings: iter_size iterations make a step. The gradient is that of the mean loss over them times loss_weight,
             its norm at most clip_gradient.
@@ -91,7 +92,8 @@ def _is_distributed(model: nn.Module) -> bool:
 
 
 def _to_device(clip: Tensor, label: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    return clip.to(device, non_blocking=True), label.to(device, non_blocking=True)
+    """Clips as bytes travel four times as fast; the device normalises them."""
+    return normalise(clip.to(device, non_blocking=True)), label.to(device, non_blocking=True)
 
 
 @torch.inference_mode()
