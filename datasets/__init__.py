@@ -1,6 +1,7 @@
 """Decoded videos as clips: list files, frame folders, clip positions, transforms and the dataset that joins them."""
 
 from .annotations import DataError, Video, read_classes, read_list, write_classes
+from .batches import normalise
 from .clips import ClipDataset, worker_init
 from .frames import FrameFolder
 from .readers import FORMATS, Reader, open_reader
@@ -14,6 +15,7 @@ __all__ = [
     "FrameFolder",
     "Reader",
     "Video",
+    "normalise",
     "open_reader",
     "read_classes",
     "read_list",

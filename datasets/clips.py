@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -26,8 +27,9 @@ CLIP_KEYS = {
 class ClipDataset(Dataset[tuple[Tensor, int, int]]):
     """Clips of the videos of a list file.
 
-    Sample: (clip, label, index). The clip is what the transform makes of the uint8 frames (T, 3, H, W), with
-    T = num_segments * clip_length: for the transforms of this package float32 (3, T, crop_size, crop_size).
+    Sample: (clip, label, index). The clip is what the transform makes of the frames, uint8 (T, H, W, 3), RGB, with
+    T = num_segments * clip_length: for the transforms of this package uint8 (T, crop_size, crop_size, 3). `normalise`
+    turns a batch of them into the network's input, on its device.
 
     Training (train=True): a sample is one random clip of one video. Everything random about it, position and
     augmentation, is a function of (seed, epoch, index) alone: the same in whichever order, worker or process.
@@ -139,7 +141,7 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
                 clip_length=self.clip_length,
                 num_steps=self.num_steps,
             )
-            return self._transforms[0](self._read(video, positions))
+            return torch.from_numpy(self._transforms[0](self._read(video, positions)))
 
     def _view(self, index: int) -> Tensor:
         video = self.videos[index // self.views]
@@ -152,9 +154,9 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
             clip=clip,
             num_clips=self.num_clips,
         )
-        return self._transforms[crop](self._read(video, positions))
+        return torch.from_numpy(self._transforms[crop](self._read(video, positions)))
 
-    def _read(self, video: Video, positions: list[int]) -> Tensor:
+    def _read(self, video: Video, positions: list[int]) -> np.ndarray:
         try:
             return self.frames.read(video.path, positions)
         except DataError as error:

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from .annotations import DataError, check_relative_path
 
@@ -33,11 +31,10 @@ class FrameFolder:
         if not self.root.is_dir():
             raise DataError(f"the folder of frames {self.root} does not exist or is no folder")
 
-    def read(self, video_path: str, positions: Sequence[int]) -> Tensor:
+    def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
         """Decode the frames at 0-based `positions` of one video; a repeated position is decoded once.
 
-        Returns a uint8 tensor (T, C, H, W), RGB, T = len(positions). Its memory is channels-last, as decoded and as the
-        transforms are fastest.
+        Returns uint8 (T, H, W, 3), RGB, T = len(positions).
 
         Raises DataError, naming the frame's file, if the frame is missing, cannot be decoded, was cut short or is not
         of the clip's size, and if the path leaves the root.
@@ -74,14 +71,13 @@ def check_template(template: str) -> None:
         raise ValueError(f"the frame template must hold a number like '{{:05d}}.jpg', got {template!r}")
 
 
-def stack_frames(positions: Sequence[int], sources: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> Tensor:
+def stack_frames(positions: Sequence[int], sources: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> np.ndarray:
     """Decode the frames of a clip; a repeated position is fetched and decoded once.
 
     positions: which frames, at least one; they say which are the same.
     sources: for every position the frame's name in messages, and what gives its JPEG or PNG data (uint8, 1D).
 
-    Returns a uint8 tensor (T, C, H, W), RGB, channels-last in memory. Raises DataError if a frame is broken or not of
-    the size of the others.
+    Returns uint8 (T, H, W, 3), RGB. Raises DataError if a frame is broken or not of the size of the others.
     """
     if not positions:
         raise ValueError("positions must name at least one frame, got none")
@@ -101,7 +97,8 @@ def stack_frames(positions: Sequence[int], sources: Iterable[tuple[str, Callable
             raise DataError(f"{name} must be {wanted}, got {width}x{height}")
         cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[index])
         decoded[position] = index
-    return torch.from_numpy(clip).permute(0, 3, 1, 2)
+    assert clip is not None
+    return clip
 
 
 def decode_image(data: np.ndarray, name: str) -> np.ndarray:

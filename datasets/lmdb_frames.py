@@ -9,7 +9,6 @@ from pathlib import Path
 
 import lmdb
 import numpy as np
-from torch import Tensor
 
 from .annotations import DataError, check_relative_path
 from .frames import check_template, stack_frames
@@ -40,8 +39,8 @@ class LmdbFolders:
         if not self.root.is_dir():
             raise DataError(f"the folder of videos {self.root} does not exist or is no folder")
 
-    def read(self, video_path: str, positions: Sequence[int]) -> Tensor:
-        """The frames at 0-based `positions` as a uint8 tensor (T, C, H, W), RGB; see `FrameFolder.read`."""
+    def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
+        """The frames at 0-based `positions` as uint8 (T, H, W, 3), RGB; see `FrameFolder.read`."""
         check_relative_path(video_path)
         file = self.root / video_path
         with _reading(file) as transaction:
@@ -83,8 +82,8 @@ class PackedFrames:
         if not self.files:
             raise DataError(f"the folder {self.root} holds no packed frames ({SHARD})")
 
-    def read(self, video_path: str, positions: Sequence[int]) -> Tensor:
-        """The frames at 0-based `positions` as a uint8 tensor (T, C, H, W), RGB; see `FrameFolder.read`."""
+    def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
+        """The frames at 0-based `positions` as uint8 (T, H, W, 3), RGB; see `FrameFolder.read`."""
         file = self._file(video_path)
         with _reading(file) as transaction:
             keys = [f"{video_path}/{self.template.format(self.first + position)}" for position in positions]

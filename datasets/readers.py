@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
-from torch import Tensor
+import numpy as np
 
 from .frames import FrameFolder
 from .lmdb_frames import KEY, LmdbFolders, PackedFrames
@@ -17,8 +17,8 @@ FORMATS: tuple[Format, ...] = ("FRAME", "LMDB", "PACKED", "VIDEO")
 class Reader(Protocol):
     """Frames of videos below a root. A reader can be pickled and copied into other processes at any time."""
 
-    def read(self, video_path: str, positions: Sequence[int]) -> Tensor:
-        """The frames at 0-based positions of a video, uint8 (T, 3, H, W), RGB; DataError where they are not."""
+    def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
+        """The frames at 0-based positions of a video, uint8 (T, H, W, 3), RGB; DataError where they are not."""
         ...
 
     def encoded(self, video_path: str, position: int) -> bytes:

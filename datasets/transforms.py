@@ -1,8 +1,8 @@
-"""From decoded frames to the network's input, with one random draw for the whole clip.
+"""From decoded frames to the sample of a loader, with one random draw for the whole clip.
 
-Every transform takes a uint8 clip (T, 3, H, W), RGB, and returns a float32 clip (3, T, crop_size, crop_size),
-contiguous and normalised with ImageNet's mean and deviation. All frames go through torchvision's `transforms.v2` at
-once, which draws once a call; random numbers come from torch's global generator.
+Every transform takes a clip (T, H, W, 3), RGB, uint8, and returns one (T, crop_size, crop_size, 3). All frames go
+through torchvision's `transforms.v2` at once, which draws once a call; random numbers come from torch's global
+generator.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-Transform = Callable[[Tensor], Tensor]
+from .batches import MEAN
 
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB values in 0..1
-STD = (0.229, 0.224, 0.225)
+Transform = Callable[[np.ndarray], np.ndarray]
 
 _MAGNITUDES = 31  # RandAugment's m runs from 0 (nothing) to 30 (the most), as in the release's m = 27
 
@@ -77,10 +76,9 @@ def train_transform(
             v2.RandomGrayscale(0.2),
             v2.RandomApply([Blur(0.1, 2.0)], p=0.5),
         ]
-    steps.append(Normalise())
     if erasing:
-        steps.append(v2.RandomErasing(erasing, value=0, inplace=True))  # 0 is the mean now
-    return v2.Compose(steps)
+        steps.append(v2.RandomErasing(erasing, value=[round(255 * mean) for mean in MEAN], inplace=True))
+    return OnArrays(steps)
 
 
 def val_transform(crop_size: int) -> Transform:
@@ -98,7 +96,7 @@ def test_transform(crop_size: int, crop: int, num_crops: int) -> Transform:
     if not 0 <= crop < num_crops:
         raise ValueError(f"crop must be in 0..{num_crops - 1} (num_crops is {num_crops}), got {crop}")
     place = crop / (num_crops - 1) if num_crops > 1 else 0.5
-    return v2.Compose([v2.Resize(crop_size, antialias=True), CropAt(crop_size, place), Normalise()])
+    return OnArrays([v2.Resize(crop_size, antialias=True), CropAt(crop_size, place)])
 
 
 # pytest would take the name for a test wherever it is imported.
@@ -162,14 +160,14 @@ class Blur(nn.Module):
         return torch.from_numpy(blurred).permute(0, 3, 1, 2)
 
 
-class Normalise(nn.Module):
-    """uint8 (T, C, H, W) to float32 (C, T, H, W), contiguous, with ImageNet's mean 0 and deviation 1."""
+class OnArrays:
+    """Steps on tensors (T, C, H, W), one after the other, as a transform of arrays (T, H, W, C)."""
 
-    def forward(self, clip: Tensor) -> Tensor:
-        mean = torch.tensor(MEAN).view(3, 1, 1, 1) * 255
-        std = torch.tensor(STD).view(3, 1, 1, 1) * 255
-        out = clip.permute(1, 0, 2, 3).to(torch.float32, memory_format=torch.contiguous_format)
-        return out.sub_(mean).div_(std)
+    def __init__(self, steps: Sequence[nn.Module]) -> None:
+        self.steps = v2.Compose(steps)
+
+    def __call__(self, clip: np.ndarray) -> np.ndarray:
+        return _channels_last(self.steps(torch.from_numpy(clip).permute(0, 3, 1, 2)))
 
 
 def _channels_last(clip: Tensor) -> np.ndarray:

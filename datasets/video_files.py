@@ -10,8 +10,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
 from .annotations import DataError, check_relative_path
 
@@ -31,8 +29,8 @@ class VideoFiles:
         if not self.root.is_dir():
             raise DataError(f"the folder of videos {self.root} does not exist or is no folder")
 
-    def read(self, video_path: str, positions: Sequence[int]) -> Tensor:
-        """The frames at 0-based `positions` as a uint8 tensor (T, C, H, W), RGB, channels-last in memory.
+    def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
+        """The frames at 0-based `positions` as uint8 (T, H, W, 3), RGB.
 
         Frames of another size than the first are resized to it, as in extraction. Raises DataError if the file is
         missing or does not decode as far as the last position, and if the path leaves the root.
@@ -67,7 +65,7 @@ class VideoFiles:
                 cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[first])
                 clip[others] = clip[first]
         assert clip is not None
-        return torch.from_numpy(clip).permute(0, 3, 1, 2)
+        return clip
 
     def encoded(self, video_path: str, position: int) -> bytes:
         """What identifies the video: a digest of its file. Raises DataError if it is missing."""

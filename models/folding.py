@@ -33,8 +33,8 @@ def stack_frames(clip: Tensor, step: int) -> Tensor:
     n, c, t, h, w = clip.shape
     if t == 0 or t % step != 0:
         raise ValueError(f"the number of frames must be a positive multiple of {step}, got T={t}")
-    stacked = clip.unflatten(2, (t // step, step)).transpose(1, 2).reshape(n * (t // step), c * step, h, w)
-    return unfold(stacked.contiguous(memory_format=torch.channels_last), t // step)
+    stacked = clip.unflatten(2, (t // step, step)).permute(0, 2, 4, 5, 1, 3).reshape(n * (t // step), h, w, c * step)
+    return unfold(stacked.permute(0, 3, 1, 2), t // step)
 
 
 def pool_time(clip: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from datasets.annotations import DataError
-from datasets.transforms import MEAN, STD
 from engine.build import build_dataset, class_names
 from engine.config import load_config
 from engine.errors import UserError
@@ -57,10 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def strip(clip: Tensor, frames: int) -> np.ndarray:
-    """At most `frames` frames, evenly spread, of a normalised clip (3, T, H, W), side by side: uint8 (H, W, 3), BGR."""
-    clip = clip[:, torch.linspace(0, clip.shape[1] - 1, min(frames, clip.shape[1])).round().long()]
-    pixels = clip.permute(1, 2, 3, 0) * torch.tensor(STD) + torch.tensor(MEAN)  # (T, H, W, 3)
-    pictures = (pixels * 255).round().clamp(0, 255).to(torch.uint8).numpy()[..., ::-1]
+    """At most `frames` frames, evenly spread, of a clip (T, H, W, 3), side by side: uint8 (H, W, 3), BGR."""
+    pictures = clip[torch.linspace(0, len(clip) - 1, min(frames, len(clip))).round().long()].numpy()[..., ::-1]
     return np.concatenate([np.pad(picture, ((0, 0), (0, _GAP), (0, 0))) for picture in pictures], axis=1)
 
 

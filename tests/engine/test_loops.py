@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
+from datasets import normalise
 from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather
 from engine.errors import UserError
 from engine.loops import evaluate, train_epoch
@@ -37,7 +38,7 @@ class Heads(nn.Module):
 class Clips(Dataset):
     def __init__(self, videos: int, views: int = 1) -> None:
         generator = torch.Generator().manual_seed(1)
-        self.clips = torch.randn(videos * views, 3, 2, 2, 2, generator=generator)
+        self.clips = torch.randint(256, (videos * views, 2, 2, 2, 3), generator=generator, dtype=torch.uint8)
         self.labels = torch.randint(CLASSES, (videos,), generator=generator)
         self.views = views
 
@@ -97,7 +98,7 @@ def test_the_metrics_of_an_epoch_and_its_reports() -> None:
     model, data = Heads(), Clips(24)
     reports: list[str] = []
     with torch.no_grad():
-        losses = sum(nn.functional.cross_entropy(head, data.labels) for head in model(data.clips))
+        losses = sum(nn.functional.cross_entropy(head, data.labels) for head in model(normalise(data.clips)))
     frozen = flat({"batch_size": 4}).model_copy(update={"base_learning_rate": 1e-12})
     metrics = train(model, frozen, reports)
     assert metrics.loss == pytest.approx(float(losses), rel=1e-5)
@@ -169,7 +170,8 @@ def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int
     loader = DataLoader(data, batch_size=batch_size, sampler=VideoShare(10, views, ALONE))
     metrics = evaluate(model, loader, ALONE, videos=10, views=views)
     with torch.no_grad():
-        scores = torch.stack([head.softmax(1) for head in model(data.clips)]).mean(0).view(10, views, CLASSES).mean(1)
+        heads = model(normalise(data.clips))
+    scores = torch.stack([head.softmax(1) for head in heads]).mean(0).view(10, views, CLASSES).mean(1)
     order = scores.argsort(dim=1, descending=True)
     hits = [(order[:, :k] == data.labels[:, None]).any(1).double().mean().item() * 100 for k in (1, 3, 5)]
     assert [metrics.top1, metrics.top3, metrics.top5] == pytest.approx(hits)

@@ -36,7 +36,8 @@ def test_one_training_step_at_reduced_size(file: Path) -> None:
     optimizer = build_optimizer(model, config.optimization)
     scheduler = build_scheduler(optimizer, config.optimization, 1)
     frames = config.dataset.num_segments * config.dataset.clip_length
-    batch = torch.randn(2, 3, frames, 32, 32), torch.tensor([0, config.dataset.num_classes - 1]), torch.arange(2)
+    clips = torch.randint(256, (2, frames, 32, 32, 3), dtype=torch.uint8)
+    batch = clips, torch.tensor([0, config.dataset.num_classes - 1]), torch.arange(2)
     trained = train_epoch(
         model,
         [batch],  # type: ignore[arg-type]

@@ -1,0 +1,24 @@
+"""From batches as the loader gives them to what the network takes, on the device."""
+
+import torch
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet's RGB values in 0..1
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(clips: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A batch of clips with ImageNet's mean 0 and deviation 1.
+
+    clips: uint8 (N, T, H, W, 3), RGB, on any device.
+
+    Returns (N, 3, T, H, W) of a floating `dtype` on the same device: a view of (N, T, H, W, 3), so that each frame is
+    channels-last in memory. Raises ValueError for clips of another form.
+    """
+    if clips.dtype != torch.uint8 or clips.dim() != 5 or clips.shape[-1] != 3:
+        raise ValueError(f"clips must be uint8 (N, T, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
+    # A row of pixels at a time: three values are too few for a vector.
+    width = clips.shape[3]
+    mean, std = (clips.new_tensor(values, dtype=torch.float32).mul_(255).repeat(width) for values in (MEAN, STD))
+    values = clips.flatten(3).sub(mean).div_(std).unflatten(3, (width, 3))
+    return values.to(dtype).permute(0, 4, 1, 2, 3)
