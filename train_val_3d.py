@@ -169,9 +169,9 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
     validated = record.rewind(training.epoch) if saved or resumes else True
     log.info(
         f"{config.network.net_name}, {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, on "
-        f"{process.world} x {process.device.type}; {len(data)} training and {len(run.validation.data.videos)} validation "
-        f"videos of {config.dataset.num_classes} classes; {sampler.step * process.world} clips a step, learning rate "
-        f"{settings.base_learning_rate:.3g}; writing {record.folder}"
+        f"{process.world} x {process.device.type}; {len(data)} training and {len(run.validation.data.videos)} "
+        f"validation videos of {config.dataset.num_classes} classes; {sampler.step * process.world} clips a step, "
+        f"learning rate {settings.base_learning_rate:.3g}; writing {record.folder}"
     )
     if not validated and training.epoch and not training.iteration:
         validate_if_due(run, training)  # it was killed before it could

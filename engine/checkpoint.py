@@ -135,8 +135,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         except CheckpointError as error:
             damaged.append(error)
             continue
-        for error in damaged:
-            log.warning(f"{error}: {path} is used in its place")
+        for earlier in damaged:
+            log.warning(f"{earlier}: {path} is used in its place")
         return path, contents
     if damaged:
         raise CheckpointError(f"no checkpoint in {folder} can be read: {damaged[0]}")

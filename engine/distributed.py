@@ -48,7 +48,7 @@ class _Control:
 
     def __init__(self, store: dist.Store, rank: int, world: int) -> None:
         self.store, self.rank, self.world, self.count = store, rank, world, 0
-        self.group = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        self.group: Any = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
         store.set(f"sifa/host/{rank}", socket.gethostname())
         self.arrive()
 
@@ -88,7 +88,12 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         dist.init_process_group(
-            backend, store=dist.PrefixStore("c10d", store), rank=rank, world_size=world, timeout=timeout, device_id=bound
+            backend,
+            store=dist.PrefixStore("c10d", store),
+            rank=rank,
+            world_size=world,
+            timeout=timeout,
+            device_id=bound,
         )
         _control = _Control(dist.PrefixStore("control", store), rank, world)
     return Process(rank, world, device)

@@ -53,10 +53,17 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Opt
     """
     groups = parameter_groups(model, settings)
     rate, decay = settings.base_learning_rate, settings.weight_decay
-    options: dict[str, Any] = {"lr": rate, "weight_decay": decay, "fused": True}  # one pass over all weights
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, betas=(settings.momentum, 0.999), **options)
-    return torch.optim.SGD(groups, momentum=settings.momentum, nesterov=settings.nesterov, **options)
+        return torch.optim.AdamW(groups, lr=rate, betas=(settings.momentum, 0.999), weight_decay=decay, fused=True)
+    return torch.optim.SGD(
+        groups,
+        lr=rate,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=decay,
+        # One pass over all weights; PyTorch's cannot begin with some of them later than with others.
+        fused=settings.freeze_epochs == 0,
+    )
 
 
 def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str, Any]]:

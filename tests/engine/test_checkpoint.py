@@ -2,54 +2,14 @@
 
 import os
 import pickle
-import random
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from engine import checkpoint
-from engine.checkpoint import CheckpointError, Training, read_checkpoint, save_checkpoint
-from engine.distributed import Process
-from engine.optim import build_optimizer, build_scheduler
-from engine.schema import Optimization
-
-ALONE = Process(0, 1, torch.device("cpu"))
-
-
-def training(classes: int = 3, iterations: int = 10) -> Training:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Linear(5, classes))
-    optimizer = build_optimizer(model, Optimization(epochs=4))
-    return Training(model, optimizer, build_scheduler(optimizer, Optimization(epochs=4), iterations), iterations)
-
-
-def step(run: Training) -> None:
-    run.model(torch.randn(6, 4)).square().sum().backward()
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    run.scheduler.step()
-
-
-def test_a_resumed_run_goes_on_as_if_never_stopped(tmp_path: Path) -> None:
-    first = training()
-    for _ in range(3):
-        step(first)
-    first.epoch = 1
-    save_checkpoint(tmp_path / "a.pth", first.contents([checkpoint.random_state()]))
-    for _ in range(3):
-        step(first)
-    numbers = random.random(), np.random.rand(), torch.rand(1).item()
-
-    second = training()
-    second.resume(tmp_path / "a.pth", ALONE)
-    assert second.epoch == 1
-    for _ in range(3):
-        step(second)
-    assert (random.random(), np.random.rand(), torch.rand(1).item()) == numbers
-    for one, other in zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True):
-        assert torch.equal(one, other)
+from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,16 +78,45 @@ def test_other_contents(tmp_path: Path) -> None:
         checkpoint.entry(read_checkpoint(tmp_path / "dict.pth"), "model", tmp_path / "dict.pth")
 
 
-def test_another_class_count(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "a.pth", training(classes=3).contents([checkpoint.random_state()]))
-    with pytest.raises(CheckpointError, match=r"a\.pth does not fit this model: .*2\.weight") as caught:
-        training(classes=4).resume(tmp_path / "a.pth", ALONE)
-    assert "\n" not in str(caught.value)
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    """torch.load would take it."""
+    path = tmp_path / "a.pth"
+    save_checkpoint(path, {"model": {"weight": torch.arange(1000.0)}})
+    content = bytearray(path.read_bytes())
+    at = content.index(torch.arange(1000.0).numpy().tobytes()) + 2000
+    content[at] ^= 1
+    path.write_bytes(content)
+    assert not torch.equal(torch.load(path, weights_only=True)["model"]["weight"], torch.arange(1000.0))
+    with pytest.raises(CheckpointError, match=r"a\.pth is damaged: the checksum of .* is wrong"):
+        read_checkpoint(path)
 
 
-def test_epochs_of_another_length_and_other_processes(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path / "a.pth", training().contents([checkpoint.random_state()]))
-    with pytest.raises(CheckpointError, match="10 iterations an epoch, this one has 11"):
-        training(iterations=11).resume(tmp_path / "a.pth", ALONE)
-    with pytest.raises(CheckpointError, match="of 1 processes, this run has 2"):
-        training().resume(tmp_path / "a.pth", Process(1, 2, torch.device("cpu")))
+def test_the_newest_whole_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    last, before = tmp_path / checkpoint.LAST, tmp_path / checkpoint.BEFORE
+    assert checkpoint.newest_checkpoint(tmp_path) is None
+    assert checkpoint.newest_checkpoint(tmp_path / "nowhere") is None
+    for epoch in range(9, 12):
+        save_checkpoint(last, {"epoch": epoch}, keep=before)
+        checkpoint.copy_checkpoint(last, tmp_path / f"epoch_{epoch}.pth")
+    assert checkpoint.newest_checkpoint(tmp_path) == (last, {"epoch": 11})
+    assert not caplog.records
+    # One after the other breaks; hard links to the same file break together.
+    for broken, expected in ((last, before), (before, tmp_path / "epoch_9.pth")):
+        with open(broken, "r+b") as file:
+            file.truncate(100)
+        found = checkpoint.newest_checkpoint(tmp_path)
+        assert found is not None
+        assert found[0] == expected
+        assert f"{broken} is damaged" in caplog.text
+        assert f"{expected} is used in its place" in caplog.text
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):
+        checkpoint.newest_checkpoint(tmp_path)
+
+
+def test_fingerprints(tmp_path: Path) -> None:
+    for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
+        save_checkpoint(tmp_path / name, {"model": torch.tensor(value)})
+    a, b, c = (checkpoint.fingerprint(tmp_path / name) for name in "abc")
+    assert a == b != c

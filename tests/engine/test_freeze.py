@@ -9,12 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from datasets import normalise
 from engine.distributed import Process, wrap
 from engine.errors import UserError
-from engine.loops import train_epoch
 from engine.metrics import sum_of_losses
-from engine.optim import build_optimizer, build_scheduler, freeze
+from engine.optim import build_optimizer, freeze
 from engine.schema import Optimization
+from tests.engine.runs import config_of, new_training, train_one_epoch
 
 EPOCHS, CLIPS = 4, 8
 BODY = {"freeze": ["body.*", "norm.*"]}
@@ -37,20 +38,19 @@ def settings(**changes: Any) -> Optimization:
 
 def batch() -> list[tuple[Tensor, Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(1)
-    clips = torch.randn(CLIPS, 3, 2, 3, 3, generator=generator)
+    clips = torch.randint(256, (CLIPS, 2, 3, 3, 3), generator=generator, dtype=torch.uint8)
     return [(clips, torch.arange(CLIPS) % 2, torch.arange(CLIPS))]
 
 
 def epochs(options: Optimization) -> list[dict[str, Tensor]]:
     """The network's state before each epoch and after the last."""
     torch.manual_seed(0)
-    model, process = Network(), Process(0, 1, torch.device("cpu"))
-    optimizer = build_optimizer(model, options)
-    scheduler = build_scheduler(optimizer, options, 1)
+    model, config = Network(), config_of(options)
+    training = new_training(model, config, 1)
     states = [{name: value.clone() for name, value in model.state_dict().items()}]
     for epoch in range(EPOCHS):
         freeze(model, options, epoch)
-        train_epoch(model, batch(), optimizer, scheduler, options, process, print_freq=1, report=print)  # type: ignore[arg-type]
+        train_one_epoch(training, batch(), config)
         states.append({name: value.clone() for name, value in model.state_dict().items()})
     return states
 
@@ -75,6 +75,12 @@ def test_a_norm_of_which_a_parameter_trains_keeps_counting() -> None:
     assert torch.equal(states[-1]["norm.weight"], states[0]["norm.weight"])
 
 
+def test_frozen_batch_norm_alone() -> None:
+    states = epochs(settings(batch_norm="frozen"))
+    for name, value in states[-1].items():
+        assert torch.equal(value, states[0][name]) == name.startswith("norm"), name
+
+
 def test_whether_something_changed() -> None:
     model, options = Network(), settings(**BODY, freeze_epochs=2)
     assert [freeze(model, options, epoch) for epoch in range(4)] == [True, False, True, False]
@@ -95,7 +101,8 @@ def _steps(rank: int, world: int, options: Optimization) -> nn.Module:
     """As train_val_3d.py goes on, on this process's share of a batch; BatchNorm in eval, as shares have other means."""
     torch.manual_seed(0)
     model, process = Network().eval(), Process(rank, world, torch.device("cpu"))
-    ((clips, labels, _),) = batch()
+    ((frames, labels, _),) = batch()
+    clips = normalise(frames)
     optimizer = build_optimizer(model, options)
     wrapped = wrap(model, process)
     for epoch in range(EPOCHS):

@@ -12,15 +12,14 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 
 from datasets import normalise
-from engine.distributed import Process, TrainSampler, VideoShare, average_buffers, gather
-from engine.errors import UserError
-from engine.loops import evaluate, train_epoch
+from engine.distributed import Process, Rest, TrainSampler, VideoShare, average_buffers, gather
+from engine.loops import Diverged, Progress, evaluate
 from engine.metrics import Metrics
-from engine.optim import build_optimizer, build_scheduler
 from engine.schema import Optimization
+from engine.stopping import Stopped
+from tests.engine.runs import ALONE, config_of, new_training, train_one_epoch
 
 CLASSES = 7
-ALONE = Process(0, 1, torch.device("cpu"))
 
 
 class Heads(nn.Module):
@@ -50,14 +49,14 @@ class Clips(Dataset):
         return self.clips[index], int(self.labels[index // self.views]), index
 
 
-def train(model: nn.Module, settings: Optimization, reports: list[str] | None = None, mix: Any = None) -> Metrics:
-    data = Clips(24)
+def train(model: nn.Module, settings: Optimization, reports: list[Progress] | None = None, **options: Any) -> Metrics:
+    data, config = Clips(24), config_of(settings, **options.pop("config", {}))
     sampler = TrainSampler(24, ALONE, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=0)
     loader = DataLoader(data, batch_size=settings.batch_size, sampler=sampler)
-    optimizer = build_optimizer(model, settings)
-    report = reports.append if reports is not None else lambda text: None
-    scheduler = build_scheduler(optimizer, settings, len(loader))
-    return train_epoch(model, loader, optimizer, scheduler, settings, ALONE, print_freq=2, report=report, mix=mix)
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    training = new_training(bare, config, len(loader))
+    report = reports.append if reports is not None else lambda progress: None
+    return train_one_epoch(training, loader, config, network=model, report=report, **options)
 
 
 def flat(optimization: dict[str, Any]) -> Optimization:
@@ -96,13 +95,16 @@ def test_the_loss_weight_and_the_clipping_act_on_the_gradient() -> None:
 
 def test_the_metrics_of_an_epoch_and_its_reports() -> None:
     model, data = Heads(), Clips(24)
-    reports: list[str] = []
+    reports: list[Progress] = []
     with torch.no_grad():
         losses = sum(nn.functional.cross_entropy(head, data.labels) for head in model(normalise(data.clips)))
     frozen = flat({"batch_size": 4}).model_copy(update={"base_learning_rate": 1e-12})
     metrics = train(model, frozen, reports)
     assert metrics.loss == pytest.approx(float(losses), rel=1e-5)
-    assert [line.split("  ")[0] for line in reports] == ["2/6", "4/6"]
+    assert [(progress.iteration, progress.of) for progress in reports] == [(2, 6), (4, 6)]
+    for word in ("2/6  loss ", "lr 1.00e-12", "clips/s", "waited ", "GiB"):
+        assert word in str(reports[0])
+    assert all(progress.gradient_norm > 0 and progress.memory > 0 for progress in reports)
 
 
 def test_mixed_clips_are_trained_on_and_scored_by_their_labels() -> None:
@@ -123,11 +125,59 @@ def test_mixed_clips_are_trained_on_and_scored_by_their_labels() -> None:
     assert metrics.top1 == pytest.approx(100 * (Clips(24).labels == guess).float().mean().item())
 
 
-def test_a_loss_that_is_not_finite_stops_the_run() -> None:
+@pytest.mark.parametrize("bad", [1, 4, 5, 6])
+def test_a_loss_that_is_not_finite_stops_the_run_and_tells_where(bad: int) -> None:
+    saved: list[int] = []
+
+    def mix(clip: Tensor, label: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        return clip * (float("nan") if iteration == bad else 1.0), label
+
+    settings = flat({"batch_size": 4})
+    with pytest.raises(Diverged, match=rf"not finite in iteration {bad} .*base_learning_rate") as caught:
+        train(Heads(), settings, mix=mix, save=lambda: saved.append(1), config={"save_iter_freq": 1, "print_freq": 3})
+    assert (caught.value.iteration, caught.value.here) == (bad, True)
+    assert len(saved) == bad - 1, "nothing is saved from there on"
+
+
+def test_it_saves_after_steps_and_stops_when_asked() -> None:
+    model, config = Heads(), config_of(flat({"batch_size": 2, "iter_size": 2}), save_iter_freq=3)
+    training, saved = new_training(model, config, 12), []
+    loader = DataLoader(Clips(24), batch_size=2)
+    with pytest.raises(Stopped):
+        train_one_epoch(
+            training,
+            loader,
+            config,
+            save=lambda: saved.append(training.iteration),
+            asked_to_stop=lambda: training.iteration == 10,
+        )
+    assert saved == [4, 6, 10], "the steps after iterations 3, 6 and 9, and before the stop"
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_autocast_trains_almost_like_float32(amp: Any) -> None:
+    torch.manual_seed(0)
+    plain, half = Heads(), Heads()
+    half.load_state_dict(plain.state_dict())
+    before = plain.one.weight.clone()
+    expected, metrics = (
+        train_one_epoch(new_training(model, config, 6), DataLoader(Clips(24), batch_size=4), config)
+        for model, config in ((plain, config_of(flat({}))), (half, config_of(flat({}), amp)))
+    )
+    assert metrics.loss == pytest.approx(expected.loss, rel=2e-2)
+    moved = (plain.one.weight - before).norm()
+    assert 0 < (half.one.weight - plain.one.weight).norm() < 0.1 * moved
+
+
+def test_the_scaler_skips_a_step_that_overflows() -> None:
     model = Heads()
-    model.one.weight.data.fill_(float("nan"))
-    with pytest.raises(UserError, match=r"the loss is nan .*base_learning_rate"):
-        train(model, flat({"batch_size": 4}))
+    config = config_of(flat({"batch_size": 24}), "fp16")
+    training = new_training(model, config, 1)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = model.one.weight.clone()
+    train_one_epoch(training, DataLoader(Clips(24), batch_size=24), config)
+    assert torch.equal(model.one.weight, before)
+    assert training.scaler.get_scale() == 2.0**126
 
 
 @pytest.fixture
@@ -167,8 +217,8 @@ def test_gather_and_average_in_a_group_of_one() -> None:
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int, views: int) -> None:
     data, model = Clips(10, views), Heads()
-    loader = DataLoader(data, batch_size=batch_size, sampler=VideoShare(10, views, ALONE))
-    metrics = evaluate(model, loader, ALONE, videos=10, views=views)
+    loader = DataLoader(data, batch_size=batch_size, sampler=VideoShare(range(10), views, ALONE))
+    metrics = evaluate(model, loader, ALONE, labels=data.labels.tolist(), views=views)
     with torch.no_grad():
         heads = model(normalise(data.clips))
     scores = torch.stack([head.softmax(1) for head in heads]).mean(0).view(10, views, CLASSES).mean(1)
@@ -180,11 +230,20 @@ def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int
 
 @pytest.mark.parametrize("world", [1, 2, 3, 4])
 def test_the_shares_of_a_validation_are_whole_videos_each_once(world: int) -> None:
-    shares = [list(VideoShare(10, 3, Process(rank, world, torch.device("cpu")))) for rank in range(world)]
+    shares = [list(VideoShare(range(10), 3, Process(rank, world, torch.device("cpu")))) for rank in range(world)]
     assert sorted(view for share in shares for view in share) == list(range(30))
     for share in shares:
         assert len(share) % 3 == 0
         assert all(share[i] // 3 == share[i - i % 3] // 3 for i in range(len(share)))
+
+
+def test_the_rest_of_an_epoch() -> None:
+    sampler = TrainSampler(50, ALONE, batch_size=2, iter_size=3, seed=0)
+    rest, whole = Rest(sampler), list(sampler)
+    for done in (0, 6, 48):
+        rest.done = done
+        assert list(rest) == whole[done:]
+        assert len(rest) == len(whole) - done
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])

@@ -43,4 +43,4 @@ def test_a_loss_of_probabilities_is_their_mean_of_losses() -> None:
 def test_metrics_and_their_line() -> None:
     metrics = Metrics.of(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([0, 2, 4, 5]))
     assert metrics == Metrics(videos=4, loss=3.0, top1=25.0, top3=50.0, top5=75.0)
-    assert metrics.line(10, 3) == "top-1 25.00  top-3 50.00  top-5 75.00  (4 videos, 10 clips x 3 crops)"
+    assert metrics.line() == "top-1 25.00  top-3 50.00  top-5 75.00"

@@ -8,10 +8,8 @@ import torch
 
 from engine.build import build_network
 from engine.config import load_config
-from engine.distributed import Process
-from engine.loops import train_epoch
-from engine.optim import build_optimizer, build_scheduler
 from engine.schema import Config
+from tests.engine.runs import new_training, train_one_epoch
 from tools.complexity import of_config
 
 SETTINGS = Path(__file__).parents[2] / "settings"
@@ -33,21 +31,10 @@ def test_one_training_step_at_reduced_size(file: Path) -> None:
     config = load_config(file, [f"network.width={width}", "optimization.iter_size=1", "optimization.warmup_epoch=0"])
     model = build_network(config)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    optimizer = build_optimizer(model, config.optimization)
-    scheduler = build_scheduler(optimizer, config.optimization, 1)
     frames = config.dataset.num_segments * config.dataset.clip_length
     clips = torch.randint(256, (2, frames, 32, 32, 3), dtype=torch.uint8)
     batch = clips, torch.tensor([0, config.dataset.num_classes - 1]), torch.arange(2)
-    trained = train_epoch(
-        model,
-        [batch],  # type: ignore[arg-type]
-        optimizer,
-        scheduler,
-        config.optimization,
-        Process(0, 1, torch.device("cpu")),
-        print_freq=1,
-        report=lambda progress: None,
-    )
+    trained = train_one_epoch(new_training(model, config, 1), [batch], config)
     assert 0 < trained.loss < float("inf")
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     classifier = before.keys() & {"fc.weight", "fc_dual.weight"}
