@@ -9,6 +9,7 @@ import argparse
 import errno
 import logging
 import os
+import random
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import models
@@ -35,7 +37,7 @@ from engine.distributed import (
     TrainSampler,
     average_buffers,
     is_main,
-    missing_processes,
+    lost_processes,
     restarted,
     start,
     stop,
@@ -117,6 +119,8 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
 
 def set_random(config: Config) -> None:
     """Seeds, and algorithms that always give the same bits if they are asked for."""
+    random.seed(config.seed)
+    np.random.seed(config.seed % 2**32)
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
@@ -290,11 +294,11 @@ def main(argv: list[str] | None = None) -> int:
                 raise
             say(f"the disk is full: {error}. What was saved before is whole; make room and go on with --resume auto")
             return 2
-        except RuntimeError:
-            late = missing_processes()
-            if not late:
+        except RuntimeError as error:
+            lost = lost_processes(error)
+            if not lost:
                 raise
-            say(f"gave up waiting for {', '.join(late)}")
+            say(f"rank {os.environ['RANK']} has lost {', '.join(lost)}: {str(error).rpartition('] ')[2]}")
             return 1
         except Stopped:
             if signals.received is None:

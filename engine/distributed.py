@@ -1,8 +1,11 @@
 """Processes: who am I among them, which share of the data is mine, what do all of them know."""
 
+import hashlib
 import inspect
 import os
 import socket
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +17,10 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
+
+from engine.errors import UserError
+
+SECONDS_FOR_WORD = 10  # of processes that lost one of them, from the first to the last
 
 
 @dataclass(frozen=True)
@@ -42,28 +49,22 @@ def restarted() -> bool:
 class _Control:
     """How processes agree: a group of its own, over the CPU, so that agreeing never waits for a GPU.
 
-    Before each agreement a process leaves the number of it in the store that all share. When an agreement fails, these
-    numbers tell who is missing.
+    And where each of them leaves word, in the store that all share, when it has lost one of the others.
     """
 
     def __init__(self, store: dist.Store, rank: int, world: int) -> None:
-        self.store, self.rank, self.world, self.count = store, rank, world, 0
+        self.store, self.rank, self.world = store, rank, world
         self.group: Any = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
-        store.set(f"sifa/host/{rank}", socket.gethostname())
-        self.arrive()
+        store.set(f"host of {rank}", socket.gethostname())
 
-    def arrive(self) -> None:
-        self.count += 1
-        self.store.set(f"sifa/arrived/{self.rank}", str(self.count))
-
-    def missing(self) -> list[str]:
-        """The ranks that have come less far than this one, with their hosts."""
-        late = []
-        for rank in range(self.world):
-            self.store.wait([f"sifa/arrived/{rank}", f"sifa/host/{rank}"], timedelta(seconds=10))
-            if int(self.store.get(f"sifa/arrived/{rank}")) < self.count:
-                late.append(f"rank {rank} on {self.store.get(f'sifa/host/{rank}').decode()}")
-        return late
+    def silent(self) -> list[str]:
+        """Leaves word. Those that do not do so within some seconds, with their hosts."""
+        self.store.set(f"gave up {self.rank}", "")
+        silent, last = list(range(self.world)), time.monotonic() + SECONDS_FOR_WORD
+        while silent and time.monotonic() < last:
+            silent = [rank for rank in silent if not self.store.check([f"gave up {rank}"])]
+            time.sleep(0.1)
+        return [f"rank {rank} on {self.store.get(f'host of {rank}').decode()}" for rank in silent]
 
 
 _control: _Control | None = None
@@ -74,7 +75,7 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
 
     Args:
         local_rank: what the launcher passed as --local-rank, where it did; else the environment's LOCAL_RANK.
-        timeout: how long the processes wait for one of them before they give up: see `missing_processes`.
+        timeout: how long the processes wait for one of them before they give up: see `lost_processes`.
     """
     global _control
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
@@ -86,6 +87,7 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         torch.cuda.set_device(device)
     if world > 1:
         store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
+        store = dist.PrefixStore(_meet(store, rank, world, timeout), store)
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         dist.init_process_group(
             backend,
@@ -99,6 +101,33 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
     return Process(rank, world, device)
 
 
+def _meet(store: dist.Store, rank: int, world: int, timeout: timedelta) -> str:
+    """Waits until all processes are there. Returns a name that they, and none that were there before them, agree on.
+
+    When torchrun replaces processes, the new ones find in the store what the lost ones have left: PyTorch's own keys
+    among it, by which they would try to reach the dead. Under a name of their own they do not.
+    """
+    me, last = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
+    store.set(f"here/{rank}", me)
+    name = ""
+    while time.monotonic() < last:
+        # Rank 0 tells whom it sees; those who find themselves among them agree; when all have, it is settled.
+        if rank == 0:
+            here = [f"here/{other}" for other in range(world)]
+            if store.check(here):
+                store.set("members", b" ".join(store.multi_get(here)))
+        if store.check(["members"]):
+            members = store.get("members").decode()
+            if me in members.split():
+                name = hashlib.sha256(members.encode()).hexdigest()
+                store.set(f"agreed/{name}/{rank}", "")
+        if name and store.check([f"agreed/{name}/{other}" for other in range(world)]):
+            return name
+        time.sleep(0.02)
+    absent = [str(other) for other in range(world) if not store.check([f"here/{other}"])]
+    raise UserError(f"rank {' and '.join(absent) or 'of a process before'} did not come within {timeout}")
+
+
 def stop() -> None:
     global _control
     _control = None
@@ -106,19 +135,23 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
-def missing_processes() -> list[str]:
-    """After a collective operation failed: the processes that did not come to the last agreement, with their hosts."""
+def lost_processes(error: RuntimeError) -> list[str]:
+    """The processes that are to blame for the failure of a collective operation: all that do not complain of it.
+
+    Each process that it failed in must ask, and stay until it has the answer. Empty for other errors.
+    """
+    if _control is None or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        return []
     try:
-        return _control.missing() if _control else []
-    except (dist.DistError, RuntimeError, OSError):
-        return ["rank 0, which keeps the list of the others"]
+        return _control.silent()
+    except (RuntimeError, OSError):
+        return ["rank 0, at least: the processes can not meet without it"]
 
 
 def any_process(flag: bool) -> bool:
     """Whether the flag is set in one of the processes, at least; all of them must ask."""
     if _control is None:
         return flag
-    _control.arrive()
     flags = torch.tensor(int(flag))
     dist.all_reduce(flags, dist.ReduceOp.MAX, _control.group)
     return bool(flags)
@@ -128,7 +161,6 @@ def gather(value: Any) -> list[Any]:
     """What every process holds, by rank, on every process. Tensors must be on the CPU."""
     if _control is None:
         return [value]
-    _control.arrive()
     values: list[Any] = [None] * _control.world
     dist.all_gather_object(values, value, _control.group)
     return values

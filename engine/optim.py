@@ -61,8 +61,9 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Opt
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=decay,
-        # One pass over all weights; PyTorch's cannot begin with some of them later than with others.
-        fused=settings.freeze_epochs == 0,
+        # Not fused: PyTorch's then takes memory as it comes for a momentum where the gradient scaler skips the first
+        # step, and cannot begin with some weights later than with others.
+        foreach=True,
     )
 
 

@@ -1,7 +1,11 @@
 """What every test shares."""
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from tests.script import write_data
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,3 +23,11 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven tiny videos of three classes as frames, with a list, class names and settings."""
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder)
+    return folder

@@ -1,66 +1,12 @@
 """train_val_3d.py as its users run it: train, validate, resume, several processes, and every mistake in one line."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 
 import train_val_3d
-
-ROOT = Path(__file__).parents[1]
-FRAMES, SIZE, VIDEOS = 10, 24, 7  # VIDEOS is odd: shares and batches do not come out even
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven tiny videos of three classes as frames, with a list, class names and settings."""
-    folder = tmp_path_factory.mktemp("data")
-    random = np.random.RandomState(0)
-    lines = []
-    for video in range(VIDEOS):
-        (folder / "frames" / f"v {video}").mkdir(parents=True)
-        for frame in range(1, FRAMES + 1):
-            image = random.randint(0, 255, (SIZE, SIZE + 4, 3), dtype=np.uint8)
-            cv2.imwrite(str(folder / "frames" / f"v {video}" / f"{frame:05d}.jpg"), image)
-        lines.append(f"v {video} {FRAMES} {video % 3}")
-    (folder / "list.txt").write_text("\n".join(lines) + "\n")
-    (folder / "classes.txt").write_text("a\nb\nc\n")
-    (folder / "settings.yml").write_text(
-        f"""
-dataset:
-  root_path: {folder}/frames
-  list_file: {folder}/list.txt
-  eva_list_file: {folder}/list.txt
-  classes_file: {folder}/classes.txt
-  num_classes: 3
-  clip_length: 8
-  num_workers: 0
-transform: {{crop_size: 16, color_jitter: false}}
-evaluation: {{eva_crop_size: 16, batch_size: 3}}
-network: {{net_name: c2d_sifa_resnet50, width: 4}}
-optimization: {{epochs: 2, batch_size: 2, base_learning_rate: 0.01, warmup_epoch: 0}}
-logging: {{print_freq: 1}}
-"""
-    )
-    return folder
-
-
-def arguments(data: Path, output: Path, *more: str) -> list[str]:
-    return [f"--config_file={data}/settings.yml", "--set", f"output_dir={output}", *more]
-
-
-def metrics(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(output: Path, name: str = "last.pth") -> dict[str, torch.Tensor]:
-    return torch.load(output / "checkpoints" / name, weights_only=True)["model"]
+from tests.script import VIDEOS, arguments, launch, metrics, weights
 
 
 @pytest.fixture(scope="session")
@@ -138,16 +84,6 @@ def test_resume_auto_starts_anew_where_there_is_nothing(data: Path, tmp_path: Pa
     more = "--resume", "auto", "--set", "optimization.epochs=1"
     assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
     assert "training starts anew" in (tmp_path / "log.txt").read_text()
-
-
-def launch(how: list[str], processes: int, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *how, f"--nproc_per_node={processes}", "train_val_3d.py", *args],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="session")

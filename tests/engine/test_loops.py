@@ -178,6 +178,10 @@ def test_the_scaler_skips_a_step_that_overflows() -> None:
     train_one_epoch(training, DataLoader(Clips(24), batch_size=24), config)
     assert torch.equal(model.one.weight, before)
     assert training.scaler.get_scale() == 2.0**126
+    # Momentum begins with the first step that is taken.
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    train_one_epoch(training, DataLoader(Clips(24), batch_size=24), config)
+    assert 0 < (model.one.weight - before).norm() < 1
 
 
 @pytest.fixture

@@ -1,0 +1,389 @@
+"""What happens to runs of train_val_3d.py that are killed, stopped, or lose a process: they go on, or say so."""
+
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import train_val_3d
+from engine.scores import load_scores
+from tests.script import ROOT, VIDEOS, arguments, launch, metrics, weights
+
+SPEED = {"clips_per_second"}  # what differs between runs that are the same
+
+# Everything that has a state: average of weights, accumulated gradients, scaler of fp16, worker processes.
+EVERYTHING = [
+    *("optimization.ema_decay=0.9", "optimization.iter_size=2", "execution.amp=fp16", "dataset.num_workers=1"),
+    *("optimization.epochs=10", "optimization.precise_bn=2", "evaluation.eva_inter_freq=3", "logging.print_freq=3"),
+    "transform.mixup_alpha=0.5",
+]
+
+
+@pytest.fixture(scope="module")
+def longer(data: Path) -> str:
+    """A training list of 21 lines: ten iterations an epoch with batches of two, and one video left over."""
+    (data / "longer.txt").write_text((data / "list.txt").read_text() * 3)
+    return f"dataset.list_file={data}/longer.txt"
+
+
+def figures(output: Path) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name not in SPEED} for line in metrics(output)]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """The same figures, and everything in the last checkpoint the same to the bit."""
+    assert figures(one) == figures(other)
+    first, second = (torch.load(path / "checkpoints/last.pth", weights_only=True) for path in (one, other))
+    for contents in (first, second):
+        contents.pop("config")  # names the output folder
+    assert first.keys() == second.keys()
+    _assert_equal(first, second, "")
+
+
+def _assert_equal(one: Any, other: Any, where: str) -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key, value in one.items():
+            _assert_equal(value, other[key], f"{where}.{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for i, (a, b) in enumerate(zip(one, other, strict=True)):
+            _assert_equal(a, b, f"{where}.{i}")
+    else:
+        assert one == other, where
+
+
+# ---- Killed ---------------------------------------------------------------------------------------------------------
+
+_PROCESSES = multiprocessing.get_context("forkserver")
+_PROCESSES.set_forkserver_preload(["train_val_3d"])  # so that a run starts in no time
+
+
+def _run(argv: list[str]) -> None:
+    torch.set_num_threads(1)
+    sys.exit(train_val_3d.main(argv))
+
+
+def test_a_run_killed_at_any_moment_goes_on_as_if_it_never_was(data: Path, longer: str, tmp_path: Path) -> None:
+    """SIGKILL at twenty random moments, while it starts, trains, saves and validates."""
+    options = ["--resume", "auto", "--set", longer, *EVERYTHING, "logging.save_iter_freq=3"]
+    whole = _PROCESSES.Process(target=_run, args=(arguments(data, tmp_path / "whole", *options),))
+    began = time.monotonic()
+    whole.start()
+    whole.join()
+    assert whole.exitcode == 0
+    moments, kills, run = random.Random(0), 0, 0
+    least = min(0.5, (time.monotonic() - began) / 8)
+    while kills < 20:
+        run += 1
+        output, finished = tmp_path / f"killed {run}", False
+        while not finished:
+            process = _PROCESSES.Process(target=_run, args=(arguments(data, output, *options),))
+            process.start()
+            process.join(least + moments.random() if kills < 20 else None)
+            finished = process.exitcode == 0
+            if not finished:
+                assert process.exitcode is None, "it may only end by being killed"
+                process.kill()
+                process.join()
+                kills += 1
+        assert_same_run(tmp_path / "whole", output)
+
+
+def test_a_broken_newest_checkpoint_is_passed_over(data: Path, longer: str, tmp_path: Path) -> None:
+    """And what was trained after the one before it is trained again, to the same bits."""
+    options = ["--set", longer, *EVERYTHING[:4], "optimization.epochs=2", "logging.save_iter_freq=4"]
+    assert train_val_3d.main(arguments(data, tmp_path / "whole", *options)) == 0
+    broken = tmp_path / "broken"
+    shutil.copytree(tmp_path / "whole", broken)
+    last = broken / "checkpoints/last.pth"
+    (broken / "checkpoints/epoch_2.pth").unlink()  # the same file under a second name
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    assert train_val_3d.main(arguments(data, broken, "--resume", "auto", *options)) == 0
+    log = (broken / "log.txt").read_text()
+    assert "last.pth is damaged: the checksum of" in log
+    assert "before_last.pth is used in its place" in log
+    assert "resumed from" in log
+    assert "after epoch 1 and 8 iterations" in log
+    assert_same_run(tmp_path / "whole", broken)
+
+
+# ---- Asked to stop --------------------------------------------------------------------------------------------------
+
+
+def start_run(processes: int, argv: list[str]) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    return subprocess.Popen(
+        [sys.executable, *launcher, "train_val_3d.py", *argv],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def lines_until(run: subprocess.Popen[str], word: str) -> Iterator[str]:
+    assert run.stdout is not None
+    for line in run.stdout:
+        yield line
+        if word in line:
+            return
+    raise AssertionError(f"the run ended without {word!r}")
+
+
+def test_what_stops_a_run_saves_it_first(data: Path, longer: str, tmp_path: Path) -> None:
+    options = ["--set", longer, *EVERYTHING, "logging.print_freq=1"]
+    assert train_val_3d.main(arguments(data, tmp_path / "whole", *options)) == 0
+    for number, at in ((signal.SIGINT, "epoch 2/10  3/10"), (signal.SIGTERM, "epoch 5/10  1/10")):
+        run = start_run(1, arguments(data, tmp_path / "stopped", "--resume", "auto", *options))
+        list(lines_until(run, at))
+        run.send_signal(number)
+        output, _ = run.communicate(timeout=60)
+        assert run.returncode == 128 + number
+        assert f"error: stopped by {number.name}, saved" in output
+        assert "Traceback" not in output
+    assert train_val_3d.main(arguments(data, tmp_path / "stopped", "--resume", "auto", *options)) == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+
+
+# ---- Several processes ----------------------------------------------------------------------------------------------
+
+
+def process_of_rank(run: subprocess.Popen[str], rank: int) -> int:
+    """The process number of a rank among the children of torchrun."""
+    for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in environment:
+            return int(child)
+    raise AssertionError(f"no process of rank {rank}")
+
+
+def test_a_lost_process_is_replaced_and_the_run_goes_on(data: Path, longer: str, tmp_path: Path) -> None:
+    """torchrun --max-restarts: the same bits as a run that lost none, without --resume."""
+    options = [
+        "--set",
+        longer,
+        *EVERYTHING,
+        "optimization.epochs=4",
+        "logging.save_iter_freq=1",
+        "logging.print_freq=1",
+    ]
+    whole = launch(["torch.distributed.run", "--standalone"], 2, *arguments(data, tmp_path / "whole", *options))
+    assert whole.returncode == 0, whole.stderr
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"),
+            *("train_val_3d.py", *arguments(data, tmp_path / "replaced", *options)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    list(lines_until(run, "epoch 2/4  2/"))
+    os.kill(process_of_rank(run, 1), signal.SIGKILL)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    assert "rank 0 has lost rank 1 on" in output
+    assert "resumed from" in output
+    assert_same_run(tmp_path / "whole", tmp_path / "replaced")
+
+
+def test_a_process_that_hangs_is_named(data: Path, longer: str, tmp_path: Path) -> None:
+    options = ["--set", longer, "optimization.epochs=1000", "execution.timeout=3"]
+    run = start_run(3, arguments(data, tmp_path, *options))
+    list(lines_until(run, "epoch 2/"))
+    hanging = process_of_rank(run, 1)
+    os.kill(hanging, signal.SIGSTOP)
+    output = "".join(lines_until(run, "error: rank 0 has lost rank 1 on "))
+    os.kill(hanging, signal.SIGKILL)
+    output += run.communicate(timeout=60)[0]
+    assert run.returncode == 1
+    assert "lost rank 0" not in output
+    assert "lost rank 2" not in output
+    assert "Traceback" not in output.partition("error: rank")[0]
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch_size", "workers"), [(1, 1, 0), (1, 5, 2), (2, 4, 1), (3, 3, 0), (4, 2, 1)]
+)
+def test_the_figures_of_a_validation_depend_on_nothing_but_the_network(
+    processes: int, batch_size: int, workers: int, data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]]
+) -> None:
+    """All of metrics.jsonl, to the last digit."""
+    checkpoint, expected = reference
+    argv = arguments(
+        *(data, tmp_path, "--eval", f"--checkpoint={checkpoint}", "--set", "evaluation.eva_num_clips=2"),
+        *(f"evaluation.batch_size={batch_size}", f"dataset.num_workers={workers}"),
+    )
+    if processes == 1:
+        assert train_val_3d.main(argv) == 0
+    else:
+        result = launch(["torch.distributed.run", "--standalone"], processes, *argv)
+        assert result.returncode == 0, result.stderr
+    assert metrics(tmp_path) == [expected]
+
+
+@pytest.fixture(scope="module")
+def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A trained checkpoint, and the figures of its validation by one process with a batch for everything."""
+    folder = tmp_path_factory.mktemp("reference")
+    assert train_val_3d.main(arguments(data, folder, "--set", "optimization.epochs=1")) == 0
+    checkpoint = folder / "checkpoints/last.pth"
+    more = ["evaluation.eva_num_clips=2", "evaluation.batch_size=100"]
+    argv = arguments(data, folder / "eval", "--eval", f"--checkpoint={checkpoint}", "--set", *more)
+    assert train_val_3d.main(argv) == 0
+    (line,) = metrics(folder / "eval")
+    assert line["videos"] == VIDEOS
+    return checkpoint, line
+
+
+# ---- The multi-view test --------------------------------------------------------------------------------------------
+
+VIEWS = ["evaluation.eva_num_clips=2", "evaluation.eva_num_crop=3", "evaluation.batch_size=4"]
+
+
+def test_a_test_saves_the_scores_of_every_view(
+    data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint, _ = reference
+    argv = arguments(data, tmp_path, "--test", f"--checkpoint={checkpoint}", "--set", *VIEWS)
+    assert train_val_3d.main(argv) == 0
+    scores = load_scores(tmp_path / "scores.npz")
+    assert scores.probabilities.shape == (VIDEOS, 6, 3)
+    assert np.allclose(scores.probabilities.sum(-1), 1, atol=1e-6)
+    assert (scores.videos[1], scores.labels[1], scores.classes) == ("v 1", 1, ["a", "b", "c"])
+    one, all_views = metrics(tmp_path)
+    assert (one["split"], all_views["split"]) == ("test of one view", "test")
+    for line, probabilities in ((one, scores.of_one_view()), (all_views, scores.of_all_views())):
+        assert line["top1"] == 100 * (scores.places(probabilities) < 1).mean()
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[-2] == (
+        f"top-1 {all_views['top1']:.2f}  top-3 100.00  top-5 100.00  ({VIDEOS} videos, 2 clips x 3 crops)"
+    )
+    # The same as --eval says of the same views.
+    argv[argv.index("--test")] = "--eval"
+    assert train_val_3d.main(argv) == 0
+    last = metrics(tmp_path)[-1]
+    assert {name: last[name] for name in ("loss", "top1", "top3")} == {
+        name: all_views[name] for name in ("loss", "top1", "top3")
+    }
+    assert not (tmp_path / "scores.parts").exists()
+
+
+def test_a_test_that_was_killed_goes_on_with_what_it_had(
+    data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with other processes; and not with the scores of another network."""
+    checkpoint, _ = reference
+    argv = arguments(data, tmp_path / "whole", "--test", f"--checkpoint={checkpoint}", "--set", *VIEWS)
+    assert train_val_3d.main(argv) == 0
+
+    monkeypatch.setattr("engine.view_scores.SECONDS_BETWEEN_PARTS", -1)
+    views = iter(range(1000))
+
+    def stop_in_the_middle(self: object) -> None:
+        if next(views) == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("engine.validation.Validation._check", stop_in_the_middle)
+    argv = [argument.replace("whole", "killed") for argument in argv]
+    with pytest.raises(KeyboardInterrupt):
+        train_val_3d.main(argv)
+    monkeypatch.undo()
+    parts = tmp_path / "killed/scores.parts"
+    done = len(list(parts.glob("*.npz")))
+    assert 2 <= done < VIDEOS
+    (parts / "00001-0.npz").write_bytes(b"broken")
+    result = launch(["torch.distributed.run", "--standalone"], 2, *argv)
+    assert result.returncode == 0, result.stderr
+    assert f"{done - 1} of {VIDEOS} videos are scored already" in result.stdout
+    one, other = (load_scores(tmp_path / name / "scores.npz") for name in ("whole", "killed"))
+    assert np.allclose(one.probabilities, other.probabilities, atol=1e-6)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "killed")
+
+    parts.mkdir()
+    (parts / "test.json").write_text(json.dumps({"checkpoint": "another"}))
+    (parts / "00001-0.npz").write_bytes(b"of another test")
+    assert train_val_3d.main(argv) == 0
+    assert "is of another test: it starts anew" in (tmp_path / "killed/log.txt").read_text()
+
+
+# ---- What goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_leaves_its_batch(
+    data: Path, longer: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    more = [longer, "optimization.base_learning_rate=1e30", "optimization.clip_gradient=0", "logging.print_freq=7"]
+    assert train_val_3d.main(arguments(data, tmp_path, "--set", *more, "transform.repeated_augmentation=2")) == 2
+    captured = capfd.readouterr()
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("error: ")]
+    iteration = int(line.partition("the loss is not finite in iteration ")[2].split()[0])
+    assert 1 < iteration <= 7
+    batch = torch.load(tmp_path / "diverged_rank0.pth", weights_only=True)
+    assert (batch["epoch"], batch["iteration"]) == (0, iteration)
+    assert batch["clips"].shape == (2, 8, 16, 16, 3)
+    assert len(set(batch["videos"])) == 1, "a video twice, by repeated augmentation"
+    assert not torch.equal(*batch["clips"])
+    assert not (tmp_path / "checkpoints/last.pth").exists()
+
+
+def test_a_full_disk(data: Path, longer: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk], capture_output=True, check=False)
+    if mount.returncode:
+        pytest.skip("this machine does not let a test mount a small disk")
+    try:
+        argv = arguments(data, disk / "run", "--set", longer, "optimization.epochs=20")
+        run = subprocess.run(
+            [sys.executable, "train_val_3d.py", *argv], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 2
+        (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+        assert "No space left" in line or "full" in line
+        assert "Traceback" not in run.stderr
+        # The checkpoints that were there are whole.
+        saved = weights(disk / "run")
+        assert all(value.isfinite().all() for value in saved.values())
+        for file in (disk / "run/checkpoints").iterdir():
+            assert torch.load(file, weights_only=True)["epoch"] >= 1
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_the_learning_rate_that_goes_with_the_step_is_printed(data: Path, tmp_path: Path) -> None:
+    more = ["optimization.learning_rate_for=8", "optimization.epochs=1"]
+    assert train_val_3d.main(arguments(data, tmp_path, "--set", *more)) == 0
+    log = (tmp_path / "log.txt").read_text()
+    assert "2 clips a step, learning rate 0.0025" in log
+    assert "lr 2.50e-03" in log
+
+
+def test_seed_and_deterministic_repeat_a_run_to_the_bit(data: Path, tmp_path: Path) -> None:
+    more = ["--deterministic", "--set", "optimization.epochs=1", "dataset.num_workers=1"]
+    for name, seed in (("one", 4), ("two", 4), ("three", 5)):
+        assert train_val_3d.main(arguments(data, tmp_path / name, "--seed", str(seed), *more)) == 0
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert not torch.equal(weights(tmp_path / "one")["fc.weight"], weights(tmp_path / "three")["fc.weight"])
+    torch.use_deterministic_algorithms(False)
