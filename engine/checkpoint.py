@@ -129,7 +129,7 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         CheckpointError: there are checkpoints, and each of them is damaged.
     """
     damaged: list[CheckpointError] = []
-    for path in _newest_first(folder):
+    for path in newest_first(folder):
         try:
             contents = read_checkpoint(path)
         except CheckpointError as error:
@@ -143,7 +143,8 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def _newest_first(folder: Path) -> Iterator[Path]:
+def newest_first(folder: Path) -> Iterator[Path]:
+    """The checkpoints of a run: last.pth, the one before it, epoch_N.pth from the last epoch down."""
     for name in (LAST, BEFORE):
         if (folder / name).is_file():
             yield folder / name
