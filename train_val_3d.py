@@ -39,8 +39,10 @@ from engine.distributed import (
     is_main,
     lost_processes,
     restarted,
+    shard,
     start,
     stop,
+    synchronise_batch_norm,
     wrap,
 )
 from engine.errors import UserError
@@ -97,15 +99,12 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
     model = build_network(config)
     validation = Validation(config, process, signals)
     classes = class_names(config)
-    saved = checkpoint_to_resume(args, config)
-    trained_epochs, reports = (0, []) if saved else load_initial_weights(model, config, args.checkpoint)
-    model.to(process.device)
-    if config.execution.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if config.execution.compile:
-        model.compile()
-
+    saved, reports = checkpoint_to_resume(args, config)
+    trained_epochs = 0
+    if saved is None:
+        trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
     trains = not (args.eval or args.test)
+    prepare(model, config, process, trains)
     record = Record(config, process, trains=trains)
     for report in reports:
         log.info(report)
@@ -115,6 +114,19 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
         validation.metrics(model, record, trained_epochs, "eval")
     else:
         train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
+
+
+def prepare(model: models.Network, config: Config, process: Process, trains: bool) -> None:
+    """Puts the network on its device, in the form that it is computed in."""
+    sharded = trains and config.execution.strategy == "fsdp"
+    contiguous = sharded or not config.execution.channels_last  # FSDP's shares are of contiguous weights
+    model.to(process.device).to(memory_format=torch.contiguous_format if contiguous else torch.channels_last)
+    if trains and config.optimization.batch_norm == "sync":
+        synchronise_batch_norm(model, process)
+    if sharded:
+        shard(model, process)
+    if config.execution.compile:
+        model.compile()
 
 
 def set_random(config: Config) -> None:
@@ -128,13 +140,17 @@ def set_random(config: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
 
 
-def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> Saved | None:
-    """The checkpoint that a training goes on from. Where torchrun replaced lost processes, it is the newest one."""
+def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> tuple[Saved | None, list[str]]:
+    """The checkpoint that a training goes on from, and what there is to say about others.
+
+    Where torchrun replaced lost processes, it is the newest one, as with --resume auto.
+    """
     if args.eval or args.test:
-        return None
+        return None, []
     if args.resume == "auto" or (restarted() and args.resume is None):
-        return newest_checkpoint(Path(config.output_dir) / "checkpoints")
-    return (Path(args.resume), read_checkpoint(Path(args.resume))) if args.resume else None
+        found = newest_checkpoint(Path(config.output_dir) / "checkpoints")
+        return (found[:2], found[2]) if found else (None, [])
+    return ((Path(args.resume), read_checkpoint(Path(args.resume))) if args.resume else None), []
 
 
 def train(run: Run, saved: Saved | None, resumes: bool) -> None:

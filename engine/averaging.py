@@ -21,14 +21,19 @@ class WeightAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.steps = decay, 0
         self._values = _floats(model)
-        self._means = {name: value.clone() for name, value in self._values.items()}
+        self._means = {name: value.detach().clone() for name, value in self._values.items()}
+        self._parameters = [name for name, value in self._values.items() if isinstance(value, nn.Parameter)]
+        self._statistics = [name for name in self._values if name not in set(self._parameters)]
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the network's values in, after a step of the optimiser."""
         decay = min(self.decay, (1 + self.steps) / (_WARM_UP + self.steps))
         self.steps += 1
-        torch._foreach_lerp_(list(self._means.values()), list(self._values.values()), 1 - decay)
+        for names in (self._parameters, self._statistics):  # apart, since a sharded network shards only the former
+            means, values = [self._means[name] for name in names], [self._values[name] for name in names]
+            if names:
+                torch._foreach_lerp_(means, values, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -1,7 +1,6 @@
 """Checkpoints: everything a run needs to go on, written so that a crash leaves the one before intact."""
 
 import hashlib
-import logging
 import os
 import pickle
 import random
@@ -16,8 +15,6 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
-
-log = logging.getLogger("sifa")
 
 LAST, BEFORE = "last.pth", "before_last.pth"
 _NUMBERED = re.compile(r"epoch_(\d+)\.pth$")
@@ -122,22 +119,22 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(sums.encode()).hexdigest()[:16]
 
 
-def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a run that is whole, read; None where there is none.
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:
+    """The newest checkpoint of a run that is whole: its path, what was read, and a line for each newer one that is not.
+
+    None where there is none.
 
     Raises:
         CheckpointError: there are checkpoints, and each of them is damaged.
     """
-    damaged: list[CheckpointError] = []
+    damaged: list[str] = []
     for path in newest_first(folder):
         try:
             contents = read_checkpoint(path)
         except CheckpointError as error:
-            damaged.append(error)
+            damaged.append(str(error))
             continue
-        for earlier in damaged:
-            log.warning(f"{earlier}: {path} is used in its place")
-        return path, contents
+        return path, contents, [f"{line}: {path} is used in its place" for line in damaged]
     if damaged:
         raise CheckpointError(f"no checkpoint in {folder} can be read: {damaged[0]}")
     return None

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,10 +16,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
+import models
 from engine.errors import UserError
+from models.sifa_resnet import ClipBottleneck
+from models.sifa_swin import ClipSwinBlock
 
 SECONDS_FOR_WORD = 10  # of processes that lost one of them, from the first to the last
 
@@ -115,7 +121,7 @@ def _meet(store: dist.Store, rank: int, world: int, timeout: timedelta) -> str:
         if rank == 0:
             here = [f"here/{other}" for other in range(world)]
             if store.check(here):
-                store.set("members", b" ".join(store.multi_get(here)))
+                store.set("members", " ".join(member.decode() for member in store.multi_get(here)))
         if store.check(["members"]):
             members = store.get("members").decode()
             if me in members.split():
@@ -174,11 +180,11 @@ def total(values: torch.Tensor) -> torch.Tensor:
 
 
 def wrap(model: nn.Module, process: Process) -> nn.Module:
-    """The model as the processes train it together; the model itself where there is only one.
+    """The model as the processes train it together; the model itself where there is only one, or it is sharded.
 
     BatchNorm's running statistics stay each process's own until `average_buffers`.
     """
-    if process.world == 1:
+    if process.world == 1 or is_sharded(model):
         return model
     known = inspect.signature(DistributedDataParallel).parameters
     own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
@@ -186,6 +192,43 @@ def wrap(model: nn.Module, process: Process) -> nn.Module:
     if process.device.type == "cuda":
         options["device_ids"] = [process.device.index]
     return DistributedDataParallel(model, **options)
+
+
+def shard(model: models.Network, process: Process) -> None:
+    """Leaves to this process its share of each parameter, in place: a block puts its own together to run (FSDP2).
+
+    The optimiser must be built afterwards. All processes run the network equally often, in validation as well.
+
+    Raises:
+        UserError: there is only one process.
+    """
+    if process.world == 1:
+        raise UserError("execution.strategy fsdp shares the network between processes, and there is one: use ddp")
+    mesh = init_device_mesh(process.device.type, (process.world,))
+    for module in model.modules():
+        if isinstance(module, (ClipBottleneck, ClipSwinBlock)):
+            fully_shard(module, mesh=mesh)
+    # The rest, too, gives back what it put together: it would be out of date when weights are swapped.
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    # A block's clip is a view of its frames; nothing changes it in place.
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
+
+
+def is_sharded(model: nn.Module) -> bool:
+    return isinstance(model, FSDPModule)
+
+
+def synchronise_batch_norm(model: nn.Module, process: Process) -> nn.Module:
+    """BatchNorm over the clips of all processes, where there are several.
+
+    Raises:
+        UserError: they are not on GPUs; PyTorch's SyncBatchNorm needs them.
+    """
+    if process.world == 1:
+        return model
+    if process.device.type == "cpu":
+        raise UserError("optimization.batch_norm sync needs GPUs")
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
 def average_buffers(model: nn.Module) -> None:

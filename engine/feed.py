@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from datasets.batches import normalise
+from engine.distributed import any_process
 
 
 class Feed:
@@ -44,3 +46,23 @@ class Feed:
         for copy in copies:
             copy.record_stream(current)
         return copies
+
+
+def in_step(feed: Feed, dataset: Dataset) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """A feed's batches, and as many more without labels and indices as another process has more of them.
+
+    dataset: the loader's; its first sample stands in where this process has no batch at all.
+    """
+    batches = iter(feed)
+    batch = next(batches, None)
+    clip = None
+    while any_process(batch is not None):
+        if batch is not None:
+            clip = batch[0]
+            yield batch
+            batch = next(batches, None)
+        else:
+            if clip is None:
+                clip = normalise(dataset[0][0][None].to(feed.device))
+            nothing = torch.zeros(0, dtype=torch.int64)
+            yield clip, nothing, nothing

@@ -3,18 +3,20 @@
 import contextlib
 import resource
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from engine.distributed import Process, gather, total
+from engine.distributed import Process, gather, is_sharded, total
 from engine.errors import UserError
-from engine.feed import Feed
+from engine.feed import Feed, in_step
 from engine.metrics import TOP, Metrics, mean_softmax, place_of_label, sum_of_losses
 from engine.optim import rest_frozen_norms
 from engine.schema import Config
@@ -168,7 +170,7 @@ def train_epoch(
                     top1=100 * hits1 / clips,
                     top5=100 * hits5 / clips,
                     learning_rate=learning_rate,
-                    gradient_norm=float(norm),
+                    gradient_norm=float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
                     clips_per_second=clips / seconds,
                     data_wait=(feed.waited - waited) / seconds,
                     memory=peak_memory(process.device),
@@ -198,9 +200,18 @@ def _step(training: Training, clip_gradient: float) -> Tensor:
     return norm
 
 
-def _without_exchange(network: nn.Module) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def _without_exchange(network: nn.Module) -> Iterator[None]:
     """Gradients are exchanged between processes once a step, not at each of its iterations."""
-    return network.no_sync() if isinstance(network, DistributedDataParallel) else contextlib.nullcontext()
+    if isinstance(network, DistributedDataParallel):
+        with network.no_sync():
+            yield
+    elif isinstance(network, FSDPModule):
+        network.set_requires_gradient_sync(False)
+        yield
+        network.set_requires_gradient_sync(True)
+    else:
+        yield
 
 
 def peak_memory(device: torch.device) -> float:
@@ -224,6 +235,9 @@ def score_videos(
 ) -> None:
     """Runs this process's share of a list through the network, without waiting for any other process.
 
+    Unless the network is sharded: then the processes run it equally often, those with fewer clips on clips again that
+    they have had.
+
     Args:
         model: the bare network.
         loader: its sampler a `VideoShare`, all views of a video in a row; index = video * views + view.
@@ -237,9 +251,12 @@ def score_videos(
     model.eval()
     rest: list[tuple[Tensor, Tensor]] = []  # views of a video that the batch cut in two
     done = 0
-    for clip, label, index in Feed(loader, process.device):
+    batches = Feed(loader, process.device)
+    for clip, label, index in in_step(batches, loader.dataset) if is_sharded(model) else batches:
         with torch.autocast(process.device.type, amp, enabled=amp is not None):
             logits = model(clip)
+        if not len(index):
+            continue
         scores, loss = mean_softmax(logits).cpu(), sum_of_losses(logits, label, reduction="none").double().cpu()
         for view, score, view_loss in zip(index.tolist(), scores, loss, strict=True):
             rest.append((score, view_loss))

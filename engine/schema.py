@@ -209,3 +209,14 @@ class Config(Section):
     optimization: Optimization = Optimization()
     execution: Execution = Execution()
     logging: Logging = Logging()
+
+    @model_validator(mode="after")
+    def _shares_can_do_it(self) -> "Config":
+        if self.execution.strategy == "fsdp":
+            for what, is_so in (
+                ("execution.amp fp16: use bf16", self.execution.amp == "fp16"),
+                ("optimization.freeze", bool(self.optimization.freeze)),
+            ):
+                if is_so:
+                    raise ValueError(f"execution.strategy fsdp does not go with {what}")
+        return self

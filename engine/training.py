@@ -6,10 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from engine.averaging import WeightAverage
 from engine.checkpoint import CheckpointError, entry, load_weights, random_state, set_random_state
-from engine.distributed import Process, gather
+from engine.distributed import Process, gather, is_sharded
 from engine.metrics import TOP
 
 
@@ -54,8 +61,8 @@ class Training:
     def contents(self) -> dict[str, Any]:
         """The entries of a checkpoint. All processes must call it; each has a part that is its own."""
         contents = {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": _weights(self.model),
+            "optimizer": self._optimizer_state(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
             "iterations_per_epoch": self.iterations_per_epoch,
@@ -66,7 +73,7 @@ class Training:
         if self.average is not None:
             contents["average_steps"] = self.average.steps
             with self.average.in_place():
-                contents["ema"] = {name: value.clone() for name, value in self.model.state_dict().items()}
+                contents["ema"] = {name: value.clone() for name, value in _weights(self.model).items()}
         return contents
 
     def _own_state(self) -> dict[str, Any]:
@@ -109,7 +116,7 @@ class Training:
             self.average.steps = saved["average_steps"]
         self._load_network(path, entry(saved, "model", path), own["buffers"])
         try:
-            self.optimizer.load_state_dict(entry(saved, "optimizer", path))
+            self._load_optimizer(entry(saved, "optimizer", path))
             self.scheduler.load_state_dict(entry(saved, "scheduler", path))
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} does not fit this optimiser: {error}") from None
@@ -120,4 +127,30 @@ class Training:
         set_random_state(own["random"])
 
     def _load_network(self, path: Path, weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
-        load_weights(self.model, {**weights, **buffers}, path)
+        if is_sharded(self.model):
+            set_model_state_dict(self.model, {**weights, **buffers}, options=_WHOLE)
+        else:
+            load_weights(self.model, {**weights, **buffers}, path)
+
+    # A sharded optimiser's state is saved by the parameters' names, put together on rank 0.
+
+    def _optimizer_state(self) -> dict[str, Any]:
+        if is_sharded(self.model):
+            return get_optimizer_state_dict(self.model, self.optimizer, options=_WHOLE)
+        return self.optimizer.state_dict()
+
+    def _load_optimizer(self, state: dict[str, Any]) -> None:
+        if is_sharded(self.model):
+            set_optimizer_state_dict(self.model, self.optimizer, state, options=_WHOLE)
+        else:
+            self.optimizer.load_state_dict(state)
+
+
+_WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
+
+
+def _weights(model: nn.Module) -> dict[str, Tensor]:
+    """All of them, on rank 0 where the network is sharded."""
+    if is_sharded(model):
+        return dict(get_model_state_dict(model, options=_WHOLE))  # type: ignore[arg-type]
+    return model.state_dict()

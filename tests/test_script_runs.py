@@ -387,3 +387,25 @@ def test_seed_and_deterministic_repeat_a_run_to_the_bit(data: Path, tmp_path: Pa
     assert_same_run(tmp_path / "one", tmp_path / "two")
     assert not torch.equal(weights(tmp_path / "one")["fc.weight"], weights(tmp_path / "three")["fc.weight"])
     torch.use_deterministic_algorithms(False)
+
+
+def test_shares_of_a_network_train_as_copies_do(data: Path, longer: str, tmp_path: Path) -> None:
+    """execution.strategy fsdp: the figures of ddp; and a run that goes on from the middle ends with the same bits."""
+    options = ["--set", longer, "optimization.ema_decay=0.9", "optimization.iter_size=2", "logging.save_iter_freq=2"]
+    shares = [*options, "execution.strategy=fsdp"]
+    runs = {
+        "copies": [*options, "execution.channels_last=false"],
+        "shares": shares,
+        "again": [*shares, "--resume", str(tmp_path / "shares/checkpoints/before_last.pth")],
+    }
+    for name, argv in runs.items():
+        result = launch(["torch.distributed.run", "--standalone"], 2, *arguments(data, tmp_path / name, *argv))
+        assert result.returncode == 0, result.stderr
+    assert "after epoch 1 and 2 iterations" in (tmp_path / "again/log.txt").read_text()
+    copies, whole, again = (torch.load(tmp_path / name / "checkpoints/last.pth", weights_only=True) for name in runs)
+    for part in ("model", "ema"):
+        assert copies[part].keys() == whole[part].keys()
+        for name, value in whole[part].items():
+            assert torch.equal(value, again[part][name]), name
+            assert torch.allclose(value.float(), copies[part][name].float(), rtol=1e-3, atol=1e-4), name
+    assert metrics(tmp_path / "copies")[-1]["loss"] == pytest.approx(metrics(tmp_path / "shares")[-1]["loss"], abs=1e-3)
