@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -71,15 +71,14 @@ class Loaded:
         """
         from datasets import test_transform
 
-        crops: list[Any] = [test_transform(size or self.size, crop, self.num_crops) for crop in range(self.num_crops)]
-        clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
-        return torch.stack([torch.nn.Sequential(*crop.transforms[:-1])(clip).permute(0, 2, 3, 1) for crop in crops])
+        crops = [test_transform(size or self.size, crop, self.num_crops) for crop in range(self.num_crops)]
+        return torch.stack([torch.from_numpy(crop(frames)) for crop in crops])
 
     def normalise(self, crops: Tensor) -> Tensor:
         """Crops uint8 (N, T, S, S, 3) as the network takes them: float32 (N, 3, T, S, S), on its device."""
-        from datasets.transforms import Normalise
+        from datasets import normalise
 
-        return torch.stack([Normalise()(crop.permute(0, 3, 1, 2)) for crop in crops.to(self.device)])
+        return normalise(crops.to(self.device))
 
     def transform(self, frames: np.ndarray) -> Tensor:
         """Frames uint8 (T, H, W, 3), RGB, as the network takes them: float32 (num_crops, 3, T, S, S), on its device."""
@@ -116,7 +115,7 @@ class Loaded:
         video = Path(video)
         positions = self.positions(num_frames or count_frames(video))
         together = VideoFiles(video.parent).read(video.name, list(chain(*positions)))  # decodes once
-        clips = together.permute(0, 2, 3, 1).numpy().reshape(len(positions), self.frames, *together.shape[2:], 3)
+        clips = together.reshape(len(positions), self.frames, *together.shape[1:])
         return torch.cat([self.crops(clip) for clip in clips])
 
     @torch.inference_mode()

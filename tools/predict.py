@@ -35,7 +35,7 @@ from datasets.video_files import opened
 from engine.errors import UserError
 from models.loading import Loaded, count_frames
 
-_USUAL_RATE = 25.0  # frames a second, where a file or a camera does not tell
+USUAL_RATE = 25.0
 _TIMELINE = 60  # letters at most
 
 
@@ -99,6 +99,12 @@ def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
     """The frames that come, uint8 (H, W, 3), RGB."""
     while (got := capture.read())[0]:
         yield cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB)
+
+
+def frame_rate(capture: cv2.VideoCapture) -> float:
+    """Frames a second, 25 where that is not told."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate < 1000 else USUAL_RATE
 
 
 def top(probabilities: Tensor, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
@@ -167,7 +173,7 @@ def predict_video(video: Path, loaded: Loaded, options: argparse.Namespace) -> s
 def predict_windows(video: Path, loaded: Loaded, options: argparse.Namespace) -> str:
     """Windows along a video; returns what is printed."""
     with opened(video) as capture:
-        rate, length, stride = _pace(capture, loaded, options, str(video))
+        rate, length, stride = _pace(capture, loaded, options)
         announced = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None
         frames = tqdm(read_frames(capture), total=announced, unit="frame", leave=False, disable=None)
         found = list(spans(frames, loaded, length, stride))
@@ -195,7 +201,7 @@ def watch_camera(loaded: Loaded, options: argparse.Namespace) -> None:
     try:
         if not capture.isOpened():
             raise UserError(f"there is no camera {options.camera}, or it is in use")
-        _, length, stride = _pace(capture, loaded, options, f"camera {options.camera}")
+        _, length, stride = _pace(capture, loaded, options)
         for span in spans(read_frames(capture), loaded, length, stride):
             best = top(span.probabilities, loaded.classes, options.top)
             now = time.strftime("%H:%M:%S")
@@ -206,12 +212,9 @@ def watch_camera(loaded: Loaded, options: argparse.Namespace) -> None:
         capture.release()
 
 
-def _pace(capture: cv2.VideoCapture, loaded: Loaded, options: argparse.Namespace, name: str) -> tuple[float, int, int]:
+def _pace(capture: cv2.VideoCapture, loaded: Loaded, options: argparse.Namespace) -> tuple[float, int, int]:
     """Frames a second, frames of a window, and frames from one window to the next."""
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    if not 0 < rate < 1000:
-        rate = _USUAL_RATE
-        _warn(f"{name} does not tell its frame rate: {rate:g} frames a second are assumed")
+    rate = frame_rate(capture)
     length = max(round(options.window * rate), 2) if options.window else loaded.span
     if length < loaded.span:
         _warn(f"a window has only {length} of the {loaded.span} frames of a clip: the last is repeated")
@@ -224,6 +227,7 @@ def _pace(capture: cv2.VideoCapture, loaded: Loaded, options: argparse.Namespace
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say in one line what cannot be opened
     try:
         videos = find_videos(options.videos)
         loaded = models.load(

@@ -29,6 +29,7 @@ from models.loading import Loaded, count_frames
 from models.sifa_resnet import STEM_FRAMES
 from models.temporal import STAGES
 from models.weights import STEM_INDEX
+from tools.predict import frame_rate
 from visualization import Explanation, Moment, draw, explain, page, stages_with_sifa
 
 _SHARPEST = 512  # pixels of a drawn frame's short side
@@ -78,7 +79,7 @@ class Viewer:
 
     def clip(self, start: int) -> Clip:
         positions = self.positions(start)
-        return Clip(self.reader.read(self.video.name, positions).permute(0, 2, 3, 1).contiguous().numpy(), positions)
+        return Clip(self.reader.read(self.video.name, positions), positions)
 
     def moment_of(self, frame: int) -> tuple[int, int]:
         """Start and pair t whose frame t is nearest to a frame of the video, in the middle of its clip if possible."""
@@ -145,19 +146,17 @@ class Viewer:
             blocks=blocks,
         )
 
-    def film(self, query: tuple[float, float] | None) -> Iterator[np.ndarray]:
-        """Pictures through the video: of clips that start one sampled frame after the other.
+    def moments(self) -> tuple[list[tuple[int, int]], int]:
+        """Start and pair of every picture of a film, and how many frames of the video are from one to the next.
 
-        Where a clip is spread over the whole video (several segments), of one clip's pairs of frames.
+        The middle pairs of all clips that there are; where a clip takes the whole video, all pairs of one clip.
         """
-        data, pairs = self.loaded.config.dataset, self.loaded.frames // STEM_FRAMES - 1
-        starts = self.starts()[:: data.num_steps]
-        if data.num_segments > 1:
-            moments = [(starts[len(starts) // 2], t) for t in range(pairs)]
-        else:
-            moments = [(start, (pairs - 1) // 2) for start in starts]
-        for start, t in tqdm(moments, unit="picture", disable=None):
-            yield self.picture(start, t, query)
+        pairs, starts = self.loaded.frames // STEM_FRAMES - 1, self.starts()
+        if len(starts) >= pairs:
+            return [(start, (pairs - 1) // 2) for start in starts], 1
+        start = len(starts) // 2
+        shown = self.positions(start)[STEM_INDEX::STEM_FRAMES]
+        return [(start, t) for t in range(pairs)], max(shown[1] - shown[0], 1)
 
     def page(self, start: int, stages: Sequence[str]) -> str:
         """A page to explore one clip."""
@@ -170,6 +169,7 @@ class Viewer:
 
 def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say in one line what cannot be opened
     try:
         loaded = models.load(options.checkpoint, device=options.device, num_clips=1, num_crops=1)
         viewer = Viewer(loaded, options)
@@ -180,7 +180,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             stages = [options.stage] if options.stage else stages_with_sifa(loaded.model)
             options.out.write_text(viewer.page(start, stages), encoding="utf-8")
         elif options.out.suffix == ".mp4":
-            _write_film(options.out, viewer.film(options.query), _rate(options.video) / loaded.config.dataset.num_steps)
+            moments, step = viewer.moments()
+            with opened(options.video) as capture:
+                rate = frame_rate(capture) / step
+            shown = tqdm(moments, unit="picture", disable=None)
+            _write_film(options.out, (viewer.picture(*moment, options.query) for moment in shown), rate)
         else:
             _write_picture(options.out, viewer.picture(start, t, options.query))
         print(options.out)
@@ -208,12 +212,6 @@ def _write_film(out: Path, pictures: Iterator[np.ndarray], rate: float) -> None:
     finally:
         if writer is not None:
             writer.release()
-
-
-def _rate(video: Path) -> float:
-    with opened(video) as capture:
-        rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 0 < rate < 1000 else 25.0
 
 
 def _label(loaded: Loaded, name: str | None) -> int | None:
