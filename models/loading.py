@@ -120,10 +120,18 @@ class Loaded:
 
     @torch.inference_mode()
     def probabilities(self, views: Tensor) -> Tensor:
-        """The mean of the heads' softmaxes for each of some views uint8 (N, T, S, S, 3): (N, classes), on the CPU."""
+        """The mean of the heads' softmaxes for each of some views uint8 (N, T, S, S, 3): (N, classes), on the CPU.
+
+        Raises:
+            UserError: they are not finite.
+        """
+        from engine.errors import UserError
         from engine.metrics import mean_softmax
 
-        return torch.cat([mean_softmax(self.model(self.normalise(some))).cpu() for some in views.split(BATCH)])
+        scores = torch.cat([mean_softmax(self.model(self.normalise(some))).cpu() for some in views.split(BATCH)])
+        if not scores.isfinite().all():
+            raise UserError(f"the network answers with {scores.flatten()[0]:g}: its weights are no use")
+        return scores
 
     def predict(self, video: str | os.PathLike[str]) -> Tensor:
         """The probabilities (classes,) of a video, as the validation averages them: over heads, then over views.

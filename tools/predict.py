@@ -13,6 +13,7 @@ Exit code: 0; 1 if a video could not be predicted (the others are); 2 for a mist
 
 import argparse
 import glob
+import itertools
 import json
 import sys
 import time
@@ -139,10 +140,11 @@ def timeline(found: Sequence[Span], classes: Sequence[str], rate: float) -> str:
         for span, leader in zip(found, leaders, strict=True)
     ]
     columns = min(len(found), _TIMELINE)
-    shown = [leaders[column * len(found) // columns] for column in range(columns)]
+    edges = [column * len(found) // columns for column in range(columns + 1)]
     lines.append("")
     for leader in dict.fromkeys(leaders):
-        lines.append(f"  {classes[leader]:<{width}}  {''.join('█' if one == leader else '·' for one in shown)}")
+        marks = ("█" if leader in leaders[a:b] else "·" for a, b in itertools.pairwise(edges))
+        lines.append(f"  {classes[leader]:<{width}}  {''.join(marks)}")
     return "\n".join(lines)
 
 
@@ -235,11 +237,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if options.camera is not None:
             watch_camera(loaded, options)
+        return predict_all(videos, loaded, options)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 0
+        return 0 if options.camera is not None else 130
+
+
+def predict_all(videos: Sequence[Path], loaded: Loaded, options: argparse.Namespace) -> int:
+    """Prints what each video shows; returns 1 if one could not be predicted, else 0."""
     failed = 0
     predict = predict_windows if options.window else predict_video
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):

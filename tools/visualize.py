@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with opened(options.video) as capture:
                 rate = frame_rate(capture) / step
             shown = tqdm(moments, unit="picture", disable=None)
-            _write_film(options.out, (viewer.picture(*moment, options.query) for moment in shown), rate)
+            _write_film(options.out, (viewer.picture(start, t, options.query) for start, t in shown), rate)
         else:
             _write_picture(options.out, viewer.picture(start, t, options.query))
         print(options.out)

@@ -144,12 +144,14 @@ def explain(network: Network, clip: Tensor, stage: str, label: int | None = None
         label: the class of Grad-CAM; None: the one that is predicted.
 
     Raises:
-        ValueError: the stage has no SIFA, or the clip is too short for a pair of feature frames.
+        ValueError: the stage has no SIFA, or the network's answer is not finite.
     """
     blocks = stage_blocks(network, stage)
     with _inputs_of_sifa(blocks) as inputs, _output_of(blocks[-1]) as outputs, torch.enable_grad():
         logits = network(clip)
         probabilities = mean_softmax(logits)[0].detach()
+        if not probabilities.isfinite().all():
+            raise ValueError(f"the network answers with {probabilities[0]:g}: its weights are no use")
         label = int(probabilities.argmax()) if label is None else label
         (gradient,) = torch.autograd.grad(sum(head[0, label] for head in logits), outputs)
     with torch.no_grad():

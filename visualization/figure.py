@@ -57,6 +57,8 @@ def draw(moment: Moment, seen: Explanation, *, title: str, subtitle: str, class_
     attention, grid, t = seen.attentions[-1], seen.grid, moment.t
 
     _picture(panels[0], moment.frame, moment.size, "Frame t: the query")
+    place = f"row {moment.y}, column {moment.x} of {attention.saliency.shape[1]} x {attention.saliency.shape[2]}"
+    panels[0].text(0, -0.06, f"query: {place}", color=FAINT, size=8.5, va="top", transform=panels[0].transAxes)
     _points(panels[1], moment, seen, 1, f"Frame t+1: its points in {attention.name}")
     if blocks > 1:
         _points(panels[2], moment, seen, blocks, f"Frame t+1: through {blocks} blocks")
