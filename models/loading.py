@@ -160,7 +160,7 @@ def load(
             is no such device.
     """
     from engine.build import build_network
-    from engine.checkpoint import entry, load_weights, read_checkpoint
+    from engine.checkpoint import entry, load_weights, read_checkpoint, weights
     from engine.config import ConfigError
     from engine.errors import UserError
     from engine.schema import Config
@@ -172,7 +172,7 @@ def load(
     except ValueError as error:
         raise ConfigError(f"checkpoint {path} is of another version: {' '.join(str(error).split())}") from None
     model = build_network(config)
-    load_weights(model, contents.get("ema") or entry(contents, "model", path), path)
+    load_weights(model, weights(contents, path), path)
     try:
         model = model.eval().to(device)
     except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
