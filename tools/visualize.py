@@ -30,7 +30,7 @@ from models.sifa_resnet import STEM_FRAMES
 from models.temporal import STAGES
 from models.weights import STEM_INDEX
 from tools.predict import frame_rate
-from visualization import Explanation, Moment, draw, explain, page, stages_with_sifa
+from visualization import Explanation, Moment, draw, explain, html_page, stages_with_sifa
 
 _SHARPEST = 512  # pixels of a drawn frame's short side
 
@@ -62,6 +62,8 @@ class Viewer:
         stages = stages_with_sifa(loaded.model)
         if not stages:
             raise UserError(f"checkpoint {options.checkpoint} has a network without SIFA")
+        if loaded.frames < 2 * STEM_FRAMES:
+            raise UserError(f"a clip of {loaded.frames} frames is one frame to the network: SIFA has no next one")
         self.stage: str = options.stage or ("res4" if "res4" in stages else stages[-1])
         if self.stage not in stages:
             raise UserError(f"--stage {self.stage} of this network has no SIFA; it is in {', '.join(stages)}")
@@ -164,7 +166,7 @@ class Viewer:
         seen = [self.explain(clip, stage) for stage in stages]
         name = self.loaded.classes[seen[0].label]
         title = f"{self.video.name}: {name}  {100 * seen[0].probability:.1f} %"
-        return page(self.shown_frames(clip), clip.shown, self.size, seen, title=title, class_name=name)
+        return html_page(self.shown_frames(clip), clip.shown, self.size, seen, title=title, class_name=name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

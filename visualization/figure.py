@@ -11,7 +11,7 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
-from .explain import Explanation, Grid
+from .explanation import Explanation, Grid
 
 GROUND, INK, FAINT, QUERY = "#11141a", "#e8eaed", "#9aa3b0", "#39d5ff"
 DPI = 100

@@ -12,13 +12,13 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
 
-from .explain import Attention, Explanation
+from .explanation import Attention, Explanation
 from .figure import BOTH_SIGNS, HEAT, ONE_SIGN
 
 _STOPS = 9  # colours of a scale, between which the page interpolates
 
 
-def page(
+def html_page(
     frames: np.ndarray, positions: Sequence[int], size: int, seen: Sequence[Explanation], *, title: str, class_name: str
 ) -> str:
     """The page as HTML. visualization/page.html says how it looks and behaves; here are its data.

@@ -150,6 +150,14 @@ def test_a_network_without_sifa(run: Run, folder: Path) -> None:
     assert (code, err) == (2, f"error: checkpoint {folder}/plain.pth has a network without SIFA\n")
 
 
+def test_a_network_with_a_single_frame(run: Run, folder: Path) -> None:
+    settings = {**SMALL, "dataset": {**SMALL["dataset"], "clip_length": 4}}
+    settings["network"] = {**SMALL["network"], "dual_head": False}
+    write_checkpoint(folder / "short.pth", settings)
+    code, _, err = run("--frame=3", checkpoint="short.pth")
+    assert (code, err) == (2, "error: a clip of 4 frames is one frame to the network: SIFA has no next one\n")
+
+
 @pytest.mark.parametrize(
     "arguments", [["--query=5"], ["--out=a.gif"], ["--html", "--out=a.png"], ["--blocks=0"], ["--gamma=0"]]
 )

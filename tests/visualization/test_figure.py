@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.colors import to_rgb
 
 from visualization import Attention, Explanation, Moment, draw
-from visualization.explain import Grid
+from visualization.explanation import Grid
 from visualization.figure import BOTH_SIGNS, ONE_SIGN, QUERY
 
 SIZE, SIDE, STRIDE = 64, 8, 8

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from tests.tiny import moving_square
-from tests.visualization.test_explain import network
-from visualization import Explanation, explain, page
+from tests.visualization.test_explanation import network
+from visualization import Explanation, explain, html_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SIZE, PAIRS = 96, 3
@@ -29,7 +29,7 @@ def seen() -> list[Explanation]:
 
 
 def make(seen: list[Explanation], title: str = "v.mp4") -> str:
-    return page(
+    return html_page(
         moving_square(PAIRS + 1, SIZE, SIZE), [2, 6, 10, 14], SIZE, seen, title=title, class_name="</script><b>"
     )
 

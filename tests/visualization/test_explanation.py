@@ -12,7 +12,7 @@ from torch.nn.functional import grid_sample
 import models
 from tests.tiny import SETTINGS, build
 from visualization import Attention, Explanation, explain, stages_with_sifa
-from visualization.explain import Grid, stage_blocks
+from visualization.explanation import Grid, stage_blocks
 
 CLIP = (1, 3, 16, 48, 64)
 
