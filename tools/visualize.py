@@ -110,6 +110,13 @@ class Viewer:
         brighter = np.round(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)
         return brighter[frames]
 
+    def query(
+        self, t: int | None, query: tuple[float, float] | None, clip: Clip, seen: Explanation
+    ) -> tuple[int, int, int]:
+        """t, y and x of what is asked for, and of the strongest motion where nothing is."""
+        t, y, x = seen.strongest_motion(t)
+        return (t, *self.position(query, clip, seen)) if query else (t, y, x)
+
     def position(self, query: tuple[float, float], clip: Clip, seen: Explanation) -> tuple[int, int]:
         """y and x of a query that is given in pixels of the video."""
         height, width = clip.frames.shape[1:3]
@@ -132,9 +139,7 @@ class Viewer:
         """Six panels, uint8 (H, W, 3), RGB. t: None for the pair with the strongest motion; query: likewise."""
         clip = self.clip(start)
         seen = self.explain(clip, self.stage)
-        t, y, x = seen.strongest_motion(t)
-        if query:
-            y, x = self.position(query, clip, seen)
+        t, y, x = self.query(t, query, clip, seen)
         frames = self.shown_frames(clip)
         name = self.loaded.classes[seen.label]
         blocks = min(self.blocks, len(seen.attentions))
@@ -160,13 +165,14 @@ class Viewer:
         shown = self.positions(start)[STEM_INDEX::STEM_FRAMES]
         return [(start, t) for t in range(pairs)], max(shown[1] - shown[0], 1)
 
-    def page(self, start: int, stages: Sequence[str]) -> str:
-        """A page to explore one clip."""
+    def page(self, start: int, t: int | None, query: tuple[float, float] | None, stages: Sequence[str]) -> str:
+        """A page to explore one clip, which opens as `picture` would draw it in the first of the stages."""
         clip = self.clip(start)
         seen = [self.explain(clip, stage) for stage in stages]
+        t, y, x = self.query(t, query, clip, seen[0])
         name = self.loaded.classes[seen[0].label]
         title = f"{self.video.name}: {name}  {100 * seen[0].probability:.1f} %"
-        return html_page(self.shown_frames(clip), clip.shown, self.size, seen, title=title, class_name=name)
+        return html_page(self.shown_frames(clip), clip.shown, self.size, seen, (t, y, x), title=title, class_name=name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -180,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             start, t = viewer.moment_of(options.frame)
         if options.html:
             stages = [options.stage] if options.stage else stages_with_sifa(loaded.model)
-            options.out.write_text(viewer.page(start, stages), encoding="utf-8")
+            options.out.write_text(viewer.page(start, t, options.query, stages), encoding="utf-8")
         elif options.out.suffix == ".mp4":
             moments, step = viewer.moments()
             with opened(options.video) as capture:

@@ -105,13 +105,12 @@ class Explanation:
         Not at the border where that can be helped: what comes in there, and the padding, would always win.
         """
         saliency = self.attentions[-1].saliency
-        inner = np.zeros_like(saliency)
-        border = [1 if side > 2 else 0 for side in saliency.shape[1:]]
-        inside = [slice(skip, side - skip) for skip, side in zip(border, saliency.shape[1:], strict=True)]
-        pairs = slice(None) if t is None else slice(t, t + 1)
-        inner[pairs, inside[0], inside[1]] = saliency[pairs, inside[0], inside[1]]
-        t, y, x = (int(index) for index in np.unravel_index(inner.argmax(), inner.shape))
-        return t, y, x
+        top, left = (1 if side > 2 else 0 for side in saliency.shape[1:])
+        inner = saliency[:, top : saliency.shape[1] - top, left : saliency.shape[2] - left]
+        if t is None:
+            t = int(inner.max(axis=(1, 2)).argmax())
+        y, x = np.unravel_index(inner[t].argmax(), inner[t].shape)
+        return t, int(y) + top, int(x) + left
 
     def stacked(self, t: int, y: int, x: int, blocks: int) -> tuple[np.ndarray, np.ndarray]:
         """The points that reach a query through the last `blocks` SIFA blocks: the last block's points, the points of

@@ -19,7 +19,14 @@ _STOPS = 9  # colours of a scale, between which the page interpolates
 
 
 def html_page(
-    frames: np.ndarray, positions: Sequence[int], size: int, seen: Sequence[Explanation], *, title: str, class_name: str
+    frames: np.ndarray,
+    positions: Sequence[int],
+    size: int,
+    seen: Sequence[Explanation],
+    opening: tuple[int, int, int],
+    *,
+    title: str,
+    class_name: str,
 ) -> str:
     """The page as HTML. visualization/page.html says how it looks and behaves; here are its data.
 
@@ -28,10 +35,12 @@ def html_page(
         positions: (T,), which frames of the video these are.
         size: S, pixels of the network's input.
         seen: of each stage to choose from.
+        opening: t, y and x of the query that is shown at first, in positions of the first stage.
     """
     data = {
         "size": size,
         "className": class_name,
+        "opening": opening,
         "frames": [_jpeg(frame) for frame in frames],
         "positions": list(positions),
         "stages": [_stage(one) for one in seen],

@@ -84,8 +84,9 @@ def test_a_film_of_one_clip_where_it_takes_the_whole_video(folder: Path, tmp_pat
 
 def test_a_page_of_all_stages_or_one(folder: Path) -> None:
     one = viewer(folder)
-    assert '"name":"res3"' in one.page(0, ["res3", "res4"])
-    assert '"name":"res3"' not in one.page(0, ["res4"])
+    assert '"name":"res3"' in one.page(0, None, None, ["res3", "res4"])
+    assert '"name":"res3"' not in one.page(0, None, None, ["res4"])
+    assert '"opening":[2,4,2]' in one.page(0, 2, (30, 45), ["res3"])
 
 
 def test_which_pair_shows_a_frame(folder: Path) -> None:

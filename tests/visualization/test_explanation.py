@@ -1,6 +1,7 @@
 """What is drawn is what the network did: points, weights, saliency, Grad-CAM and where all of it is in the clip."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,8 @@ def test_the_strongest_motion_is_not_at_the_border() -> None:
     saliency = seen.attentions[-1].saliency
     saliency[0, 0, 4], saliency[0, 5, 2], saliency[0, 6, 6] = 0.9, 0.5, 0.4
     assert seen.strongest_motion() == seen.strongest_motion(0) == (0, 5, 2)
+    still = replace(seen, attentions=[replace(seen.attentions[0], saliency=np.zeros((3, 9, 9)))])
+    assert still.strongest_motion(2)[0] == 2
     tiny = explanation([0.0], [1.0], size=2)
     tiny.attentions[-1].saliency[0, 1, 0] = 0.3
     assert tiny.strongest_motion() == (0, 1, 0)
