@@ -1,0 +1,203 @@
+"""A trained network from its checkpoint alone, which carries configuration and class names.
+
+loaded = models.load("output/demo/checkpoints/last.pth")
+probabilities = loaded.predict("video.mp4")
+print(loaded.classes[probabilities.argmax()])
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from engine.schema import Config
+    from models import Network
+
+# Networks know nothing of data and configurations. Only what is in this file joins the three, and it imports them
+# where it runs: engine imports models.
+
+BATCH = 8  # views at once: enough to keep a CPU busy, little memory
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network that is ready to answer, and what it needs for that.
+
+    Args:
+        model: the network in eval mode, on `device`. It takes (N, 3, T, S, S) and returns a tuple of logits
+            (N, classes), one for each head.
+        classes: a name for each class; its number where the checkpoint has no names.
+        config: the configuration that it was trained with.
+        device: where it computes.
+        num_clips, num_crops: the views of a video, whose probabilities are averaged.
+    """
+
+    model: Network
+    classes: list[str]
+    config: Config
+    device: torch.device
+    num_clips: int
+    num_crops: int
+
+    @property
+    def frames(self) -> int:
+        """T, the frames of a clip."""
+        return self.config.dataset.num_segments * self.config.dataset.clip_length
+
+    @property
+    def span(self) -> int:
+        """How many frames a video needs so that no clip of it repeats its last frame."""
+        data = self.config.dataset
+        return data.num_segments * ((data.clip_length - 1) * data.num_steps + 1)
+
+    @property
+    def size(self) -> int:
+        """S, height and width of a crop in pixels."""
+        return self.config.evaluation.eva_crop_size
+
+    def crops(self, frames: np.ndarray, size: int = 0) -> Tensor:
+        """Frames uint8 (T, H, W, 3), RGB, as the crops of the validation: uint8 (num_crops, T, S, S, 3).
+
+        Args:
+            size: S, where not the network's own: the same crop, sharper or coarser.
+        """
+        from datasets import test_transform
+
+        crops = [test_transform(size or self.size, crop, self.num_crops) for crop in range(self.num_crops)]
+        return torch.stack([torch.from_numpy(crop(frames)) for crop in crops])
+
+    def normalise(self, crops: Tensor) -> Tensor:
+        """Crops uint8 (N, T, S, S, 3) as the network takes them: float32 (N, 3, T, S, S), on its device."""
+        from datasets import normalise
+
+        return normalise(crops.to(self.device))
+
+    def transform(self, frames: np.ndarray) -> Tensor:
+        """Frames uint8 (T, H, W, 3), RGB, as the network takes them: float32 (num_crops, 3, T, S, S), on its device."""
+        return self.normalise(self.crops(frames))
+
+    def positions(self, num_frames: int) -> list[list[int]]:
+        """Which frames of a video, 0-based, make its clips: num_clips times T, as in the validation."""
+        from datasets import test_positions
+
+        data = self.config.dataset
+        return [
+            test_positions(
+                num_frames,
+                num_segments=data.num_segments,
+                clip_length=data.clip_length,
+                num_steps=data.num_steps,
+                clip=clip,
+                num_clips=self.num_clips,
+            )
+            for clip in range(self.num_clips)
+        ]
+
+    def views(self, video: str | os.PathLike[str], num_frames: int | None = None) -> Tensor:
+        """All views of a video, uint8 (num_clips * num_crops, T, S, S, 3), the crops of a clip in a row.
+
+        Args:
+            num_frames: as `count_frames` counts; None: they are counted.
+
+        Raises:
+            DataError: the video is missing, does not decode or has fewer than two frames.
+        """
+        from datasets.video_files import VideoFiles
+
+        video = Path(video)
+        positions = self.positions(num_frames or count_frames(video))
+        together = VideoFiles(video.parent).read(video.name, list(chain(*positions)))  # decodes once
+        clips = together.reshape(len(positions), self.frames, *together.shape[1:])
+        return torch.cat([self.crops(clip) for clip in clips])
+
+    @torch.inference_mode()
+    def probabilities(self, views: Tensor) -> Tensor:
+        """The mean of the heads' softmaxes for each of some views uint8 (N, T, S, S, 3): (N, classes), on the CPU.
+
+        Raises:
+            UserError: they are not finite.
+        """
+        from engine.errors import UserError
+        from engine.metrics import mean_softmax
+
+        scores = torch.cat([mean_softmax(self.model(self.normalise(some))).cpu() for some in views.split(BATCH)])
+        if not scores.isfinite().all():
+            raise UserError(f"the network answers with {scores.flatten()[0]:g}: its weights are no use")
+        return scores
+
+    def predict(self, video: str | os.PathLike[str]) -> Tensor:
+        """The probabilities (classes,) of a video, as the validation averages them: over heads, then over views.
+
+        Raises:
+            DataError: as `views`.
+        """
+        return self.probabilities(self.views(video)).mean(0)
+
+
+def load(
+    checkpoint: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+) -> Loaded:
+    """The network of a checkpoint of `train_val_3d.py`, in eval mode. Nothing in the file is executed.
+
+    Args:
+        checkpoint: its averaged weights ("ema") are preferred where it has some.
+        num_clips, num_crops: views of a video; None: as in the checkpoint's own validation.
+
+    Raises:
+        UserError: the file is missing, damaged, no checkpoint, or has no configuration or one of another version; there
+            is no such device.
+    """
+    from engine.build import build_network
+    from engine.checkpoint import entry, load_weights, read_checkpoint, weights
+    from engine.config import ConfigError
+    from engine.errors import UserError
+    from engine.schema import Config
+
+    path = Path(checkpoint)
+    contents = read_checkpoint(path)
+    try:
+        config = Config.model_validate(entry(contents, "config", path))
+    except ValueError as error:
+        raise ConfigError(f"checkpoint {path} is of another version: {' '.join(str(error).split())}") from None
+    model = build_network(config)
+    load_weights(model, weights(contents, path), path)
+    try:
+        model = model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
+        raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
+    return Loaded(
+        model=model,
+        classes=contents.get("classes") or [str(label) for label in range(config.dataset.num_classes)],
+        config=config,
+        device=torch.device(device),
+        num_clips=num_clips or config.evaluation.eva_num_clips,
+        num_crops=num_crops or config.evaluation.eva_num_crop,
+    )
+
+
+def count_frames(video: str | os.PathLike[str]) -> int:
+    """How many frames of a video file decode.
+
+    Raises:
+        DataError: the video is missing, does not decode or has fewer than two frames.
+    """
+    from datasets import DataError
+    from datasets.video_files import VideoFiles
+
+    video = Path(video)
+    frames = VideoFiles(video.parent).count(video.name)
+    if frames < 2:
+        raise DataError(f"the video {video} has a single frame: motion takes two")
+    return frames

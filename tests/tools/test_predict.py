@@ -1,0 +1,242 @@
+"""tools.predict as its users run it: tables, JSON, windows, a camera, bad videos and mistakes."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import models
+from models.loading import Loaded
+from tests.tiny import CLASSES, RATE, moving_square, write_checkpoint, write_video
+from tools import predict
+from tools.predict import Span, find_videos, spans, timeline
+
+FRAMES = 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("predict")
+    write_checkpoint(folder / "last.pth")
+    (folder / "videos/more").mkdir(parents=True)
+    write_video(folder / "videos/a.avi", moving_square(FRAMES))
+    write_video(folder / "videos/more/b.avi", moving_square(12, seed=1))
+    (folder / "videos/notes.txt").write_text("no video")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder: Path) -> Loaded:
+    return models.load(folder / "last.pth", num_clips=1, num_crops=1)
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """run(arguments): exit code, stdout and stderr."""
+
+    def run(*arguments: str, checkpoint: str = "last.pth") -> tuple[int, str, str]:
+        code = predict.main([*arguments, f"--checkpoint={folder / checkpoint}"])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def of_json(best: list[dict[str, Any]]) -> dict[str, float]:
+    return {one["class"]: one["probability"] for one in best}
+
+
+def test_a_table_of_five(run: Run, folder: Path) -> None:
+    code, out, err = run(str(folder / "videos/a.avi"))
+    head, *rows = out.strip().splitlines()
+    assert (code, err) == (0, "")
+    assert head == f"{folder}/videos/a.avi  (30 frames, 6 views)"
+    expected = models.load(folder / "last.pth").predict(folder / "videos/a.avi")
+    order = expected.argsort(descending=True)[:5].tolist()
+    assert [row.split()[2] for row in rows] == [CLASSES[label] for label in order]
+    assert [row.split()[0] for row in rows] == [f"{100 * expected[label]:.2f}" for label in order]
+
+
+def test_json_of_folders_and_patterns(run: Run, folder: Path) -> None:
+    code, out, err = run(f"{folder}/videos", f"{folder}/**/b.av?", "--json", "--clips=1", "--crops=1", "--top=2")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [Path(line["video"]).name for line in lines] == ["a.avi", "b.avi", "b.avi"]
+    assert [(line["frames"], line["views"], len(line["top"])) for line in lines] == [(30, 1, 2), (12, 1, 2), (12, 1, 2)]
+    expected = models.load(folder / "last.pth", num_clips=1, num_crops=1).predict(folder / "videos/a.avi")
+    for one in lines[0]["top"]:
+        assert one["class"] == CLASSES[one["label"]]
+        assert one["probability"] == pytest.approx(float(expected[one["label"]]), abs=1e-6)
+    assert err.count(f"warning: {folder}/videos/more/b.avi has only 12 of the 15 frames of a clip") == 2
+
+
+def test_a_bad_video_does_not_stop_the_others(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    still = write_video(tmp_path / "still.avi", moving_square(1))
+    bad = [str(tmp_path / "broken.mp4"), str(still)]
+    for window in ([], ["--window=1"]):
+        code, out, err = run(*bad, str(folder / "videos/a.avi"), "--json", *window)
+        broken, single, good = [json.loads(line) for line in out.splitlines()]
+        assert code == 1
+        assert broken["error"] == f"no frame of the video {bad[0]} can be decoded"
+        assert bad[1] in single["error"]
+        assert "motion takes two" in single["error"]
+        assert ("windows" if window else "top") in good
+        assert [line for line in err.splitlines() if line.startswith("error: ")] == [
+            f"error: {one['error']}" for one in (broken, single)
+        ]
+
+
+MISTAKES = {
+    "no such video": (["nowhere.mp4"], "nowhere.mp4: there is no such file or folder, and as a pattern it fits none"),
+    "nothing in the folder": (["{tmp}"], "there is no video in the folder"),
+    "device": (["{video}", "--device=gpu"], "device gpu cannot be used"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name: str, run: Run, folder: Path, tmp_path: Path) -> None:
+    arguments, message = MISTAKES[name]
+    code, out, err = run(*(text.format(tmp=tmp_path, video=folder / "videos/a.avi") for text in arguments))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_a_checkpoint_that_is_none(run: Run, folder: Path) -> None:
+    for checkpoint, message in (("nowhere.pth", "does not exist"), ("videos/notes.txt", "no checkpoint at all")):
+        code, _, err = run(str(folder / "videos/a.avi"), checkpoint=checkpoint)
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+
+
+def test_arguments_that_contradict_each_other(run: Run) -> None:
+    wrong: tuple[list[str], ...] = (
+        [],
+        ["a.avi", "--camera=0"],
+        ["a.avi", "--stride=1"],
+        ["a.avi", "--window=0"],
+        ["a.avi", "--top=-1"],
+    )
+    for arguments in wrong:
+        with pytest.raises(SystemExit) as caught:
+            run(*arguments)
+        assert caught.value.code == 2
+
+
+def test_find_videos_keeps_the_order_and_skips_other_files(folder: Path) -> None:
+    found = find_videos([str(folder / "videos/more/b.avi"), str(folder / "videos")])
+    assert [file.name for file in found] == ["b.avi", "a.avi", "b.avi"]
+
+
+# ---- Windows --------------------------------------------------------------------------------------------------------
+
+
+def test_a_window_scores_like_a_video_of_its_own(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, _ = run(str(folder / "videos/a.avi"), "--window=2", "--stride=0.7", "--json", "--top=6")
+    line = json.loads(out)
+    assert code == 0
+    # 30 frames at 10 a second, the last window moved so that it ends with the video.
+    assert [(one["start"], one["end"]) for one in line["windows"]] == [(0, 2), (0.7, 2.7), (1, 3)]
+    whole = models.load(folder / "last.pth")
+    for number, one in enumerate(line["windows"]):
+        start = round(one["start"] * RATE)
+        piece = write_video(tmp_path / f"{number}.avi", moving_square(FRAMES)[start : start + 20])
+        expected = dict(zip(CLASSES, whole.predict(piece).tolist(), strict=True))
+        assert of_json(one["top"]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_windows_are_predicted_as_the_frames_come(loaded: Loaded) -> None:
+    frames = moving_square(40)
+    came = 0
+
+    def coming() -> Iterator[np.ndarray]:
+        nonlocal came
+        for frame in frames:
+            came += 1
+            yield frame
+
+    seen = [(span.start, span.end, came) for span in spans(coming(), loaded, 16, 10)]
+    assert seen == [(0, 16, 16), (10, 26, 26), (20, 36, 36), (24, 40, 40)]
+
+
+def test_fewer_frames_than_a_window_make_one(loaded: Loaded) -> None:
+    (span,) = spans(iter(moving_square(9)), loaded, 16, 8)
+    assert (span.start, span.end) == (0, 9)
+    assert not list(spans(iter([]), loaded, 16, 8))
+
+
+def test_the_timeline() -> None:
+    def span(start: int, probabilities: list[float]) -> Span:
+        return Span(start, start + 20, torch.tensor(probabilities))
+
+    found = [span(0, [0.9, 0.1]), span(10, [0.6, 0.4]), span(600, [0.25, 0.75])]
+    assert timeline(found, ["walk", "run"], rate=10) == "\n".join(
+        [
+            "   0:00.0 -   0:02.0  walk   90.00 %",
+            "   0:01.0 -   0:03.0  walk   60.00 %",
+            "   1:00.0 -   1:02.0  run    75.00 %",
+            "",
+            "  walk  ██·",
+            "  run   ··█",
+        ]
+    )
+    long = timeline([*found[:1] * 181, *found[2:] * 119], ["walk", "run"], rate=10).splitlines()
+    assert [line.split()[-1] for line in long[-2:]] == ["█" * 37 + "·" * 23, "·" * 36 + "█" * 24]
+
+
+# ---- Camera ---------------------------------------------------------------------------------------------------------
+
+
+class Camera:
+    """Shows a moving square for some frames, then `end` happens."""
+
+    def __init__(self, frames: int, end: type[BaseException] | None = None) -> None:
+        self.frames, self.end, self.released = list(moving_square(frames)), end, False
+
+    def isOpened(self) -> bool:
+        return bool(self.frames)
+
+    def get(self, what: int) -> float:
+        return RATE if what == cv2.CAP_PROP_FPS else 0.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        if self.frames:
+            return True, cv2.cvtColor(self.frames.pop(0), cv2.COLOR_RGB2BGR)
+        if self.end:
+            raise self.end
+        return False, None
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_a_camera_is_watched_until_the_user_ends_it(run: Run, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera(40, end=KeyboardInterrupt)
+    monkeypatch.setattr(cv2, "VideoCapture", {3: camera}.__getitem__)
+    code, out, err = run("--camera=3", "--stride=1", "--clips=1", "--crops=1", "--json", "--top=6")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert (code, err, camera.released) == (0, "", True)
+    assert len(lines) == 3, "after 15 frames, a clip, and then every second"
+    expected = [span.probabilities for span in spans(iter(moving_square(35)), loaded, 15, 10)]
+    for line, probabilities in zip(lines, expected, strict=True):
+        assert of_json(line["top"]) == pytest.approx(dict(zip(CLASSES, probabilities.tolist(), strict=True)), abs=1e-5)
+
+
+def test_a_camera_that_stops(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: Camera(16))
+    code, out, err = run("--camera=0", "--window=1.5", "--clips=1", "--crops=1")
+    assert (code, err) == (2, "error: camera 0 gives no more pictures\n")
+    assert all(line.split()[-1] in CLASSES for line in out.splitlines())
+
+
+def test_no_camera(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", lambda number: Camera(0))
+    assert run("--camera=0") == (2, "", "error: there is no camera 0, or it is in use\n")

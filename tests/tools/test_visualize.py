@@ -1,0 +1,169 @@
+"""tools.visualize as its users run it: picture, film, page, and mistakes in one line."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import models
+from tests.tiny import RATE, SETTINGS, moving_square, write_checkpoint, write_video
+from tools import visualize
+from tools.visualize import Viewer
+
+SMALL: dict[str, Any] = copy.deepcopy(SETTINGS)
+SMALL["dataset"]["clip_length"] = 16  # 31 frames of a video, 4 of the network
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("visualize")
+    write_checkpoint(folder / "last.pth", SMALL)
+    write_video(folder / "v.avi", moving_square(FRAMES))
+    return folder
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str, video: str = "v.avi", checkpoint: str = "last.pth") -> tuple[int, str, str]:
+        code = visualize.main([str(folder / video), f"--checkpoint={folder / checkpoint}", *arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def viewer(folder: Path, *arguments: str) -> Viewer:
+    options = visualize._parse([str(folder / "v.avi"), f"--checkpoint={folder / 'last.pth'}", *arguments])
+    return Viewer(models.load(options.checkpoint, num_clips=1, num_crops=1), options)
+
+
+def test_a_picture(run: Run, tmp_path: Path) -> None:
+    pictures = []
+    for number, query in enumerate(([], ["--query=40,30"], ["--query=60,10", "--frame=20"])):
+        out = tmp_path / f"{number}.png"
+        assert run(f"--out={out}", "--stage=res3", *query) == (0, f"{out}\n", "")
+        pictures.append(np.asarray(cv2.imread(str(out))))
+    assert {picture.shape for picture in pictures} == {(1030, 1240, 3)}
+    assert (pictures[0] != pictures[1]).any()
+    assert (pictures[1] != pictures[2]).any()
+
+
+def test_its_name_is_the_videos(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run()[1] == "v.png\n"
+    assert run("--html")[1] == "v.html\n"
+    assert (tmp_path / "v.png").read_bytes()[1:4] == b"PNG"
+    assert "<canvas" in (tmp_path / "v.html").read_text()
+
+
+def test_a_film_of_all_clips(run: Run, folder: Path, tmp_path: Path) -> None:
+    write_video(folder / "short.avi", moving_square(35))
+    out = tmp_path / "film.mp4"
+    assert run(f"--out={out}", "--stage=res5", video="short.avi")[0] == 0
+    capture = cv2.VideoCapture(str(out))
+    assert (capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (RATE, 3)
+    there, frame = capture.read()
+    capture.release()
+    assert there
+    assert frame.shape == (1030, 1240, 3)
+    assert frame.std() > 10
+
+
+def test_a_film_of_one_clip_where_it_takes_the_whole_video(folder: Path, tmp_path: Path) -> None:
+    write_video(tmp_path / "v.avi", moving_square(33))
+    write_checkpoint(tmp_path / "last.pth", SMALL)
+    assert viewer(tmp_path).moments() == ([(0, 0), (0, 1), (0, 2)], 8)
+    assert viewer(folder).moments() == ([(start, 1) for start in range(8)], 1)
+
+
+def test_a_page_of_all_stages_or_one(folder: Path) -> None:
+    one = viewer(folder)
+    assert '"name":"res3"' in one.page(0, None, None, ["res3", "res4"])
+    assert '"name":"res3"' not in one.page(0, None, None, ["res4"])
+    assert '"opening":[2,4,2]' in one.page(0, 2, (30, 45), ["res3"])
+
+
+def test_which_pair_shows_a_frame(folder: Path) -> None:
+    """The network's frame i is made of the clip's frames 4 i to 4 i + 3, two frames of the video apart."""
+    one = viewer(folder)
+    for frame in (4, 9, 12, 20, 25, 27):
+        start, t = one.moment_of(frame)
+        assert one.clip(start).shown[t] == frame
+        assert one.clip(start).positions[4 * t + 2] == frame
+    assert one.moment_of(0) == (0, 0), "the nearest there is"
+    assert one.moment_of(FRAMES - 1) == (7, 2)
+    start, t = one.moment_of(15)
+    assert t == 1, "the middle pair"
+
+
+def test_a_query_is_in_pixels_of_the_video(folder: Path) -> None:
+    """60 x 80 pixels, whose middle 60 x 60 become 48 x 48: res3's positions lie at 0, 8, ..., 40 of these."""
+    one = viewer(folder, "--stage=res3")
+    clip = one.clip(0)
+    seen = one.explain(clip, "res3")
+    for query, expected in {(10, 0): (0, 0), (69, 59): (5, 5), (40, 30): (3, 3), (30, 45): (4, 2)}.items():
+        assert one.position(query, clip, seen) == expected
+
+
+def test_drawn_frames_are_the_crop_in_the_videos_own_sharpness(folder: Path) -> None:
+    one = viewer(folder)
+    clip = one.clip(0)
+    assert np.array_equal(one.shown_frames(clip), clip.frames[2::4, :, 10:70])
+    bright = viewer(folder, "--gamma=0.5").shown_frames(clip)
+    np.testing.assert_allclose(bright, 255 * np.sqrt(one.shown_frames(clip) / 255), atol=0.5)
+
+
+MISTAKES = {
+    "query beside the crop": (["--query=5,30"], "x in 10..69 and y in 0..59, got 5,30"),
+    "frame after the end": (["--frame=40"], "--frame must be in 0..39, got 40"),
+    "stage without SIFA": (["--stage=res2"], "--stage res2 of this network has no SIFA; it is in res3, res4, res5"),
+    "class": (["--class=jump"], "--class must be one of left, right, up, down, away, back, or a number below 6"),
+    "folder": (["--out=nowhere/a.png"], "nowhere/a.png: No such file or directory"),
+    "film": (["--out=nowhere/a.mp4"], "nowhere/a.mp4 cannot be written as a video"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_mistakes(name: str, run: Run, tmp_path: Path) -> None:
+    arguments, message = MISTAKES[name]
+    arguments = arguments if "--out" in arguments[0] else [*arguments, f"--out={tmp_path}/a.png"]
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("error: ")
+    assert message in err
+
+
+def test_a_video_or_checkpoint_that_is_none(run: Run, folder: Path) -> None:
+    assert "nowhere.avi is missing" in run(video="nowhere.avi")[2]
+    assert "nowhere.pth does not exist" in run(checkpoint="nowhere.pth")[2]
+
+
+def test_a_network_without_sifa(run: Run, folder: Path) -> None:
+    settings = {**SMALL, "SIFA": {"temporal": "none"}}
+    write_checkpoint(folder / "plain.pth", settings)
+    code, _, err = run(checkpoint="plain.pth")
+    assert (code, err) == (2, f"error: checkpoint {folder}/plain.pth has a network without SIFA\n")
+
+
+def test_a_network_with_a_single_frame(run: Run, folder: Path) -> None:
+    settings = {**SMALL, "dataset": {**SMALL["dataset"], "clip_length": 4}}
+    settings["network"] = {**SMALL["network"], "dual_head": False}
+    write_checkpoint(folder / "short.pth", settings)
+    code, _, err = run("--frame=3", checkpoint="short.pth")
+    assert (code, err) == (2, "error: a clip of 4 frames is one frame to the network: SIFA has no next one\n")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--query=5"], ["--out=a.gif"], ["--html", "--out=a.png"], ["--blocks=0"], ["--gamma=0"]]
+)
+def test_arguments_that_cannot_be(arguments: list[str], run: Run) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2

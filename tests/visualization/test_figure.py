@@ -1,0 +1,78 @@
+"""The picture shows points where they are, in the colour of their weight."""
+
+import numpy as np
+from matplotlib.colors import to_rgb
+
+from visualization import Attention, Explanation, Moment, draw
+from visualization.explanation import Grid
+from visualization.figure import BOTH_SIGNS, ONE_SIGN, QUERY
+
+SIZE, SIDE, STRIDE = 64, 8, 8
+
+
+def picture(offset: tuple[float, float], weights: tuple[float, ...] = (1.0,), blocks: int = 1) -> np.ndarray:
+    """Of white frames and one block whose taps all look at the query (2, 3) displaced by an offset, y and x."""
+    places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).astype(float)
+    offsets = np.broadcast_to(np.array(offset)[:, None, None], (1, len(weights), 2, SIDE, SIDE))
+    attention = Attention(
+        "block 2",
+        places + offsets,
+        offsets,
+        np.broadcast_to(np.array(weights)[:, None, None], (1, len(weights), SIDE, SIDE)),
+        np.full((1, SIDE, SIDE), 0.2),
+    )
+    seen = Explanation("res3", Grid(STRIDE, 0.0), [attention] * blocks, 1, 0.75, np.zeros((2, SIDE, SIDE)))
+    white = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
+    moment = Moment(white, white, SIZE, t=0, y=2, x=3)
+    return draw(moment, seen, title="walk", subtitle="a.mp4", class_name="walk", blocks=blocks)
+
+
+def coloured(pixels: np.ndarray, colour: object) -> np.ndarray:
+    """Rows and columns (n, 2) of the pixels of a colour."""
+    wanted = np.round(255 * np.array(to_rgb(colour)))  # type: ignore[arg-type]
+    return np.argwhere(np.abs(pixels.astype(int) - wanted).max(2) <= 2)
+
+
+def panel(pixels: np.ndarray, row: int, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """A sixth of the picture, and the upper left and lower right corner of the dimmed frame in it."""
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 3
+    part = pixels[row * height : (row + 1) * height, column * width : (column + 1) * width]
+    frame = coloured(part, "#8c8c8c")  # 0.55 of white
+    return part, np.array([frame.min(0), frame.max(0)])
+
+
+def test_a_point_is_where_it_samples() -> None:
+    part, (first, last) = panel(picture((1.5, 2.25)), 0, 1)
+    # The colour of the largest weight, in the frame alone: the legend has it too.
+    found = coloured(part, ONE_SIGN(1.0))
+    found = found[(found > first).all(1) & (found < last).all(1)]
+    place = (found.mean(0) - first) / (last - first) * SIZE - 0.5
+    np.testing.assert_allclose(place, [STRIDE * (2 + 1.5), STRIDE * (3 + 2.25)], atol=0.7)
+
+
+def test_the_query_is_marked() -> None:
+    pixels = picture((3.0, 3.0))
+    part = pixels[: pixels.shape[0] // 2, : pixels.shape[1] // 3]
+    frame = coloured(part, "white")
+    first, last = frame.min(0), frame.max(0)
+    place = (coloured(part, QUERY).mean(0) - first) / (last - first) * SIZE - 0.5
+    np.testing.assert_allclose(place, [STRIDE * 2, STRIDE * 3], atol=0.7)
+
+
+def test_weights_of_both_signs_have_a_scale_of_their_own() -> None:
+    part, _ = panel(picture((1.0, 1.0), weights=(-1.0, 0.5)), 0, 1)
+    assert len(coloured(part, BOTH_SIGNS(0.0))) > 20
+    assert len(coloured(part, ONE_SIGN(0.0))) == 0
+
+
+def test_nothing_is_stacked_on_a_single_block() -> None:
+    one, two = picture((1.0, 1.0)), picture((1.0, 1.0), blocks=2)
+    corner = (slice(0, one.shape[0] // 2), slice(2 * one.shape[1] // 3 + 10, None))
+    assert len(np.unique(one[corner].reshape(-1, 3), axis=0)) == 1, "the panel is empty"
+    assert len(np.unique(two[corner].reshape(-1, 3), axis=0)) > 100
+
+
+def test_points_outside_are_not_drawn() -> None:
+    part, _ = panel(picture((20.0, 0.0)), 0, 1)
+    rows = coloured(part, ONE_SIGN(1.0))[:, 0]
+    assert len(rows) == 0 or rows.max() - rows.min() < 20, "the legend alone"
