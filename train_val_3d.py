@@ -105,7 +105,7 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
         trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
     trains = not (args.eval or args.test)
     prepare(model, config, process, trains)
-    record = Record(config, process, trains=trains)
+    record = Record(config, process, classes, trains=trains)
     for report in reports:
         log.info(report)
     if args.test:

@@ -13,9 +13,13 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from datasets import ClipDataset
+from engine.attention_record import record_attention
 from engine.checkpoint import BEFORE, LAST, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
 from engine.distributed import Process
@@ -35,14 +39,16 @@ class Record:
     Args:
         config: of the run; written to config.yml if the run trains.
         process: this process.
+        classes: their names, or none.
         trains: False for a validation alone, which leaves the training's config.yml as it is.
 
     Raises:
         UserError: output_dir cannot be written, or Weights & Biases is asked for and not installed.
     """
 
-    def __init__(self, config: Config, process: Process, *, trains: bool) -> None:
+    def __init__(self, config: Config, process: Process, classes: list[str], *, trains: bool) -> None:
         self.config, self.folder, self.writes = config, Path(config.output_dir), process.is_main
+        self.classes = classes
         self.checkpoints = self.folder / "checkpoints"
         self._bar: tqdm | None = None
         self._wandb: Any = None
@@ -111,6 +117,11 @@ class Record:
         if self._wandb is not None:
             axis = "iteration" if group == "step" else "epoch"
             self._wandb.log({axis: at, **{f"{group}/{name}": value for name, value in values.items()}})
+
+    def attention(self, model: nn.Module, data: ClipDataset, device: torch.device, epoch: int) -> None:
+        """How far SIFA looks, and where in a validation clip, to TensorBoard."""
+        if self.writes:
+            record_attention(self.events, model, data, self.classes, device, epoch)
 
     def rewind(self, epoch: int) -> bool:
         """Takes back the figures of epochs after this one, which a run that was killed had written and not saved.

@@ -194,6 +194,9 @@ class Logging(Section):
     print_freq: int = Field(50, ge=1, description="iterations from one line of the log to the next")
     save_epoch_freq: int = Field(1, ge=1, description="epochs from one epoch_N.pth to the next; last.pth every epoch")
     save_iter_freq: int = Field(0, ge=0, description="iterations from one last.pth to the next, too; 0: epochs alone")
+    pictures: bool = Field(
+        True, description="after a validation, to TensorBoard: lengths of offsets, and where SIFA looks in a clip"
+    )
     wandb: str = Field("", description="project of Weights & Biases that gets the figures too; empty: none")
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from engine.build import build_dataset, build_loader
-from engine.distributed import Process, VideoShare, gather
+from engine.distributed import Process, VideoShare, gather, is_sharded
 from engine.loops import AMP, evaluate, score_videos
 from engine.metrics import Metrics, place_of_label
 from engine.record import Record
@@ -53,6 +53,8 @@ class Validation:
             )
         record.metrics(epoch, split, metrics)
         log.info(f"{metrics.line()}  {self.views}")
+        if split == "val" and self.config.logging.pictures and not is_sharded(model):
+            record.attention(model, self.data, self.process.device, epoch)
         return metrics
 
     def test(self, model: nn.Module, record: Record, classes: list[str], of: dict[str, str]) -> None:

@@ -60,7 +60,7 @@ WRONG = {
     "number for a switch": ("deterministic: 1", "deterministic: input should be a valid boolean, got 1"),
     "value for a section": (
         "logging: 3",
-        "logging: must be a section with the keys print_freq, save_epoch_freq, save_iter_freq, wandb, got 3",
+        "logging: must be a section with the keys print_freq, save_epoch_freq, save_iter_freq, pictures, wandb, got 3",
     ),
     "impossible value": (
         "dataset: {num_classes: 0}",
