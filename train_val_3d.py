@@ -29,13 +29,15 @@ from datasets.clips import ClipDataset
 from datasets.mixing import MIXING_KEYS, Mixing, Repeated
 from engine.averaging import WeightAverage, precise_batch_norm
 from engine.build import build_dataset, build_loader, build_network, class_names, load_initial_weights
-from engine.checkpoint import fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
+from engine.checkpoint import CheckpointError, fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
 from engine.config import ConfigError, load_config
 from engine.distributed import (
     Process,
     Rest,
     TrainSampler,
+    any_process,
     average_buffers,
+    gather,
     is_main,
     lost_processes,
     restarted,
@@ -147,10 +149,18 @@ def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> tuple[Save
     """
     if args.eval or args.test:
         return None, []
-    if args.resume == "auto" or (restarted() and args.resume is None):
+    saved: Saved | None = None
+    reports: list[str] = []
+    if args.resume not in (None, "auto"):
+        saved = Path(args.resume), read_checkpoint(Path(args.resume))
+    elif any_process(restarted()) or args.resume:
         found = newest_checkpoint(Path(config.output_dir) / "checkpoints")
-        return (found[:2], found[2]) if found else (None, [])
-    return ((Path(args.resume), read_checkpoint(Path(args.resume))) if args.resume else None), []
+        if found:
+            saved, reports = found[:2], found[2]
+    places = gather(saved and tuple(saved[1].get(name) for name in ("epoch", "iteration")))
+    if any(place != places[0] for place in places):
+        raise CheckpointError(f"the processes find different checkpoints in {config.output_dir}: they must share it")
+    return saved, reports
 
 
 def train(run: Run, saved: Saved | None, resumes: bool) -> None:

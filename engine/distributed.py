@@ -26,7 +26,7 @@ from engine.errors import UserError
 from models.sifa_resnet import ClipBottleneck
 from models.sifa_swin import ClipSwinBlock
 
-SECONDS_FOR_WORD = 10  # of processes that lost one of them, from the first to the last
+SECONDS_FOR_WORD = 5  # of processes that lost one of them, from the first to the last
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,10 @@ def is_main() -> bool:
 
 
 def restarted() -> bool:
-    """Whether torchrun started these processes anew after some were lost (--max-restarts)."""
+    """Whether torchrun started this process in place of one before (--max-restarts).
+
+    On a node that has replaced another it did not, so that each process may have another answer.
+    """
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
@@ -191,7 +194,12 @@ def wrap(model: nn.Module, process: Process) -> nn.Module:
     options: dict[str, Any] = {own_buffers: False, "gradient_as_bucket_view": True}
     if process.device.type == "cuda":
         options["device_ids"] = [process.device.index]
-    return DistributedDataParallel(model, **options)
+    own = [buffer.clone() for buffer in model.buffers()]
+    wrapped = DistributedDataParallel(model, **options)  # gives all processes rank 0's values
+    with torch.no_grad():
+        for buffer, value in zip(model.buffers(), own, strict=True):
+            buffer.copy_(value)
+    return wrapped
 
 
 def shard(model: models.Network, process: Process) -> None:

@@ -1,0 +1,127 @@
+"""What the training loop costs beside the bare step: python -m benchmarks.bench_step
+
+Side by side, in turns: `engine.loops.train_epoch` as train_val_3d.py runs it, and a loop of nothing but forward, loss,
+backward and optimiser step of the same network on the same batch. Clips come from memory, so that no loader takes part.
+Reported is the ratio of the medians over all turns; times on a shared machine are worth little.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from datasets import normalise
+from engine.averaging import WeightAverage
+from engine.distributed import Process
+from engine.loops import AMP, train_epoch
+from engine.metrics import sum_of_losses
+from engine.optim import build_optimizer, build_scheduler
+from engine.schema import Config, Execution, Logging, Optimization
+from engine.training import Training
+from models import build_model
+
+CLASSES = 10
+
+
+def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, labels: Tensor, amp: str) -> None:
+    """The step that every training has: what is left when everything is left out."""
+    dtype = AMP[amp]
+    with torch.autocast(clips.device.type, dtype, enabled=dtype is not None):
+        logits = model(normalise(clips))
+    sum_of_losses(logits, labels).backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 40.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def turns(args: argparse.Namespace) -> Iterator[tuple[float, float]]:
+    """Seconds a step of the bare loop and of the script's, in turns."""
+    device = torch.device(args.device)
+    config = Config(
+        optimization=Optimization(ema_decay=args.ema_decay),
+        execution=Execution(amp=args.amp),
+        logging=Logging(print_freq=args.steps),
+    )
+    clips = torch.randint(256, (args.batch, args.frames, args.size, args.size, 3), dtype=torch.uint8, device=device)
+    labels = torch.randint(CLASSES, (args.batch,), device=device)
+    torch.manual_seed(0)
+    models = [
+        build_model("c2d_sifa_resnet50", num_classes=CLASSES, clip_length=args.frames, width=args.width).to(device)
+        for _ in range(2)
+    ]
+    for model in models:
+        model.train()
+    bare, scripted = models
+    bare_optimizer, optimizer = (build_optimizer(model, config.optimization) for model in models)
+    training = Training(
+        model=scripted,
+        optimizer=optimizer,
+        scheduler=build_scheduler(optimizer, config.optimization, 10**6),
+        scaler=torch.amp.GradScaler(device.type, enabled=args.amp == "fp16"),
+        average=WeightAverage(scripted, args.ema_decay) if args.ema_decay else None,
+        iterations_per_epoch=args.steps,
+        device=device,
+    )
+    batches = [(clips, labels, torch.arange(args.batch))] * args.steps
+
+    def scripted_epoch() -> None:
+        train_epoch(training, scripted, batches, config, Process(0, 1, device))
+        training.start_epoch()
+
+    def bare_epoch() -> None:
+        for _ in range(args.steps):
+            bare_step(bare, bare_optimizer, clips, labels, args.amp)
+
+    def seconds(epoch: Callable[[], None]) -> float:
+        began = time.perf_counter()
+        epoch()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - began) / args.steps
+
+    seconds(bare_epoch), seconds(scripted_epoch)  # the first turn warms up
+    for turn in range(args.turns):
+        if turn % 2:
+            other = seconds(scripted_epoch)
+            yield seconds(bare_epoch), other
+        else:
+            yield seconds(bare_epoch), seconds(scripted_epoch)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--width", type=int, default=16, help="of the network; 64 is the paper's")
+    parser.add_argument("--amp", choices=tuple(AMP), default="none")
+    parser.add_argument("--ema_decay", type=float, default=0.0)
+    parser.add_argument("--steps", type=int, default=10, help="a turn")
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--out", type=Path, help="file to write the line to as well")
+    args = parser.parse_args(argv)
+    bare, scripted = zip(*turns(args), strict=True)
+    ratios = sorted(b / a for a, b in zip(bare, scripted, strict=True))
+    quarter = len(ratios) // 4
+    ratio, middle = statistics.median(ratios), f"{ratios[quarter]:.3f} to {ratios[-1 - quarter]:.3f}"
+    line = (
+        f"R50 width {args.width}, {args.batch} x {args.frames} x {args.size} x {args.size}, {args.device}, "
+        f"amp {args.amp}, "
+        f"ema_decay {args.ema_decay:g}, {torch.get_num_threads()} threads: the script's step takes {ratio:.3f} times "
+        f"the bare one (middle half of {len(ratios)} turns of {args.steps} steps: {middle}; fastest against fastest "
+        f"{min(scripted) / min(bare):.3f}), {1000 * min(bare):.0f} ms"
+    )
+    print(line)
+    if args.out:
+        with open(args.out, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
