@@ -30,7 +30,7 @@ def record_attention(
     if not stages or len(frames) < 2 * STEM_FRAMES:
         return
     pictured = stages[-2:][0]
-    with _in_evaluation(model):
+    with _in_evaluation(model), torch.compiler.set_stance("force_eager"):  # compiled code has no hooks
         clip = normalise(frames[None].to(device)).requires_grad_()  # or Grad-CAM has none where all weights are frozen
         for stage in stages:
             try:
