@@ -21,9 +21,9 @@ def random_operations(clip: np.ndarray, operations: int, magnitude: int) -> None
     magnitude: of all of them, in 0..30; those that have two directions go either way.
     """
     for _ in range(operations):
-        operation = list(OPERATIONS.values())[int(torch.randint(len(OPERATIONS), ()))]
-        sign = 1 if torch.rand(()) < 0.5 else -1
-        operation(clip, sign * magnitude / (MAGNITUDES - 1))
+        operation, has_directions = list(OPERATIONS.values())[int(torch.randint(len(OPERATIONS), ()))]
+        turned = has_directions and torch.rand(()) <= 0.5
+        operation(clip, (-1 if turned else 1) * magnitude / (MAGNITUDES - 1))
 
 
 def _shear(clip: np.ndarray, x: float = 0, y: float = 0) -> None:
@@ -56,20 +56,20 @@ def _move(clip: np.ndarray, transform: Callable[[Tensor], Tensor]) -> None:
 
 _NO_FRACTIONS = np.empty(0, dtype=np.uint16)  # of places between pixels, to cv2.remap
 
-# The operations of a clip and a strength in -1..1, whose sign those that go one way leave alone.
-OPERATIONS: dict[str, Callable[[np.ndarray, float], None]] = {
-    "Identity": lambda clip, strength: None,
-    "ShearX": lambda clip, strength: _shear(clip, x=0.3 * strength),
-    "ShearY": lambda clip, strength: _shear(clip, y=0.3 * strength),
-    "TranslateX": lambda clip, strength: _translate(clip, x=150 / 331 * strength),
-    "TranslateY": lambda clip, strength: _translate(clip, y=150 / 331 * strength),
-    "Rotate": lambda clip, strength: _rotate(clip, 30 * strength),
-    "Brightness": lambda clip, strength: colour.brightness(clip, 1 + 0.9 * strength),
-    "Color": lambda clip, strength: colour.saturation(clip, 1 + 0.9 * strength),
-    "Contrast": lambda clip, strength: colour.contrast(clip, 1 + 0.9 * strength),
-    "Sharpness": lambda clip, strength: colour.sharpness(clip, 1 + 0.9 * strength),
-    "Posterize": lambda clip, strength: colour.posterize(clip, round(8 - 4 * abs(strength))),
-    "Solarize": lambda clip, strength: colour.solarize(clip, 255 * (1 - abs(strength))),
-    "AutoContrast": lambda clip, strength: colour.autocontrast(clip),
-    "Equalize": lambda clip, strength: colour.equalize(clip),
+# The operations of a clip and a strength in 0..1, and whether they have two directions: then it is in -1..1.
+OPERATIONS: dict[str, tuple[Callable[[np.ndarray, float], None], bool]] = {
+    "Identity": (lambda clip, strength: None, False),
+    "ShearX": (lambda clip, strength: _shear(clip, x=0.3 * strength), True),
+    "ShearY": (lambda clip, strength: _shear(clip, y=0.3 * strength), True),
+    "TranslateX": (lambda clip, strength: _translate(clip, x=150 / 331 * strength), True),
+    "TranslateY": (lambda clip, strength: _translate(clip, y=150 / 331 * strength), True),
+    "Rotate": (lambda clip, strength: _rotate(clip, 30 * strength), True),
+    "Brightness": (lambda clip, strength: colour.brightness(clip, 1 + 0.9 * strength), True),
+    "Color": (lambda clip, strength: colour.saturation(clip, 1 + 0.9 * strength), True),
+    "Contrast": (lambda clip, strength: colour.contrast(clip, 1 + 0.9 * strength), True),
+    "Sharpness": (lambda clip, strength: colour.sharpness(clip, 1 + 0.9 * strength), True),
+    "Posterize": (lambda clip, strength: colour.posterize(clip, round(8 - 4 * strength)), False),
+    "Solarize": (lambda clip, strength: colour.solarize(clip, 255 * (1 - strength)), False),
+    "AutoContrast": (lambda clip, strength: colour.autocontrast(clip), False),
+    "Equalize": (lambda clip, strength: colour.equalize(clip), False),
 }

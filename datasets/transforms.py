@@ -1,7 +1,8 @@
 """From decoded frames to the sample of a loader, with one random draw for the whole clip.
 
 Every transform takes a clip (T, H, W, 3), RGB, uint8, and returns a new one (T, crop_size, crop_size, 3), contiguous.
-Random numbers come from torch's global generator, a draw for all frames at once.
+Random numbers come from torch's global generator, a draw for all frames at once; but for `short_side`, the same seed
+draws what torchvision's `transforms.v2` would.
 """
 
 from collections.abc import Callable, Sequence
@@ -141,15 +142,16 @@ def random_scale_crop(clip: np.ndarray, *, size: int, low: int, high: int) -> np
 def jitter_and_blur(clip: np.ndarray) -> None:
     """The release's colours, in place: jitter in random order (p 0.8), grayscale (p 0.2), Gaussian blur (p 0.5)."""
     if _chance(0.8):
+        order = torch.randperm(4).tolist()
         jitter = [
-            (colour.brightness, 0.6, 1.4),
-            (colour.contrast, 0.6, 1.4),
-            (colour.saturation, 0.6, 1.4),
-            (colour.hue, -0.1, 0.1),
+            (colour.brightness, _uniform(0.6, 1.4)),
+            (colour.contrast, _uniform(0.6, 1.4)),
+            (colour.saturation, _uniform(0.6, 1.4)),
+            (colour.hue, _uniform(-0.1, 0.1)),
         ]
-        for i in torch.randperm(len(jitter)).tolist():
-            change, low, high = jitter[i]
-            change(clip, _uniform(low, high))
+        for i in order:
+            change, amount = jitter[i]
+            change(clip, amount)
     if _chance(0.2):
         colour.grayscale(clip)
     if _chance(0.5):

@@ -94,6 +94,28 @@ def test_crops_are_torchvisions_draw_and_result() -> None:
         assert np.array_equal(result, expected.permute(0, 2, 3, 1).numpy())
 
 
+@pytest.mark.parametrize("options", [{}, {"rand_augment": (2, 27)}])
+def test_a_recipe_is_torchvisions_draw_and_result(options: dict[str, Any]) -> None:
+    clip = natural_clip(2, 60, 80)
+    colours: list[Any] = [
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+        v2.RandomGrayscale(0.2),
+        v2.RandomApply([v2.GaussianBlur(13, (0.1, 2.0))], 0.5),
+    ]
+    if options:
+        colours = [v2.RandAugment(*options["rand_augment"])]
+    crop = v2.RandomResizedCrop(40, scale=(0.2, 1.0), antialias=True)
+    reference = v2.Compose([crop, v2.RandomHorizontalFlip(), *colours])
+    differences = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        expected = reference(channels_first(clip)).permute(0, 2, 3, 1).numpy()
+        torch.manual_seed(seed)
+        differences.append(np.abs(train_transform(40, **options)(clip).astype(int) - expected).mean())
+    assert np.mean(differences) < 0.5
+    assert max(differences) < 2
+
+
 @pytest.mark.parametrize(("height", "width"), [(64, 86), (86, 64), (50, 60), (40, 40)])
 def test_validation_is_torchvisions_and_within_a_grey_level_of_pillows(height: int, width: int) -> None:
     clip = natural_clip(2, height, width)
