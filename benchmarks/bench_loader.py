@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_loader [--frames FOLDER] [--out FILE.md]
 
-One process on one core turns 16 JPEG frames of 340 x 256 into a normalised clip of 224 x 224; everything is measured in
-turns, in one run, on the same clips with the same draws. The time is the fastest round's, since what a shared machine
-adds is never negative: read the ratios. Frames are drawn, or those of a folder with one folder of 00001.jpg, ... for
-each video.
+One process on one core turns 16 JPEG frames of 340 x 256 into a normalised clip of 224 x 224. All take turns in one run,
+on the same clips, and the time of each is its fastest round's: what a shared machine adds is never negative. CPU time
+is less disturbed by others than the clock, and ratios are less than either. Frames are drawn, or those of a folder that
+has a folder of 00001.jpg, ... for each video.
 """
 
 import argparse
@@ -24,16 +24,16 @@ from unittest import mock
 
 import cv2
 import numpy as np
+import PIL
 import torch
 import torchvision
-from PIL import Image, ImageFilter
-from PIL import __version__ as pillow_version
 from torch.utils.data import DataLoader, default_collate
-from torchvision.transforms import v2
 
 from benchmarks.pictures import natural_clip
+from benchmarks.pillow import RECIPES, clip_of, on_pictures
 from datasets import (
     ClipDataset,
+    DataError,
     FrameFolder,
     colour,
     normalise,
@@ -43,26 +43,22 @@ from datasets import (
     worker_init,
 )
 
-RECIPES: dict[str, dict[str, Any]] = {
-    "validation": {},
-    "training, no colours": {"color_jitter": False},
-    "jitter and blur": {},
-    "RandAugment (2, 27)": {"rand_augment": (2, 27)},
-}
 BATCH = 8
 
 
 @dataclass
 class Clips:
-    """What is measured on: sample `key` is the frames `positions` of a video."""
+    """What is measured on: the first frames of some videos, and the recipes for them."""
 
     root: Path
     list_file: Path
     frames: int  # of a clip
-    crop: int
+    crop: int  # pixels
+
+    def transform(self, recipe: str) -> transforms.Transform:
+        return val_transform(self.crop) if recipe == "validation" else train_transform(self.crop, **RECIPES[recipe])
 
     def dataset(self, recipe: str) -> ClipDataset:
-        train = recipe != "validation"
         return ClipDataset(
             self.list_file,
             self.root,
@@ -70,8 +66,8 @@ class Clips:
             num_segments=1,
             clip_length=self.frames,
             num_steps=1,
-            transform=train_transform(self.crop, **RECIPES[recipe]) if train else val_transform(self.crop),
-            train=train,
+            transform=self.transform(recipe),
+            train=recipe != "validation",
         )
 
     def videos(self) -> list[str]:
@@ -87,42 +83,19 @@ def write_clips(folder: Path, videos: int, frames: int, height: int, width: int)
 
 
 def write_list(root: Path, list_file: Path, frames: int) -> None:
-    """Of the videos that have so many frames, all of the same length: every draw of positions is then the first."""
+    """Of the videos with so many frames, all of just this length: whatever position is drawn is then the first.
+
+    Raises DataError if there is none.
+    """
     reader = FrameFolder(root)
     names = sorted(path.name for path in root.iterdir() if path.is_dir())
     lines = [f"{name} {frames} 0\n" for name in names if reader.count(name) >= frames]
     if not lines:
-        raise SystemExit(f"error: {root} has no folder with {frames} frames 00001.jpg, ...")
+        raise DataError(f"{root} has no folder with {frames} frames 00001.jpg, ...")
     list_file.write_text("".join(lines))
 
 
 # ---- What is compared ------------------------------------------------------------------------------------------------
-
-
-def on_pillow(recipe: str, crop: int) -> Callable[[Image.Image], Image.Image]:
-    """The recipe as the release has it: a frame at a time, by torchvision on Pillow's pictures."""
-    if recipe == "validation":
-        return v2.Compose([v2.Resize(crop), v2.CenterCrop(crop)])
-    steps: list[Callable] = [v2.RandomResizedCrop(crop, scale=(0.2, 1.0)), v2.RandomHorizontalFlip()]
-    if recipe == "jitter and blur":
-
-        def blur(picture: Image.Image) -> Image.Image:
-            return picture.filter(ImageFilter.GaussianBlur(torch.empty(()).uniform_(0.1, 2.0).item()))
-
-        jitter = v2.ColorJitter(0.4, 0.4, 0.4, 0.1)
-        steps += [v2.RandomApply([jitter], 0.8), v2.RandomGrayscale(0.2), v2.RandomApply([v2.Lambda(blur)], 0.5)]
-    elif "rand_augment" in RECIPES[recipe]:
-        steps += [v2.RandAugment(*RECIPES[recipe]["rand_augment"], num_magnitude_bins=31)]
-    return v2.Compose(steps)
-
-
-def reference_clip(files: list[Path], transform: Callable[[Image.Image], Image.Image], seed: int) -> torch.Tensor:
-    """uint8 (T, H, W, 3); the same seed for each frame is one draw for all."""
-    frames = []
-    for file in files:
-        torch.manual_seed(seed)
-        frames.append(np.asarray(transform(Image.open(file).convert("RGB"))))
-    return torch.from_numpy(np.stack(frames))
 
 
 def contestants(clips: Clips) -> dict[str, Callable[[int], object]]:
@@ -138,13 +111,13 @@ def contestants(clips: Clips) -> dict[str, Callable[[int], object]]:
 
     made["decoding alone"] = decode
     for recipe in RECIPES:
-        dataset, pillow = clips.dataset(recipe), on_pillow(recipe, clips.crop)
+        dataset, pillow = clips.dataset(recipe), on_pictures(recipe, clips.crop)
 
         def ours(i: int, dataset: ClipDataset = dataset) -> torch.Tensor:
             return normalise(dataset[i % len(videos), i // len(videos)][0][None])
 
         def theirs(i: int, pillow: Callable = pillow) -> torch.Tensor:
-            return normalise(reference_clip(files[videos[i % len(videos)]], pillow, i)[None])
+            return normalise(clip_of(files[videos[i % len(videos)]], pillow, i)[None])
 
         made |= {recipe: ours, f"{recipe}, Pillow": theirs}
     return made
@@ -259,12 +232,14 @@ def with_workers(clips: Clips, workers: int, count: int) -> tuple[float, float]:
         worker_init_fn=lambda worker: alone_on_a_core(cores[worker % len(cores)]),
     )
     batches = iter(loader)
-    began, first = time.perf_counter(), len(next(batches)[1]) * workers
-    done = sum(len(labels) for _, labels, _ in batches) + first
+    for _ in range(workers):  # each has started when its first batch is there
+        next(batches)
+    began = time.perf_counter()
+    done = sum(len(labels) for _, labels, _ in batches)
     clock = time.perf_counter() - began
     del batches
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return done / clock, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / done
+    return done / clock, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / count
 
 
 def memory_over_samples(clips: Clips, samples: int) -> dict[int, float]:
@@ -287,18 +262,18 @@ def memory_over_samples(clips: Clips, samples: int) -> dict[int, float]:
 def agreement(clips: Clips, count: int) -> dict[str, tuple[float, float, float, float, float]]:
     """(mean, deviation, the reference's mean, deviation, mean difference of a value) of `count` frames.
 
-    In grey levels. The same draws on both sides.
+    In grey levels, with the same draws on both sides.
     """
     reader, videos = FrameFolder(clips.root), clips.videos()
     found = {}
     for recipe in RECIPES:
-        ours, pillow = clips.dataset(recipe)._transforms[0], on_pillow(recipe, clips.crop)
+        ours, pillow = clips.transform(recipe), on_pictures(recipe, clips.crop)
         figures = []
         for i in range(count):
             video = videos[i % len(videos)]
             torch.manual_seed(i)
             mine = ours(reader.read(video, [0])).astype(np.float32)
-            other = reference_clip([clips.root / video / "00001.jpg"], pillow, i).numpy().astype(np.float32)
+            other = clip_of([clips.root / video / "00001.jpg"], pillow, i).numpy().astype(np.float32)
             figures.append((mine.mean(), mine.std(), other.mean(), other.std(), np.abs(mine - other).mean()))
         found[recipe] = tuple(np.mean(figures, axis=0).tolist())
     return found
@@ -309,7 +284,7 @@ def report(clips: Clips, options: argparse.Namespace) -> Iterator[str]:
     core = sorted(os.sched_getaffinity(0))[-1]
     yield (
         f"One core, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, torchvision "
-        f"{torchvision.__version__}, OpenCV {cv2.__version__}, Pillow {pillow_version}; {len(clips.videos())} videos "
+        f"{torchvision.__version__}, OpenCV {cv2.__version__}, Pillow {PIL.__version__}; {len(clips.videos())} videos "
         f"{options.source}, {clips.frames} frames to {clips.crop} x {clips.crop} float32; fastest of {options.rounds} "
         f"rounds of {options.clips} clips."
     )
@@ -379,7 +354,10 @@ def main(arguments: list[str] | None = None) -> None:
             height, width = options.size
             options.source = f"drawn, {width} x {height}, JPEG of quality 90"
             write_clips(root, 12, options.length, height, width)
-        write_list(root, list_file, options.length)
+        try:
+            write_list(root, list_file, options.length)
+        except DataError as error:
+            parser.exit(2, f"error: {error}\n")
         for line in report(Clips(root, list_file, options.length, options.crop), options):
             print(line, flush=True)
             lines.append(line)
