@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_loader [--frames FOLDER] [--out FILE.md]
 
-One process on one core turns 16 JPEG frames of 340 x 256 into a normalised clip of 224 x 224. All take turns in one run,
-on the same clips, and the time of each is its fastest round's: what a shared machine adds is never negative. CPU time
-is less disturbed by others than the clock, and ratios are less than either. Frames are drawn, or those of a folder that
-has a folder of 00001.jpg, ... for each video.
+One process on one core turns 16 JPEG frames of 340 x 256 into a normalised clip of 224 x 224. All take turns in one
+run, on the same clips, and the time of each is its fastest round's: what a shared machine adds is never negative. CPU
+time is less disturbed by others than the clock, and ratios are less than either. Frames are drawn, or those of a folder
+that has a folder of 00001.jpg, ... for each video.
 """
 
 import argparse
