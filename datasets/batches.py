@@ -20,5 +20,5 @@ def normalise(clips: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     # A row of pixels at a time: three values are too few for a vector.
     width = clips.shape[3]
     mean, std = (clips.new_tensor(values, dtype=torch.float32).mul_(255).repeat(width) for values in (MEAN, STD))
-    values = clips.flatten(3).sub(mean).div_(std).unflatten(3, (width, 3))
+    values = clips.flatten(3).float().sub_(mean).div_(std).unflatten(3, (width, 3))
     return values.to(dtype).permute(0, 4, 1, 2, 3)

@@ -1,24 +1,25 @@
 """From decoded frames to the sample of a loader, with one random draw for the whole clip.
 
-Every transform takes a clip (T, H, W, 3), RGB, uint8, and returns one (T, crop_size, crop_size, 3). All frames go
-through torchvision's `transforms.v2` at once, which draws once a call; random numbers come from torch's global
-generator.
+Every transform takes a clip (T, H, W, 3), RGB, uint8, and returns a new one (T, crop_size, crop_size, 3), contiguous.
+Random numbers come from torch's global generator, a draw for all frames at once; but for `short_side`, the same seed
+draws what torchvision's `transforms.v2` would.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
+from . import colour
 from .batches import MEAN
+from .rand_augment import MAGNITUDES, random_operations
 
 Transform = Callable[[np.ndarray], np.ndarray]
-
-_MAGNITUDES = 31  # RandAugment's m runs from 0 (nothing) to 30 (the most), as in the release's m = 27
 
 
 def train_transform(
@@ -40,8 +41,8 @@ def train_transform(
     color_jitter: False leaves out jitter, grayscale and blur.
     rand_augment: (n, m) puts RandAugment, n operations of magnitude m in 0..30, in place of jitter, grayscale and blur.
     flip: False for classes that tell left from right.
-    short_side: (low, high) pixels in place of scale and ratio: the short side is resized to a whole number drawn from
-        low..high, and the crop is cut out anywhere without resizing, as SlowFast is trained.
+    short_side: (low, high) pixels in place of scale and ratio: the clip is resized to a short side of a whole number
+        drawn from low..high, and the crop is cut out anywhere, as SlowFast is trained.
     erasing: how often a rectangle (2 to 33 % of the area, the same in all frames) is set to the mean colour.
 
     Raises ValueError for a size, range or magnitude that cannot be.
@@ -55,30 +56,17 @@ def train_transform(
         raise ValueError(f"short_side must be {wanted}, got {tuple(short_side)}")
     if not 0 <= erasing <= 1:
         raise ValueError(f"erasing must be a probability in 0..1, got {erasing}")
-    # The crop comes first: colours cost by the pixel.
-    steps: list[nn.Module] = [v2.RandomResizedCrop(crop_size, scale=scale, ratio=ratio, antialias=True)]
+    if rand_augment is not None and (rand_augment[0] < 0 or not 0 <= rand_augment[1] < MAGNITUDES):
+        wanted = f"(n, m) with n >= 0 and m in 0..{MAGNITUDES - 1}"
+        raise ValueError(f"rand_augment must be {wanted}, got {rand_augment}")
     if short_side is not None:
-        sizes = list(range(short_side[0], short_side[1] + 1))
-        steps = [v2.RandomShortestSize(sizes, antialias=True), v2.RandomCrop(crop_size)]
-    if flip:
-        steps.append(v2.RandomHorizontalFlip(0.5))
+        crop = partial(random_scale_crop, size=crop_size, low=short_side[0], high=short_side[1])
+    else:
+        crop = partial(random_resized_crop, size=crop_size, scale=list(scale), ratio=list(ratio))
+    colours: Callable[[np.ndarray], None] | None = jitter_and_blur if color_jitter else None
     if rand_augment is not None:
-        operations, magnitude = rand_augment
-        if operations < 0 or not 0 <= magnitude < _MAGNITUDES:
-            wanted = f"(n, m) with n >= 0 and m in 0..{_MAGNITUDES - 1}"
-            raise ValueError(f"rand_augment must be {wanted}, got {rand_augment}")
-        steps.append(v2.RandAugment(operations, magnitude, num_magnitude_bins=_MAGNITUDES))
-    elif color_jitter:
-        # v2.ColorJitter's own hue takes most of the time of all transforms together.
-        jitter = [v2.ColorJitter(brightness=0.4), v2.ColorJitter(contrast=0.4), v2.ColorJitter(saturation=0.4)]
-        steps += [
-            v2.RandomApply([v2.RandomOrder([*jitter, HueJitter(0.1)])], p=0.8),
-            v2.RandomGrayscale(0.2),
-            v2.RandomApply([Blur(0.1, 2.0)], p=0.5),
-        ]
-    if erasing:
-        steps.append(v2.RandomErasing(erasing, value=[round(255 * mean) for mean in MEAN], inplace=True))
-    return OnArrays(steps)
+        colours = partial(random_operations, operations=rand_augment[0], magnitude=rand_augment[1])
+    return partial(_augment, crop=crop, flip=flip, colours=colours, erasing=erasing)
 
 
 def val_transform(crop_size: int) -> Transform:
@@ -96,83 +84,112 @@ def test_transform(crop_size: int, crop: int, num_crops: int) -> Transform:
     if not 0 <= crop < num_crops:
         raise ValueError(f"crop must be in 0..{num_crops - 1} (num_crops is {num_crops}), got {crop}")
     place = crop / (num_crops - 1) if num_crops > 1 else 0.5
-    return OnArrays([v2.Resize(crop_size, antialias=True), CropAt(crop_size, place)])
+    return partial(_view, size=crop_size, place=place)
 
 
 # pytest would take the name for a test wherever it is imported.
 test_transform.__test__ = False  # type: ignore[attr-defined]
 
 
-class CropAt(nn.Module):
+def _augment(
+    clip: np.ndarray,
+    *,
+    crop: Transform,
+    flip: bool,
+    colours: Callable[[np.ndarray], None] | None,
+    erasing: float,
+) -> np.ndarray:
+    """What a training clip goes through: first the crop, because all else costs by the pixel and is done in place."""
+    clip = crop(clip)
+    if flip and _chance(0.5):
+        for frame in clip:
+            cv2.flip(frame, 1, dst=frame)
+    if colours is not None:
+        colours(clip)
+    if _chance(erasing):
+        erase(clip)
+    return clip
+
+
+def _view(clip: np.ndarray, *, size: int, place: float) -> np.ndarray:
     """A square of `size` pixels at `place` of the way along both sides: 0 is left and top, 1 right and bottom.
 
     After the short side was resized to `size`, only the long side has room to move in.
     """
-
-    def __init__(self, size: int, place: float) -> None:
-        super().__init__()
-        self.size = size
-        self.place = place
-
-    def forward(self, clip: Tensor) -> Tensor:
-        height, width = clip.shape[-2:]
-        top = round((height - self.size) * self.place)
-        left = round((width - self.size) * self.place)
-        return functional.crop(clip, top, left, self.size, self.size)
+    clip = _resize(clip, [size])
+    height, width = clip.shape[1:3]
+    top, left = round((height - size) * place), round((width - size) * place)
+    return np.ascontiguousarray(clip[:, top : top + size, left : left + size])
 
 
-class HueJitter(nn.Module):
-    """Turn the hue by a fraction of the circle of colours drawn from -amount..amount, one for the clip.
+def random_resized_crop(clip: np.ndarray, *, size: int, scale: list[float], ratio: list[float]) -> np.ndarray:
+    """A random part `scale` of the area, of aspect `ratio`, resized to `size`: torchvision's draw and result."""
+    top, left, height, width = v2.RandomResizedCrop.get_params(_frames(clip), scale, ratio)
+    return _resize(clip[:, top : top + height, left : left + width], [size, size])
 
-    In 8-bit HSV, as Pillow does it for pictures: 20 times faster than in floating point, and within a few grey levels.
+
+def random_scale_crop(clip: np.ndarray, *, size: int, low: int, high: int) -> np.ndarray:
+    """A square of `size` pixels out of the clip resized to a random short side in low..high.
+
+    Only the square is resized, whose side in the clip is rounded to a whole pixel.
     """
-
-    def __init__(self, amount: float) -> None:
-        super().__init__()
-        self.amount = amount
-
-    def forward(self, clip: Tensor) -> Tensor:
-        shift = round(256 * torch.empty(()).uniform_(-self.amount, self.amount).item())
-        frames = _channels_last(clip)
-        rows = frames.reshape(-1, frames.shape[2], 3)  # (T*H, W, 3): one picture to OpenCV
-        hsv = cv2.cvtColor(rows, cv2.COLOR_RGB2HSV_FULL)  # the whole circle in 0..255
-        hsv[..., 0] += np.uint8(shift % 256)  # and round it
-        turned = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL).reshape(frames.shape)
-        return torch.from_numpy(turned).permute(0, 3, 1, 2)
+    height, width = clip.shape[1:3]
+    side = round(size * min(height, width) / _integer(low, high))
+    top, left = _integer(0, height - side), _integer(0, width - side)
+    return _resize(clip[:, top : top + side, left : left + side], [size, size])
 
 
-class Blur(nn.Module):
-    """Gaussian blur of a deviation (pixels) drawn from low..high, one for the clip; the border is mirrored.
+def jitter_and_blur(clip: np.ndarray) -> None:
+    """The release's colours, in place: jitter in random order (p 0.8), grayscale (p 0.2), Gaussian blur (p 0.5)."""
+    if _chance(0.8):
+        order = torch.randperm(4).tolist()
+        jitter = [
+            (colour.brightness, _uniform(0.6, 1.4)),
+            (colour.contrast, _uniform(0.6, 1.4)),
+            (colour.saturation, _uniform(0.6, 1.4)),
+            (colour.hue, _uniform(-0.1, 0.1)),
+        ]
+        for i in order:
+            change, amount = jitter[i]
+            change(clip, amount)
+    if _chance(0.2):
+        colour.grayscale(clip)
+    if _chance(0.5):
+        colour.blur(clip, _uniform(0.1, 2.0))
 
-    By OpenCV, frame by frame: ten times faster than v2.GaussianBlur, which does not use that the kernel is separable.
+
+def erase(clip: np.ndarray) -> None:
+    """Set a random rectangle of torchvision's draw, the same in all frames, to ImageNet's mean colour, in place."""
+    area, ratio = (0.02, 0.33), (0.3, 3.3)
+    top, left, height, width, _ = v2.RandomErasing.get_params(_frames(clip), area, ratio, [0.0])
+    clip[:, top : top + height, left : left + width] = [round(255 * mean) for mean in MEAN]
+
+
+def _resize(clip: np.ndarray, size: list[int]) -> np.ndarray:
+    """To (height, width) or so short a side, as a new clip: bilinear, antialiased.
+
+    torchvision's for bytes is as fast as OpenCV's without antialiasing, as long as channels are innermost in memory.
     """
-
-    def __init__(self, low: float, high: float) -> None:
-        super().__init__()
-        self.low, self.high = low, high
-
-    def forward(self, clip: Tensor) -> Tensor:
-        sigma = torch.empty(()).uniform_(self.low, self.high).item()
-        frames = _channels_last(clip)
-        blurred = np.stack(
-            [cv2.GaussianBlur(frame, (0, 0), sigma, borderType=cv2.BORDER_REFLECT_101) for frame in frames]
-        )
-        return torch.from_numpy(blurred).permute(0, 3, 1, 2)
+    resized = functional.resize(_frames(clip), size, antialias=True).permute(0, 2, 3, 1).numpy()
+    return resized.copy() if np.may_share_memory(resized, clip) else np.ascontiguousarray(resized)
 
 
-class OnArrays:
-    """Steps on tensors (T, C, H, W), one after the other, as a transform of arrays (T, H, W, C)."""
-
-    def __init__(self, steps: Sequence[nn.Module]) -> None:
-        self.steps = v2.Compose(steps)
-
-    def __call__(self, clip: np.ndarray) -> np.ndarray:
-        return _channels_last(self.steps(torch.from_numpy(clip).permute(0, 3, 1, 2)))
+def _frames(clip: np.ndarray) -> Tensor:
+    """(T, H, W, 3) as torchvision wants it, (T, 3, H, W), in the same memory."""
+    return torch.from_numpy(clip).permute(0, 3, 1, 2)
 
 
-def _channels_last(clip: Tensor) -> np.ndarray:
-    """(T, C, H, W) as an array (T, H, W, C) for OpenCV, without a copy where the memory is channels-last already."""
-    return clip.permute(0, 2, 3, 1).contiguous().numpy()
+def _chance(probability: float) -> bool:
+    return torch.rand(()).item() < probability
+
+
+def _uniform(low: float, high: float) -> float:
+    return torch.empty(()).uniform_(low, high).item()
+
+
+def _integer(low: int, high: int) -> int:
+    """In low..high, both included."""
+    return int(torch.randint(low, high + 1, ()).item())
 
 
 def _check_size(crop_size: int) -> None:

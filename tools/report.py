@@ -189,7 +189,7 @@ def strip(reader: Reader, video: str) -> bytes:
     if not count:
         raise DataError(f"the video {video} has no frames")
     positions = [(2 * i + 1) * count // (2 * STRIP_FRAMES) for i in range(STRIP_FRAMES)]
-    frames = reader.read(video, positions).permute(0, 2, 3, 1).numpy()
+    frames = reader.read(video, positions)
     if frames.mean() < DARK:
         frames = (255 * (frames / 255) ** 0.5).astype(np.uint8)
     size = max(1, round(frames.shape[2] * STRIP_HEIGHT / frames.shape[1])), STRIP_HEIGHT

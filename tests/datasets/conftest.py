@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 MakeVideo = Callable[..., Path]
 
@@ -28,3 +30,8 @@ def make_video(tmp_path: Path) -> MakeVideo:
         return folder
 
     return make
+
+
+def channels_first(clip: np.ndarray) -> Tensor:
+    """A clip (T, H, W, 3) as torchvision's transforms take it: (T, 3, H, W)."""
+    return torch.from_numpy(clip).permute(0, 3, 1, 2).contiguous()

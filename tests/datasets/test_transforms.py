@@ -2,17 +2,19 @@
 
 import re
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torchvision.transforms.v2 import functional
+from PIL import Image
+from torchvision.transforms import v2
 
+from benchmarks.pictures import natural_clip
+from datasets import colour, train_transform, val_transform
 from datasets import test_transform as transform_for_test
-from datasets import train_transform, val_transform
-from datasets.transforms import Blur, HueJitter
+from datasets.transforms import jitter_and_blur
+
+from .conftest import channels_first
 
 
 def still_clip(frames: int = 4, height: int = 40, width: int = 56) -> np.ndarray:
@@ -82,35 +84,88 @@ def test_erasing_leaves_out_the_same_rectangle_of_all_frames() -> None:
     assert max(shares) < 0.4
 
 
-def test_hue_agrees_with_torchvision() -> None:
-    clip = torch.from_numpy(still_clip()).permute(0, 3, 1, 2)
-    for amount in (-0.1, 0.03, 0.1, 0.5):
-        jitter = HueJitter(0.1)
-        with mock.patch.object(Tensor, "uniform_", lambda self, *_, amount=amount: self.fill_(amount)):
-            difference = (jitter(clip).float() - functional.adjust_hue(clip, amount).float()).abs()
-        assert difference.mean() < 1.5
-        assert difference.max() <= 12  # 8-bit hue has 43 steps from red to yellow
-    assert (functional.adjust_hue(clip, 0.1).float() - clip).abs().mean() > 10, "the tolerance would miss no hue at all"
+def test_crops_are_torchvisions_draw_and_result() -> None:
+    clip = natural_clip(3, 60, 80)
+    for seed in range(5):
+        torch.manual_seed(seed)
+        expected = v2.RandomResizedCrop(40, scale=(0.2, 1.0), antialias=True)(channels_first(clip))
+        torch.manual_seed(seed)
+        result = train_transform(40, color_jitter=False, flip=False)(clip)
+        assert np.array_equal(result, expected.permute(0, 2, 3, 1).numpy())
 
 
-def test_blur_agrees_with_torchvision() -> None:
-    clip = torch.from_numpy(still_clip()).permute(0, 3, 1, 2)
-    for sigma in (0.1, 1.3, 2.0):
-        with mock.patch.object(Tensor, "uniform_", lambda self, *_, sigma=sigma: self.fill_(sigma)):
-            difference = (
-                Blur(0.1, 2.0)(clip).float() - functional.gaussian_blur(clip, [13, 13], [sigma]).float()
-            ).abs()
-        assert difference.max() <= 2
+@pytest.mark.parametrize("options", [{}, {"rand_augment": (2, 27)}])
+def test_a_recipe_is_torchvisions_draw_and_result(options: dict[str, Any]) -> None:
+    clip = natural_clip(2, 60, 80)
+    colours: list[Any] = [
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+        v2.RandomGrayscale(0.2),
+        v2.RandomApply([v2.GaussianBlur(13, (0.1, 2.0))], 0.5),
+    ]
+    if options:
+        colours = [v2.RandAugment(*options["rand_augment"])]
+    crop = v2.RandomResizedCrop(40, scale=(0.2, 1.0), antialias=True)
+    reference = v2.Compose([crop, v2.RandomHorizontalFlip(), *colours])
+    differences = []
+    for seed in range(60):
+        torch.manual_seed(seed)
+        expected = reference(channels_first(clip)).permute(0, 2, 3, 1).numpy()
+        torch.manual_seed(seed)
+        differences.append(np.abs(train_transform(40, **options)(clip).astype(int) - expected).mean())
+    assert np.mean(differences) < 0.5
+    assert max(differences) < 2
 
 
-def test_draws_stay_in_their_range() -> None:
+@pytest.mark.parametrize(("height", "width"), [(64, 86), (86, 64), (50, 60), (40, 40)])
+def test_validation_is_torchvisions_and_within_a_grey_level_of_pillows(height: int, width: int) -> None:
+    clip = natural_clip(2, height, width)
+    reference = v2.Compose([v2.Resize(40, antialias=True), v2.CenterCrop(40)])
+    result = val_transform(40)(clip)
+    assert np.array_equal(result, reference(channels_first(clip)).permute(0, 2, 3, 1).numpy())
+    difference = np.abs(result[1].astype(int) - np.asarray(reference(Image.fromarray(clip[1]))))
+    assert difference.max() <= 1
+
+
+def test_the_clip_that_came_in_stays_as_it_is() -> None:
     torch.manual_seed(0)
-    red = torch.tensor([200, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    jitter = HueJitter(0.1)
-    greens, blues = zip(*(jitter(red)[0, 1:, 0, 0].tolist() for _ in range(300)), strict=True)
-    # 0.1 of the circle towards green (or blue) from red is 0.6 of the way to yellow (or magenta).
-    assert max(greens) == pytest.approx(120, abs=5)
-    assert max(blues) == pytest.approx(120, abs=5)
+    clip = natural_clip(2, 32, 32)
+    before = clip.copy()
+    recipes: list[dict[str, Any]] = [{}, {"rand_augment": (3, 27)}, {"short_side": (32, 32), "erasing": 1.0}]
+    for options in recipes:
+        for _ in range(10):
+            assert not np.shares_memory(train_transform(32, **options)(clip), clip)
+    assert not np.shares_memory(val_transform(32)(clip), clip)
+    assert np.array_equal(clip, before)
+
+
+def test_jitter_and_blur_come_as_often_and_as_strong_as_in_the_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    drawn: dict[str, list[float]] = {}
+    for name in ("brightness", "contrast", "saturation", "hue", "grayscale", "blur"):
+        record = drawn.setdefault(name, [])
+        monkeypatch.setattr(colour, name, lambda clip, value=0.0, record=record: record.append(value))
+    clip = np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    for _ in range(2000):
+        jitter_and_blur(clip)
+    ranges = {"brightness": (0.6, 1.4), "contrast": (0.6, 1.4), "saturation": (0.6, 1.4), "hue": (-0.1, 0.1)}
+    for name, (low, high) in (ranges | {"blur": (0.1, 2.0)}).items():
+        assert low <= min(drawn[name]) < low + 0.05 * (high - low)
+        assert high >= max(drawn[name]) > high - 0.05 * (high - low)
+    shares = {name: len(values) / 2000 for name, values in drawn.items()}
+    expected = dict.fromkeys(ranges, 0.8) | {"grayscale": 0.2, "blur": 0.5}
+    assert shares == pytest.approx(expected, abs=0.04)  # four deviations
+
+
+def test_jitter_comes_in_every_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    order: list[str] = []
+    for name in ("brightness", "contrast", "saturation", "hue"):
+        monkeypatch.setattr(colour, name, lambda clip, value, name=name: order.append(name))
+    for name in ("grayscale", "blur"):
+        monkeypatch.setattr(colour, name, lambda clip, value=0.0: None)
+    for _ in range(400):
+        jitter_and_blur(np.zeros((1, 8, 8, 3), dtype=np.uint8))
+    assert len({tuple(order[i : i + 4]) for i in range(0, len(order), 4)}) == 24
 
 
 def test_scale_bounds_the_crops_area() -> None:
