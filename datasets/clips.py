@@ -97,6 +97,7 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
         self.on_bad_sample = on_bad_sample
         self.bad_videos = BadVideos(len(self.videos), max_bad_fraction)
         self._transforms = transforms
+        self._clip_read: tuple[tuple[int, int], np.ndarray] | None = None
 
     @property
     def views(self) -> int:
@@ -144,17 +145,24 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
             return torch.from_numpy(self._transforms[0](self._read(video, positions)))
 
     def _view(self, index: int) -> Tensor:
-        video = self.videos[index // self.views]
-        clip, crop = divmod(index % self.views, self.num_crops)
-        positions = test_positions(
-            video.num_frames,
-            num_segments=self.num_segments,
-            clip_length=self.clip_length,
-            num_steps=self.num_steps,
-            clip=clip,
-            num_clips=self.num_clips,
-        )
-        return torch.from_numpy(self._transforms[crop](self._read(video, positions)))
+        number, view = divmod(index, self.views)
+        clip, crop = divmod(view, self.num_crops)
+        if self._clip_read is None or self._clip_read[0] != (number, clip):
+            video = self.videos[number]
+            positions = test_positions(
+                video.num_frames,
+                num_segments=self.num_segments,
+                clip_length=self.clip_length,
+                num_steps=self.num_steps,
+                clip=clip,
+                num_clips=self.num_clips,
+            )
+            # The crops of a clip come in a row: its frames are decoded once for all of them.
+            self._clip_read = (number, clip), self._read(video, positions)
+        frames = self._clip_read[1]
+        if crop == self.num_crops - 1:
+            self._clip_read = None
+        return torch.from_numpy(self._transforms[crop](frames))
 
     def _read(self, video: Video, positions: list[int]) -> np.ndarray:
         try:

@@ -113,10 +113,13 @@ def _check_sums(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> str:
-    """What tells two checkpoints apart, from their checksums alone: their contents are not read."""
-    with zipfile.ZipFile(path) as archive:
-        sums = " ".join(f"{info.filename} {info.CRC}" for info in archive.infolist())
-    return hashlib.sha256(sums.encode()).hexdigest()[:16]
+    """What tells two checkpoints apart: their checksums, so that no tensor is read; of an old file, its bytes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            content = " ".join(f"{info.filename} {info.CRC}" for info in archive.infolist()).encode()
+    else:
+        content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | None:

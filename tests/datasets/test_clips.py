@@ -41,6 +41,18 @@ def dataset(folder: Path, **options: Any) -> ClipDataset:
     return ClipDataset(folder / "list.txt", folder / "frames", **(defaults | options))
 
 
+def test_the_crops_of_a_clip_decode_it_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    crops = [transform_for_test(16, crop, 3) for crop in range(3)]
+    data, alone = (dataset(folder, transform=crops, num_crops=3, num_clips=2) for _ in range(2))
+    order = [*range(len(data)), 4, 3, 4, 0]  # in a row, then at random
+    read, decoded = data.frames.read, []
+    monkeypatch.setattr(data.frames, "read", lambda path, positions: decoded.append(path) or read(path, positions))
+    for index in order:
+        alone._clip_read = None
+        assert torch.equal(data[index][0], alone[index][0]), index
+    assert len(decoded) == len(data) // 3 + 2, "each clip once; then clips 1 and 0"
+
+
 def test_views_are_clips_times_crops_of_every_video(folder: Path) -> None:
     # Crops tell themselves apart by a marker, clips by their frames: D - L = 16, starts 0, 5, 10.
     data = dataset(folder, num_clips=3, num_crops=2, transform=[raw, lambda clip: clip[..., :1]])

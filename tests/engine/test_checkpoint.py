@@ -120,5 +120,7 @@ def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
 def test_fingerprints(tmp_path: Path) -> None:
     for name, value in (("a", 1.0), ("b", 1.0), ("c", 2.0)):
         save_checkpoint(tmp_path / name, {"model": torch.tensor(value)})
-    a, b, c = (checkpoint.fingerprint(tmp_path / name) for name in "abc")
-    assert a == b != c
+        torch.save({"model": value}, tmp_path / f"old {name}", _use_new_zipfile_serialization=False)
+    for kind in ("", "old "):
+        a, b, c = (checkpoint.fingerprint(tmp_path / f"{kind}{name}") for name in "abc")
+        assert a == b != c
