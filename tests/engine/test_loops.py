@@ -169,6 +169,16 @@ def test_autocast_trains_almost_like_float32(amp: Any) -> None:
     assert 0 < (half.one.weight - plain.one.weight).norm() < 0.1 * moved
 
 
+def test_a_compiled_network_trains_alike() -> None:
+    plain, compiled = Heads(), Heads()
+    compiled.load_state_dict(plain.state_dict())
+    compiled.compile(backend="aot_eager")  # the whole way but for the compiler
+    one, other = train(plain, flat({"batch_size": 4})), train(compiled, flat({"batch_size": 4}))
+    assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value, compiled.state_dict()[name], atol=1e-6), name
+
+
 def test_the_scaler_skips_a_step_that_overflows() -> None:
     model = Heads()
     config = config_of(flat({"batch_size": 24}), "fp16")
