@@ -108,7 +108,9 @@ class Network(Section):
     patch_norm: bool | None = Field(
         None, description="SIFA-Transformer: a norm after the embedding, as ImageNet's Swin"
     )
-    activation_checkpointing: bool | None = Field(None, description="SIFA-Transformer: less memory, more time")
+    activation_checkpointing: bool | None = Field(
+        None, description="computes each block again in the backward pass: less memory, more time"
+    )
     pretrained_model: str = Field("", description="file of weights to start from, of any kind: see models/weights.py")
     imagenet_weights: str = Field("", description="as pretrained_model, but it must be an ImageNet classifier")
     release_weights: str = Field("", description="as pretrained_model, but it must be a checkpoint of the release")

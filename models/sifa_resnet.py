@@ -3,10 +3,13 @@
 Blocks pass clips on as (N, T, C, H, W); torchvision's 2D layers see the frames as a batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck, conv1x1
 
 from models.folding import fold, pool_time, stack_frames, unfold
@@ -88,6 +91,7 @@ class SIFANet(nn.Module):
         dropout_ratio: before the classifiers.
         width: channels of res2; 64 is the ResNet of the paper, less makes small networks.
         dual_head: a second res5 at the resolution of res4 and half the frames, with a classifier of its own.
+        activation_checkpointing: keep only the input of each bottleneck and compute it again in the backward pass.
 
     Shape:
         (N, 3, T, H, W) to a tuple of logits (N, num_classes), one for each head. T divisible by 4, by 8 with the dual
@@ -111,10 +115,12 @@ class SIFANet(nn.Module):
         dropout_ratio: float = 0.5,
         width: int = 64,
         dual_head: bool = True,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         modelling = TemporalModelling(stages, sifa_kernel, temporal, offset, offset_init)
         self.dual_head = dual_head
+        self.activation_checkpointing = activation_checkpointing
         self.frame_multiple = STEM_FRAMES * (2 if dual_head else 1)
         self.check_frames(clip_length)
         self.clip_length = clip_length
@@ -178,11 +184,37 @@ class SIFANet(nn.Module):
         x = stack_frames(clip, STEM_FRAMES)  # (N, T/4, 12, H, W)
         frames = x.shape[1]
         x = unfold(self.maxpool(self.relu(self.bn1(self.conv1(fold(x))))), frames)  # (N, T/4, width, H/4, W/4)
-        x = self.layer1(x)
-        x = self.layer2(x)  # H/8
-        x = self.layer3(x)  # H/16
-        logits = self.fc(self.dropout(self.layer4(x).mean(dim=(1, 3, 4))))
+        x = self._through(self.layer1, x)
+        x = self._through(self.layer2, x)  # H/8
+        x = self._through(self.layer3, x)  # H/16
+        logits = self.fc(self.dropout(self._through(self.layer4, x).mean(dim=(1, 3, 4))))
         if not self.dual_head:
             return (logits,)
-        dual = self.layer4_dual(pool_time(x))  # (N, T/8, 32*width, H/16, W/16)
+        dual = self._through(self.layer4_dual, pool_time(x))  # (N, T/8, 32*width, H/16, W/16)
         return logits, self.fc_dual(self.dropout(dual.mean(dim=(1, 3, 4))))
+
+    def _through(self, stage: nn.Sequential, clip: Tensor) -> Tensor:
+        if not (self.activation_checkpointing and torch.is_grad_enabled()):
+            return stage(clip)
+        for block in stage:
+            again = partial(_computed_again, block)
+            clip = checkpoint(block, clip, use_reentrant=False, context_fn=again)
+        return clip
+
+
+def _computed_again(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For `checkpoint`: around the first computation of a block, nothing; around the second, no statistics move."""
+    return nullcontext(), _statistics_at_rest(block)
+
+
+@contextmanager
+def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:  # the second computation is broken off by an exception as soon as nothing more is needed
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

@@ -19,6 +19,7 @@ from engine.build import build_network
 from engine.config import load_config
 from engine.errors import UserError
 from engine.schema import Config
+from models.sifa_resnet import ClipBottleneck
 from models.sifa_swin import ClipSwinBlock
 
 
@@ -100,7 +101,7 @@ def _activations(model: nn.Module, clip: Tensor) -> int:
 
     if getattr(model, "activation_checkpointing", False):
         for block in model.modules():
-            if isinstance(block, ClipSwinBlock):
+            if isinstance(block, (ClipBottleneck, ClipSwinBlock)):
                 block.register_forward_pre_hook(remember)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         logits = model.train()(clip)

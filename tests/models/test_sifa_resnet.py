@@ -228,3 +228,30 @@ def test_inputs_that_cannot_be(shape: tuple[int, ...], message: str) -> None:
 def test_unknown_network() -> None:
     with pytest.raises(ValueError, match=r"net_name must be one of c2d_sifa_resnet50, .*, got 'resnet50'"):
         build_model("resnet50", num_classes=5, clip_length=8)
+
+
+def test_activation_checkpointing_changes_nothing_but_memory() -> None:
+    """Gradients, and BatchNorm's statistics, which the second computation of a block must not move again."""
+    frugal = small(clip_length=8, activation_checkpointing=True, dropout_ratio=0.0)
+    plain = small(clip_length=8, dropout_ratio=0.0)
+    plain.load_state_dict(frugal.state_dict())
+    clip, kept = torch.randn(2, 3, 8, 32, 32), []
+    for model in (frugal, plain):
+        bytes_kept = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal bytes_kept
+            bytes_kept += tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            loss = torch.stack([head.logsumexp(1).sum() for head in model.train()(clip)]).sum()
+        loss.backward()
+        kept.append(bytes_kept)
+    assert kept[0] < 0.5 * kept[1]
+    for (name, one), other in zip(frugal.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-6), name  # type: ignore[arg-type]
+    for (name, statistic), other_statistic in zip(frugal.named_buffers(), plain.buffers(), strict=True):
+        if statistic.is_floating_point():
+            assert torch.equal(statistic, other_statistic), name
+    assert all(m.momentum == 0.1 for m in frugal.modules() if isinstance(m, torch.nn.BatchNorm2d))
