@@ -18,7 +18,7 @@ class Dataset(Section):
     eva_root_path: str = Field("", description="as root_path, for validation; empty: root_path")
     eva_list_file: str = Field("", description="validation list")
     classes_file: str = Field("", description="class names, one a line in the order of the labels; may be empty")
-    num_classes: int = Field(400, ge=1)
+    num_classes: int = Field(400, ge=1, description="labels are 0 to num_classes - 1")
     format: Literal["FRAME", "LMDB", "PACKED", "VIDEO"] = Field(
         "FRAME",
         description="JPEG folders, an LMDB environment a video, few LMDB files, or video files: docs/data.md",
@@ -100,7 +100,9 @@ class Evaluation(Section):
 class Network(Section):
     """A key that is null is the network's own choice; a network refuses keys that it has no use for."""
 
-    net_name: str = Field("c2d_sifa_resnet50")
+    net_name: str = Field(
+        "c2d_sifa_resnet50", description="the network, named as in the release: see models/__init__.py"
+    )
     width: int | None = Field(None, ge=1, description="channels of res2, where not the paper's")
     dropout_ratio: float = Field(0.5, ge=0, lt=1, description="before the classifiers")
     dual_head: bool | None = Field(None, description="SIFA-Net: a second res5 at the resolution of res4 (true)")
@@ -138,11 +140,11 @@ class Sifa(Section):
 class Optimization(Section):
     """SGD or AdamW with warm-up and cosine, stepped every iteration (one batch of every process)."""
 
-    epochs: int = Field(64, ge=1)
+    epochs: int = Field(64, ge=1, description="times that the training list is gone through")
     batch_size: int = Field(24, ge=1, description="clips at once in each process")
     iter_size: int = Field(1, ge=1, description="iterations whose gradients are added up for one step")
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    base_learning_rate: float = Field(0.04, gt=0)
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd with momentum, or adamw")
+    base_learning_rate: float = Field(0.04, gt=0, description="after the warm-up; see learning_rate_for")
     layer_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {},
         description="pattern of parameters' names, like `layers.*`: factor of their learning rate; the last counts",
@@ -152,11 +154,11 @@ class Optimization(Section):
         0, ge=0, description="epochs after which frozen parameters train as well; 0: they never do"
     )
     min_learning_rate: float = Field(1e-6, ge=0, description="where the cosine ends")
-    warmup_epoch: int = Field(1, ge=0)
+    warmup_epoch: int = Field(1, ge=0, description="epochs in which the learning rate rises, linearly")
     warmup_multiplier: float = Field(100.0, ge=1, description="the warm-up starts at base_learning_rate over this")
     momentum: float = Field(0.9, ge=0, lt=1, description="for adamw its first beta; the second is 0.999")
     nesterov: bool = Field(False, description="the release's YAML says true, but its script never used it")
-    weight_decay: float = Field(1e-4, ge=0)
+    weight_decay: float = Field(1e-4, ge=0, description="of all parameters; see decay_all")
     decay_all: bool = Field(True, description="false: no decay of norms, biases and position tables")
     loss_weight: float = Field(1.0, gt=0, description="factor of the loss, the sum of the heads' cross-entropies")
     clip_gradient: float = Field(40.0, ge=0, description="largest norm of the gradient; 0: no limit")
@@ -204,7 +206,7 @@ class Logging(Section):
 
 class Config(Section):
     output_dir: str = Field("", description="empty: output/ and the name of the settings file")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of weights, order, augmentation and dropout")
     deterministic: bool = Field(False, description="deterministic algorithms everywhere, slower on a GPU")
     dataset: Dataset = Dataset()
     transform: Transform = Transform()

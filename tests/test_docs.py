@@ -131,6 +131,7 @@ def test_every_key_stands_in_the_tables() -> None:
         table = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0] if isinstance(value, Section) else page
         for key in keys:
             assert f"\n| `{key}` |" in table, f"{name}.{key}"
+    assert "|  |\n" not in page, "a key without a meaning"
 
 
 def test_every_row_of_the_paper_has_its_command() -> None:
