@@ -4,28 +4,29 @@
     python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo.pt2
 
 The batch may have any size, frames and crop are fixed. The file takes clips (N, 3, T, H, W), normalised as in training,
-and gives the softmax that validation averages, (N, classes). An ONNX file holds standard operators only; it is run by
-ONNX Runtime beside PyTorch on random clips before it counts as written. Exit code: 0, or 2 if something is wrong.
+and gives the softmax that validation averages, (N, classes). An ONNX file holds standard operators only; an exported
+program needs `import cuda_sifa` where it is loaded. Either is read back and run beside PyTorch on random clips before
+it counts as written. tools/quantize.py makes smaller ones. Exit code: 0, or 2 if something is wrong.
 """
 
 import argparse
 import copy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 import cuda_sifa
+import models
 from cuda_sifa import decomposition
-from engine.build import build_network
-from engine.checkpoint import entry, load_weights, read_checkpoint
-from engine.config import ConfigError
 from engine.errors import UserError
 from engine.metrics import mean_softmax
-from engine.schema import Config
 
 TOLERANCE = 1e-4  # relative to the largest probability
+
+Runner = Callable[[Tensor], Tensor]  # clips (N, 3, T, H, W) to probabilities (N, classes)
 
 
 class Probabilities(nn.Module):
@@ -37,18 +38,6 @@ class Probabilities(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         return mean_softmax(self.network(clip))
-
-
-def load_network(checkpoint: Path) -> tuple[nn.Module, Config]:
-    """The network of a checkpoint of ours, in eval mode, and the configuration it was trained with."""
-    contents = read_checkpoint(checkpoint)
-    try:
-        config = Config.model_validate(entry(contents, "config", checkpoint))
-    except ValueError as error:
-        raise ConfigError(f"checkpoint {checkpoint} is of another version: {' '.join(str(error).split())}") from None
-    network = build_network(config)
-    load_weights(network, entry(contents, "model", checkpoint), checkpoint)
-    return network.eval(), config
 
 
 def export_program(network: nn.Module, frames: int, crop_size: int) -> torch.export.ExportedProgram:
@@ -67,28 +56,77 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     if cuda_sifa.library.devices:
         table[torch.ops.sifa.inter_frame_attention.default] = decomposition.inter_frame_attention
     plain = program.run_decompositions(table)
-    torch.onnx.export(plain, f=str(path), input_names=["clip"], output_names=["probabilities"], external_data=False)
+    torch.onnx.export(
+        plain, f=str(path), input_names=["clip"], output_names=["probabilities"], external_data=False, verbose=False
+    )
+
+
+def onnx_runner(path: Path, threads: int = 0) -> Runner:
+    """A file as ONNX Runtime runs it on the CPU; threads 0: as many as it likes."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda clips: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: clips.numpy()})[0])
+
+
+def program_runner(path: Path) -> Runner:
+    """A .pt2 file as PyTorch runs it."""
+    return torch.export.load(str(path)).module()
 
 
 @torch.no_grad()
-def largest_difference(path: Path, network: nn.Module, frames: int, crop_size: int) -> tuple[float, float]:
+def largest_difference(run: Runner, network: nn.Module, frames: int, crop_size: int) -> tuple[float, float]:
     """On random clips in batches of 1 and 3, relative to the largest probability.
 
-    Returns how much ONNX Runtime differs from PyTorch, and how much PyTorch differs from itself in float64: what the
-    roundings of float32 alone do to this network.
+    Returns how much the exported network differs from PyTorch's, and how much that differs from itself in float64: what
+    the roundings of float32 alone do to this network.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     exact_network = copy.deepcopy(network).double()
     difference = rounding = 0.0
     for batch in (1, 3):
         clips = torch.randn(batch, 3, frames, crop_size, crop_size)
         expected, exact = mean_softmax(network(clips)), mean_softmax(exact_network(clips.double()))
-        (result,) = session.run(None, {session.get_inputs()[0].name: clips.numpy()})
-        difference = max(difference, ((torch.from_numpy(result) - expected).abs().max() / expected.max()).item())
+        difference = max(difference, ((run(clips) - expected).abs().max() / expected.max()).item())
         rounding = max(rounding, ((expected - exact).abs().max() / expected.max()).item())
     return difference, rounding
+
+
+def check_packages() -> None:
+    """Raises UserError where what writes and runs ONNX is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing: pip install onnx onnxscript onnxruntime") from None
+
+
+def export(network: nn.Module, frames: int, crop_size: int, path: Path) -> float:
+    """Writes a network by the file's extension, .onnx or .pt2; returns how much it differs from PyTorch.
+
+    Raises:
+        UserError: by more than the roundings of float32 explain, or the file cannot be written.
+    """
+    program = export_program(network, frames, crop_size)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".onnx":
+            export_onnx(program, path)
+        else:
+            torch.export.save(program, str(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
+    run = onnx_runner(path) if path.suffix == ".onnx" else program_runner(path)
+    difference, rounding = largest_difference(run, network, frames, crop_size)
+    if difference > max(TOLERANCE, 4 * rounding):
+        raise UserError(
+            f"{path} gives other results than PyTorch: they differ by {difference:.1e}, the roundings of float32 "
+            f"explain {rounding:.1e}"
+        )
+    return difference
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,33 +138,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.out.suffix not in (".onnx", ".pt2"):
             raise UserError(f"--out must end in .onnx or .pt2, got {args.out}")
-        network, config = load_network(args.checkpoint)
-        frames = config.dataset.num_segments * config.dataset.clip_length
-        crop_size = args.crop_size or config.evaluation.eva_crop_size
-        program = export_program(network, frames, crop_size)
-        if args.out.suffix == ".pt2":
-            torch.export.save(program, str(args.out))
-            print(f"{args.out}: clips (N, 3, {frames}, {crop_size}, {crop_size}); load it with cuda_sifa imported")
-            return 0
-        try:
-            import onnx  # noqa: F401
-            import onnxruntime  # noqa: F401
-            import onnxscript  # noqa: F401
-        except ImportError as error:
-            raise UserError(f"{error.name} is missing: pip install onnx onnxscript onnxruntime") from None
-        export_onnx(program, args.out)
-        difference, rounding = largest_difference(args.out, network, frames, crop_size)
-        if difference > max(TOLERANCE, 4 * rounding):
-            raise UserError(
-                f"{args.out} gives other results than PyTorch: they differ by {difference:.1e}, the roundings of "
-                f"float32 explain {rounding:.1e}"
-            )
+        loaded = models.load(args.checkpoint)
+        frames, crop_size = loaded.frames, args.crop_size or loaded.size
+        if args.out.suffix == ".onnx":
+            check_packages()
+        difference = export(loaded.model, frames, crop_size, args.out)
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(
-        f"{args.out}: clips (N, 3, {frames}, {crop_size}, {crop_size}), {args.out.stat().st_size / 1e6:.1f} MB, in "
-        f"ONNX Runtime equal to PyTorch within {difference:.1e}"
+        f"{args.out}: clips (N, 3, {frames}, {crop_size}, {crop_size}), {args.out.stat().st_size / 1e6:.1f} MB, "
+        f"equal to PyTorch within {difference:.1e} of the largest probability"
     )
     return 0
 

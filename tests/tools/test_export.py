@@ -1,63 +1,70 @@
-"""An exported network computes what PyTorch does, in standard operators."""
+"""An exported network computes what PyTorch does, in standard operators, for both networks and both formats."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import models
-from engine.checkpoint import save_checkpoint
-from engine.schema import Config
-from models.sifa_resnet import ClipBottleneck
+from tests.tools.conftest import MakeCheckpoint
 from tools import export
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
-OPTIONS: dict[str, Any] = {"net_name": "c2d_sifa_resnet50", "width": 4}
+NETWORKS = {
+    "SIFA-Net": {"net_name": "c2d_sifa_resnet50", "width": 4},
+    "SIFA-Transformer": {"net_name": "c2d_sifa_swin_vit_s_p4_w7", "width": 6},
+}
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose learned offsets and residual branches do something."""
-    torch.manual_seed(0)
-    network = models.build_model(**OPTIONS, num_classes=5, clip_length=8, offset_init="kaiming")
-    for module in network.modules():
-        if isinstance(module, ClipBottleneck):
-            torch.nn.init.uniform_(module.bn3.weight, 0.2, 0.5)
-    config = Config.model_validate(
-        {"network": OPTIONS, "dataset": {"num_classes": 5, "clip_length": 8}, "evaluation": {"eva_crop_size": 32}}
-    )
+@pytest.fixture(scope="module", params=NETWORKS)
+def checkpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpoint
+) -> Path:
     path = tmp_path_factory.mktemp("export") / "last.pth"
-    save_checkpoint(path, {"model": network.state_dict(), "config": config.model_dump()})
-    return path
+    return make_checkpoint(path, network=NETWORKS[request.param])
 
 
 def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "network.onnx"
     assert export.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 0
-    assert "clips (N, 3, 8, 32, 32)" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "clips (N, 3, 8, 32, 32)" in out
+    assert "equal to PyTorch within" in out
     nodes = onnx.load(path).graph.node
     assert {node.domain for node in nodes} == {""}, "standard operators only"
     assert any(node.op_type == "GridSample" for node in nodes)
-    network, _ = export.load_network(checkpoint)
-    assert export.largest_difference(path, network, 8, 32)[0] < 1e-4
+    run, network = export.onnx_runner(path), models.load(checkpoint).model
+    assert export.largest_difference(run, network, 8, 32)[0] < 1e-4
     # The comparison can fail: another network's answer is not this one's.
     assert isinstance(network.fc, torch.nn.Linear)
     network.fc.weight.data.neg_()
-    assert export.largest_difference(path, network, 8, 32)[0] > 1e-2
+    assert export.largest_difference(run, network, 8, 32)[0] > 1e-2
 
 
-def test_exported_program_with_any_batch(checkpoint: Path, tmp_path: Path) -> None:
+def test_exported_program_with_any_batch(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "network.pt2"
     assert export.main([f"--checkpoint={checkpoint}", f"--out={path}", "--crop_size=48"]) == 0
-    program = torch.export.load(str(path))
-    network, _ = export.load_network(checkpoint)
-    clips = torch.randn(3, 3, 8, 48, 48)
-    with torch.no_grad():
-        assert torch.allclose(program.module()(clips), export.Probabilities(network)(clips), atol=1e-6)
+    assert "equal to PyTorch within" in capsys.readouterr().out
+    run, network = export.program_runner(path), models.load(checkpoint).model
+    for batch in (1, 3):
+        clips = torch.randn(batch, 3, 8, 48, 48)
+        with torch.no_grad():
+            assert torch.allclose(run(clips), export.Probabilities(network)(clips), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_other_results_than_pytorchs_are_an_error(
+    suffix: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was written is what is checked: here it answers from another network."""
+    name = "onnx_runner" if suffix == "onnx" else "program_runner"
+    monkeypatch.setattr(export, "export_onnx", lambda program, path: path.write_bytes(b""))
+    monkeypatch.setattr(export, name, lambda path: lambda clips: torch.full((len(clips), 5), 0.2))
+    assert export.main([f"--checkpoint={checkpoint}", f"--out={tmp_path}/network.{suffix}"]) == 2
+    assert "gives other results than PyTorch: they differ by" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,212 @@
+"""Videos and a checkpoint in; split, training, report, checkpoint out; stopped anywhere, the same command goes on."""
+
+import csv
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import models
+import train_val_3d
+from tests.tools.conftest import MakeCheckpoint
+from tools import finetune
+
+FRAMES, SIZE = 12, 40
+CLASSES = ("circle", "square")
+
+
+def write_video(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (SIZE, SIZE))
+    random = np.random.default_rng(seed)
+    for _ in range(FRAMES):
+        writer.write(random.integers(0, 255, (SIZE, SIZE, 3), dtype=np.uint8))
+    writer.release()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of three recordings with two clips each."""
+    folder = tmp_path_factory.mktemp("my videos")
+    for label, name in enumerate(CLASSES):
+        for recording in "abc":
+            for clip in (1, 2):
+                write_video(folder / name / f"{name} {recording}_{clip}.avi", 100 * label + clip)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpoint) -> Path:
+    """Of five other classes, with settings that no default has."""
+    return make_checkpoint(
+        tmp_path_factory.mktemp("start") / "last.pth",
+        network={"net_name": "c2d_sifa_resnet50", "width": 4, "dropout_ratio": 0.1},
+        SIFA={"sifa_kernel": [1, 3, 3, 5], "stages": ["res4", "res5"]},
+        transform={"crop_size": 24},
+        evaluation={"eva_crop_size": 28},
+    )
+
+
+def run(videos: Path, checkpoint: Path, out: Path, *more: str) -> int:
+    workers = ("--set", "dataset.num_workers=0")
+    return finetune.main([str(videos), f"--checkpoint={checkpoint}", f"--out={out}", "--epochs=2", *workers, *more])
+
+
+@pytest.fixture(scope="module")
+def trained(videos: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "run"
+    assert run(videos, checkpoint, out) == 0
+    return out
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path / "checkpoints/last.pth", weights_only=True)["model"]
+
+
+def test_what_it_leaves_behind(trained: Path) -> None:
+    saved = torch.load(trained / "checkpoints/last.pth", weights_only=True)
+    assert (saved["epoch"], saved["classes"]) == (2, list(CLASSES))
+    for name in ("settings.yml", "videos.csv", "classes.txt", "log.txt", "report.html", "confusion.png", "scores.npz"):
+        assert (trained / name).is_file(), name
+
+
+def test_no_recording_is_on_both_sides(trained: Path) -> None:
+    rows = list(csv.DictReader((trained / "videos.csv").open()))
+    sides = {row["recording"]: {r["split"] for r in rows if r["recording"] == row["recording"]} for row in rows}
+    assert len(sides) == 6
+    assert all(len(side) == 1 for side in sides.values())
+    for side, count in (("train", 4), ("val", 2)):
+        wanted = [row for row in rows if row["split"] == side]
+        assert [sum(row["label"] == name for row in wanted) for name in CLASSES] == [count, count]
+        listed = {line.rsplit(" ", 2)[0] for line in (trained / f"{side}.txt").read_text().splitlines()}
+        assert listed == {row["path"].removesuffix(".avi") for row in wanted}
+
+
+def test_network_and_clips_are_the_checkpoints(trained: Path, checkpoint: Path) -> None:
+    config = yaml.safe_load((trained / "config.yml").read_text())
+    start = torch.load(checkpoint, weights_only=True)["config"]
+    assert config["SIFA"] == start["SIFA"]
+    assert {**config["network"], "pretrained_model": "", "dropout_ratio": 0.1} == start["network"]
+    assert (config["transform"]["crop_size"], config["evaluation"]["eva_crop_size"]) == (24, 28)
+    assert (config["dataset"]["clip_length"], config["dataset"]["num_steps"]) == (8, 1), "two thirds of 12 frames"
+    assert config["dataset"]["num_classes"] == 2
+
+
+def test_the_classifier_first_then_everything(trained: Path, checkpoint: Path, videos: Path, tmp_path: Path) -> None:
+    optimization = yaml.safe_load((trained / "config.yml").read_text())["optimization"]
+    assert optimization["freeze_epochs"] == 1
+    start, end = torch.load(checkpoint, weights_only=True)["model"], weights(trained)
+    assert not torch.equal(start["conv1.weight"], end["conv1.weight"])
+    assert run(videos, checkpoint, tmp_path / "head", "optimization.freeze_epochs=0") == 0
+    head = weights(tmp_path / "head")
+    for name, value in head.items():
+        assert name.startswith("fc") or torch.equal(value, start[name]), name
+
+
+@pytest.mark.parametrize("stopped_in", ["extraction", "training"])
+def test_the_same_command_goes_on(
+    stopped_in: str, videos: Path, checkpoint: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends with the weights of one that nothing stopped."""
+    out = tmp_path / "run"
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if stopped_in == "extraction":
+            patch.setattr(finetune, "settings", stop)
+        else:
+            once: Callable[..., Any] = train_val_3d.validate_if_due
+            patch.setattr(
+                train_val_3d, "validate_if_due", lambda run, state: stop() if state.epoch == 1 else once(run, state)
+            )
+        assert run(videos, checkpoint, out) == 130
+    assert run(videos, checkpoint, out) == 0
+    expected = weights(trained)
+    for name, value in weights(out).items():
+        assert torch.equal(value, expected[name]), name
+    # And once more: nothing is left to do but the report.
+    before = (out / "checkpoints/last.pth").stat().st_mtime_ns
+    assert run(videos, checkpoint, out) == 0
+    assert (out / "checkpoints/last.pth").stat().st_mtime_ns == before
+
+
+def test_recordings_as_the_user_says(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    args = finetune._parse(
+        [str(videos), f"--checkpoint={checkpoint}", r"--group= (\w)_", "--validate=b", f"--out={tmp_path}"]
+    )
+    rows = list(csv.DictReader(finetune.split(finetune.find_videos(videos, None), args).splitlines()))
+    assert {(row["recording"], row["split"]) for row in rows} == {("a", "train"), ("b", "val"), ("c", "train")}
+
+
+def test_clips_are_not_flipped_where_a_class_tells_sides(trained: Path, tmp_path: Path, checkpoint: Path) -> None:
+    for name in ("train.txt", "classes.txt"):
+        shutil.copy(trained / name, tmp_path / name)
+    args = finetune._parse(["videos", f"--checkpoint={checkpoint}"])
+    start = models.load(checkpoint)
+    assert "horizontal_flip" not in yaml.safe_load(finetune.settings(args, tmp_path, start))["transform"]
+    (tmp_path / "classes.txt").write_text("turn_left\nwalk\n")
+    assert yaml.safe_load(finetune.settings(args, tmp_path, start))["transform"]["horizontal_flip"] is False
+
+
+# ---- Mistakes: one line, exit code 2 --------------------------------------------------------------------------------
+
+
+def mistake(capfd: pytest.CaptureFixture[str], *arguments: Any) -> str:
+    assert run(*arguments) == 2
+    error = capfd.readouterr().err
+    assert "Traceback" not in error
+    (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_wrong_videos(videos: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert "VIDEO_FOLDER must be a folder" in mistake(capfd, tmp_path / "nowhere", checkpoint, out)
+    (tmp_path / "empty").mkdir()
+    assert "there is no video in the sub-folders" in mistake(capfd, tmp_path / "empty", checkpoint, out)
+    assert "is in no class folder" in mistake(capfd, videos / "circle", checkpoint, out)
+    shutil.copytree(videos / "circle", tmp_path / "one/circle")
+    assert "two classes at least" in mistake(capfd, tmp_path / "one", checkpoint, out)
+    shutil.copytree(videos, tmp_path / "split/train")
+    shutil.copytree(videos, tmp_path / "split/val")
+    assert "must be classes, they are train, val" in mistake(capfd, tmp_path / "split", checkpoint, out)
+    for name in ("a/x_1.avi", "a/y_1.avi", "b/x_1.avi", "b/y_1.avi"):
+        (tmp_path / "broken" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "broken" / name).write_bytes(b"no video")
+    assert "no video to train on can be read" in mistake(capfd, tmp_path / "broken", checkpoint, out)
+
+
+def test_wrong_splits(videos: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    where = videos, checkpoint, tmp_path / "out"
+    assert "nothing is left to validate on" in mistake(capfd, *where, "--group=circle|square")
+    assert "there is no recording 'x'; there are 6: circle a," in mistake(capfd, *where, "--validate=x")
+    assert "none is left to train on" in mistake(capfd, *where, "--group=circle|square", "--validate=circle")
+    assert "must be above 0 and below 1" in mistake(capfd, *where, "--share=1.5")
+
+
+def test_wrong_checkpoints(
+    videos: Path, checkpoint: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert "nowhere.pth does not exist" in mistake(capfd, videos, tmp_path / "nowhere.pth", out)
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, tmp_path / "other.pth")
+    assert "other.pth has no entry 'config'" in mistake(capfd, videos, tmp_path / "other.pth", out)
+    (tmp_path / "text.pth").write_text("no checkpoint")
+    assert "text.pth is damaged" in mistake(capfd, videos, tmp_path / "text.pth", out)
+    assert "unknown key optimization.epoch" in mistake(capfd, videos, checkpoint, out, "optimization.epoch=1")
+
+
+def test_a_folder_of_another_training(
+    videos: Path, checkpoint: Path, trained: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    line = mistake(capfd, videos, checkpoint, trained, "--share=0.6")
+    assert "holds a training of other videos or options (videos.csv would change): give another --out" in line
+    assert "(settings.yml would change)" in mistake(capfd, videos, checkpoint, trained, "--epochs=3")

@@ -1,0 +1,250 @@
+"""Teach a trained network classes of your own: videos in, a checkpoint and a report out.
+
+    python -m tools.finetune VIDEO_FOLDER --checkpoint output/demo/checkpoints/last.pth
+
+Classes are the sub-folders of VIDEO_FOLDER, or what --labels says. A quarter of each class's videos is kept to validate
+on. Videos that were cut from one recording are alike and stay together: file names that differ in the number at their
+end count as one recording, unless --group says otherwise. The network starts with the checkpoint's weights and a new
+classifier, which is trained alone at first, and then with all the rest.
+
+OUT (by default output/ and the folder's name) gets frames, lists and class names, videos.csv with the split,
+settings.yml, which train_val_3d.py takes as any, and the run: checkpoints/last.pth, config.yml, log.txt, scores.npz,
+report.html. Whenever it is stopped, the same command goes on.
+
+Exit code: 0; 2 if something is wrong; 130 if interrupted.
+"""
+
+import argparse
+import csv
+import io
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+import models
+import train_val_3d
+from datasets.annotations import DataError, read_classes, read_list, write_text
+from datasets.official import sources_from_labels
+from datasets.sources import Source, sources_from_folders
+from datasets.splits import choose_validation, recordings
+from engine.config import load_config
+from engine.errors import UserError
+from engine.schema import Config
+from engine.scores import load_scores
+from models.loading import Loaded
+from tools import extract_frames
+from tools.report import confusion_table, write_report
+
+RECIPE = Path(__file__).resolve().parents[1] / "settings/finetune.yml"
+CLASSIFIERS = ("fc", "fc_dual")
+ITERATIONS, EPOCHS = 1000, (20, 100)  # of the whole training: as many epochs as make the one, within the other
+SPAN, LONGEST_SPAN = 2 / 3, 64  # of a clip: a share of the median training video; frames
+SIDES = re.compile(r"left|right|clockwise", re.IGNORECASE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = _parse(argv)
+    try:
+        return finetune(args, args.out or Path("output") / args.video_dir.resolve().name)
+    except (UserError, DataError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def finetune(args: argparse.Namespace, out: Path) -> int:
+    """Everything, step by step; returns the exit code."""
+    start = models.load(args.checkpoint)
+    videos = find_videos(args.video_dir, args.labels)
+    table = split(videos, args)
+    trained = (out / "checkpoints/last.pth").is_file()
+    _write_once(out / "videos.csv", table, trained)
+    extract(args, out, start.config)
+    _write_once(out / "settings.yml", settings(args, out, start), trained)
+    load_config(out / "settings.yml", args.set)  # a mistake of --set ends here
+
+    run = [f"--config_file={out / 'settings.yml'}", *(["--set", *args.set] if args.set else [])]
+    print(f"training: python train_val_3d.py {' '.join(run)} --resume auto")
+    if code := train_val_3d.main([*run, "--resume=auto"]):
+        return code
+    checkpoint = out / "checkpoints/last.pth"
+    if code := train_val_3d.main([*run, "--test", f"--checkpoint={checkpoint}"]):
+        return code
+    scores = load_scores(out / "scores.npz")
+    print(confusion_table(scores))
+    print(f"report: {write_report(scores, out)}")
+    print(f"checkpoint: {checkpoint}")
+    return 0
+
+
+# ---- Videos and their split -----------------------------------------------------------------------------------------
+
+
+def find_videos(video_dir: Path, labels: Path | None) -> list[Source]:
+    """The videos of at least two classes. Raises DataError for anything else."""
+    if not video_dir.is_dir():
+        raise DataError(f"VIDEO_FOLDER must be a folder, {video_dir} is none")
+    try:
+        videos = sources_from_labels(labels, video_dir) if labels else sources_from_folders(video_dir)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from None
+    names = sorted({video.label for video in videos})
+    if len(names) < 2:
+        raise DataError(f"there must be videos of two classes at least, {video_dir} has only {names[0]!r}")
+    if {name.lower() for name in names} <= {"train", "val", "valid", "validation", "test"}:
+        raise DataError(
+            f"the sub-folders of {video_dir} must be classes, they are {', '.join(names)}: put the videos of a class "
+            "into one folder, and say by --group and --validate which are to be validated on"
+        )
+    return videos
+
+
+def split(videos: Sequence[Source], args: argparse.Namespace) -> str:
+    """videos.csv: path, label, recording and split of each video. What it decided is printed."""
+    recording_of, untold = recordings(videos, args.group)
+    if untold:
+        print(
+            f"The file names of {', '.join(untold)} tell no recordings: each video counts as one. If clips of one "
+            "recording are among them, say how to tell by --group, or the validation flatters."
+        )
+    if args.validate:
+        validation = set(args.validate.split(","))
+        if unknown := sorted(validation - set(recording_of.values())):
+            known = sorted(set(recording_of.values()))
+            raise DataError(
+                f"--validate: there is no recording {unknown[0]!r}; there are {len(known)}: {', '.join(known[:8])}"
+            )
+    else:
+        validation = choose_validation(videos, recording_of, args.share, seed=args.seed)
+    side = {video.path: "val" if recording_of[video.path] in validation else "train" for video in videos}
+    rows = [(v.path, v.label, recording_of[v.path], side[v.path]) for v in videos]
+
+    print(f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}")
+    for label in sorted({video.label for video in videos}):
+        counts = Counter(row[3] for row in rows if row[1] == label)
+        many = len({row[2] for row in rows if row[1] == label})
+        problem = "  of a single recording: nothing to validate on" if many == 1 else ""
+        print(f"{label:<24}{counts['train']:>7}{counts['val']:>5}{many:>12}{problem}")
+        if not counts["train"]:
+            raise DataError(f"all videos of {label!r} are kept for the validation, none is left to train on")
+    if "val" not in side.values():
+        raise DataError("nothing is left to validate on: every class has a single recording; is --group right?")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("path", "label", "recording", "split"), *rows])
+    return text.getvalue()
+
+
+def extract(args: argparse.Namespace, out: Path, start: Config) -> None:
+    """Frames and lists of both sides; videos that cannot be read are left out.
+
+    Raises:
+        DataError: too few are left.
+    """
+    short_side = round(max(start.transform.crop_size, start.evaluation.eva_crop_size) * 8 / 7)
+    for side in ("train", "val"):
+        file = out / f"{side}.txt"
+        file.unlink(missing_ok=True)
+        command = [str(args.video_dir), str(out / "frames"), f"--list={file}", f"--labels={out / 'videos.csv'}"]
+        options = [f"--where=split={side}", f"--short_side={short_side}", f"--format={args.format}"]
+        code = extract_frames.main([*command, *options])
+        if code == 130:
+            raise KeyboardInterrupt
+        if code == 2 or not file.is_file():
+            raise DataError(f"no video to {'train' if side == 'train' else 'validate'} on can be read")
+    names = read_classes(out / "classes.txt")
+    left = {video.label for video in read_list(out / "train.txt", num_classes=len(names))}
+    if lost := [name for label, name in enumerate(names) if label not in left]:
+        raise DataError(f"no training video of the class {lost[0]!r} can be read")
+
+
+# ---- Settings -------------------------------------------------------------------------------------------------------
+
+
+def settings(args: argparse.Namespace, out: Path, checkpoint: Loaded) -> str:
+    """settings.yml: the recipe, with the checkpoint's network and clips and these videos."""
+    network, start = checkpoint.model, checkpoint.config
+    names = read_classes(out / "classes.txt")
+    videos = read_list(out / "train.txt", num_classes=len(names))
+    batch = min(8, len(videos))
+    epochs = args.epochs or min(max(round(ITERATIONS / (len(videos) // batch)), EPOCHS[0]), EPOCHS[1])
+    # A checkpoint's own step is of other videos, of another speed and length.
+    span = min(SPAN * median(video.num_frames for video in videos), LONGEST_SPAN)
+    steps = max(1, round(span / start.dataset.num_segments / start.dataset.clip_length))
+    body = [f"{name}.*" for name, _ in network.named_children() if name not in CLASSIFIERS]
+    body = [pattern for pattern in body if any(True for _ in getattr(network, pattern[:-2]).parameters())]
+    crop = {"crop_size": start.transform.crop_size}
+    if named := [name for name in names if SIDES.search(name)]:
+        print(f"The class {named[0]!r} seems to tell left from right: clips are not flipped.")
+        crop["horizontal_flip"] = False
+    others = {"pretrained_model", "imagenet_weights", "release_weights", "dropout_ratio"}
+    values: dict[str, Any] = {
+        "base": os.path.relpath(RECIPE, out),
+        "output_dir": str(out),
+        "dataset": {
+            "name": args.video_dir.resolve().name,
+            "root_path": str(out / "frames"),
+            "list_file": str(out / "train.txt"),
+            "eva_list_file": str(out / "val.txt"),
+            "classes_file": str(out / "classes.txt"),
+            "num_classes": len(names),
+            "format": args.format,
+            **start.dataset.model_dump(include={"num_segments", "clip_length"}),
+            "num_steps": steps,
+            "num_workers": max(1, min((os.cpu_count() or 1) - 1, 8)),
+        },
+        "transform": crop,
+        "evaluation": {"eva_crop_size": start.evaluation.eva_crop_size},
+        "network": start.network.model_dump(exclude=others) | {"pretrained_model": str(args.checkpoint)},
+        "SIFA": start.SIFA.model_dump(),
+        "optimization": {"epochs": epochs, "batch_size": batch, "freeze": body, "freeze_epochs": max(1, epochs // 10)},
+    }
+    return f"# Written by tools/finetune.py.\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}"
+
+
+def _write_once(file: Path, text: str, trained: bool) -> None:
+    """Writes a file that a training depends on; of one that has begun it must be what it was."""
+    if trained and file.is_file() and file.read_text(encoding="utf-8") != text:
+        raise UserError(
+            f"{file.parent} holds a training of other videos or options ({file.name} would change): give another "
+            f"--out, or remove {file.parent / 'checkpoints'} to train anew"
+        )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
+    except OSError as error:
+        raise UserError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="finetune", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    group = "what names a video's recording: a column of --labels, or a regular expression for the file name"
+    parser.add_argument("video_dir", type=Path, metavar="VIDEO_FOLDER")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py, to start from")
+    parser.add_argument("--out", type=Path, help="folder (default: output/ and the name of VIDEO_FOLDER)")
+    parser.add_argument("--labels", type=Path, help="CSV file with the columns path and label, instead of sub-folders")
+    parser.add_argument("--group", default="", metavar="COLUMN|REGEX", help=group)
+    parser.add_argument("--validate", default="", metavar="A,B", help="recordings to validate on (default: chosen)")
+    parser.add_argument("--share", type=float, default=0.25, help="to validate on (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=0, help="(default: by the number of videos)")
+    parser.add_argument("--format", choices=("FRAME", "PACKED"), default="FRAME", help="of the frames (docs/data.md)")
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="section.key=value", help="as train_val_3d.py"
+    )
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
