@@ -203,10 +203,13 @@ def load_pretrained(model: nn.Module, contents: Mapping[str, Any]) -> Report:
 
 
 def tensors_of(contents: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The state dict of a file: its contents, or those of its entry `model` or `state_dict`, without `module.`."""
-    for entry in ("model", "state_dict"):
+    """The state dict of a file: its contents, or those of its entry `ema` (the mean over a training's last steps),
+    `model` or `state_dict`, without `module.`.
+    """
+    for entry in ("ema", "model", "state_dict"):
         if isinstance(contents.get(entry), Mapping):
             contents = contents[entry]
+            break
     return {name.removeprefix("module."): value for name, value in contents.items() if isinstance(value, Tensor)}
 
 

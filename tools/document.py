@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.config import load_config
 from engine.schema import Config
-from tools.complexity import of_config
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- made by tools/document.py -->\n", "<!-- end -->\n"
@@ -148,18 +146,14 @@ def _row(file: Path) -> str:
     title = re.sub(r", (Kinetics-400|Something-Something V\d)$|; SIFA in res5$| in res5\b", "", title)
     figure = find(r"[Tt]he paper(?: gives|:) (\d\d\.\d top-1(?: / \d\d\.\d top-5)?)")
     views, gflops = find(r"with (\d+) views"), find(r"([\d.]+) GFLOPs a view")
-    counted = find(r"Counted here: ([\d.]+) GMACs") or _counted(file)
-    weights = find(r"network\.pretrained_model=(\S+)") or "resnet50.pth"
+    counted = find(r"Counted here: ([\d.]+) GMACs")
+    weights = find(r"network\.pretrained_model=(\S+)")
     crop = find(r"eva_crop_size=(\d+)") or find(r"crops of (\d+)\)")
     ours = "not run" if "Not run by us" in header else "see the file"
     given = f"{figure}, {views} views" + (f", {gflops} GFLOPs" if gflops else "")
     clips = int(views or 0) // 3
     commands = f"`train {name} {weights}`<br>`views {name} {clips} {crop}`"
     return f"| [{title}](../settings/{name}.yml) | {given} | {counted} | {ours} | {commands} |"
-
-
-def _counted(file: Path) -> str:
-    return f"{sum(of_config(load_config(file), 224).multiply_adds.values()) / 1e9:.2f}"
 
 
 # ---- Pages ----------------------------------------------------------------------------------------------------------
