@@ -14,7 +14,7 @@ from tools.complexity import of_config
 
 SETTINGS = Path(__file__).parents[2] / "settings"
 FILES = sorted(SETTINGS.rglob("*.yml"))
-PAPER = [file for file in FILES if file.name not in ("demo.yml", "own_videos.yml")]
+PAPER = [file for file in FILES if file.name not in ("demo.yml", "finetune.yml", "own_videos.yml")]
 
 
 def name_of(file: Path) -> str:
