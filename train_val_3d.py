@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import sys
+import traceback
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -47,9 +48,9 @@ from engine.distributed import (
     synchronise_batch_norm,
     wrap,
 )
-from engine.errors import UserError
+from engine.errors import OneProcessError, UserError
 from engine.feed import Feed
-from engine.loops import Diverged, train_epoch
+from engine.loops import AMP, Diverged, train_epoch
 from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.record import EpochClock, Record
 from engine.schema import Config
@@ -110,12 +111,15 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
     record = Record(config, process, classes, trains=trains)
     for report in reports:
         log.info(report)
-    if args.test:
-        validation.test(model, record, classes, {"checkpoint": fingerprint(args.checkpoint)})
-    elif args.eval:
-        validation.metrics(model, record, trained_epochs, "eval")
-    else:
-        train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
+    try:
+        if args.test:
+            validation.test(model, record, classes, {"checkpoint": fingerprint(args.checkpoint)})
+        elif args.eval:
+            validation.metrics(model, record, trained_epochs, "eval")
+        else:
+            train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
+    finally:
+        record.close()
 
 
 def prepare(model: models.Network, config: Config, process: Process, trains: bool) -> None:
@@ -194,9 +198,14 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
         training.resume(*saved, process)
         within = f" and {training.iteration} iterations" if training.iteration else ""
         log.info(f"resumed from {saved[0]} after epoch {training.epoch}{within}")
+        if changed := changes_since(saved[1]["config"], config.model_dump()):
+            log.warning(
+                f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's"
+            )
     elif resumes:
         log.info(f"no checkpoint in {record.checkpoints}: training starts anew")
-    validated = record.rewind(training.epoch) if saved or resumes else True
+    # What rank 0 finds counts: the others may see an older state of the file.
+    validated = gather(record.rewind(training.epoch))[0] if saved or resumes else True
     log.info(
         f"{config.network.net_name}, {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, on "
         f"{process.world} x {process.device.type}; {len(data)} training and {len(run.validation.data.videos)} "
@@ -206,6 +215,7 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
     if not validated and training.epoch and not training.iteration:
         validate_if_due(run, training)  # it was killed before it could
 
+    freeze(run.model, settings, training.epoch)
     network = wrap(run.model, process)
     clock = EpochClock(training.iterations / len(loader), settings.epochs)
     while training.epoch < settings.epochs:
@@ -214,7 +224,8 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
         sampler.epoch, rest.done = training.epoch, training.iteration * settings.batch_size
         clock.start()
         first = training.iterations
-        with record.bar(f"epoch {training.epoch + 1}/{settings.epochs}", len(loader), training.iteration):
+        title = f"epoch {training.epoch + 1}/{settings.epochs}"
+        with record.bar(title, training.iterations_per_epoch, training.iteration):
             try:
                 trained = train_epoch(
                     training,
@@ -233,8 +244,8 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
                     keep_batch(run, data, rest.sampler, training.epoch, error.iteration)
                 raise
         clips = (training.iterations - first) * settings.batch_size * process.world
+        clips_per_second, left = clock.stop(training.epoch + 1, clips)
         finish_epoch(run, training, data)
-        clips_per_second, left = clock.stop(training.epoch, clips)
         learning_rate = optimizer.param_groups[0]["lr"]
         log.info(
             f"epoch {training.epoch}/{settings.epochs}  loss {trained.loss:.4f}  lr {learning_rate:.2e}  "
@@ -245,6 +256,16 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
         validate_if_due(run, training)
         if training.epoch < settings.epochs and run.signals.anywhere():
             raise Stopped
+
+
+def changes_since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """The keys of a configuration that make a training another one than that of a checkpoint: `key old -> new`."""
+    return [
+        f"{section}.{key} {before.get(section, {}).get(key)} -> {value}"
+        for section in ("dataset", "transform", "network", "SIFA", "optimization")
+        for key, value in now[section].items()
+        if before.get(section, {}).get(key) != value and key not in ("num_workers", "pretrained_model")
+    ]
 
 
 def is_due(run: Run, epoch: int) -> bool:
@@ -264,7 +285,8 @@ def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
         )
         sampler.epoch = training.epoch
         loader = build_loader(data, sampler, config.optimization.batch_size, config, run.process)
-        with averaged():
+        amp = AMP[config.execution.amp]
+        with averaged(), torch.autocast(run.process.device.type, amp, enabled=amp is not None):
             precise_batch_norm(run.model, (clip for clip, *_ in Feed(loader, run.process.device)), batches)
     average_buffers(run.model)
     if training.average:
@@ -312,13 +334,13 @@ def main(argv: list[str] | None = None) -> int:
             run(args, config, start(args.local_rank, timedelta(seconds=config.execution.timeout)), signals)
         except (UserError, DataError) as error:
             # A mistake in configuration or checkpoint is every process's, and one says it; a bad frame is met by one.
-            if is_main() or isinstance(error, DataError):
+            if is_main() or isinstance(error, (DataError, OneProcessError)):
                 say(str(error))
             return 2
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            say(f"the disk is full: {error}. What was saved before is whole; make room and go on with --resume auto")
+            say(f"the disk is full: {error}. What was saved before is whole")
             return 2
         except RuntimeError as error:
             lost = lost_processes(error)
@@ -351,4 +373,10 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        code = main()
+    except BaseException:
+        # Printed here, and let go of: as long as something holds on to the loader its workers do not end, nor we.
+        traceback.print_exc()
+        code = 1
+    sys.exit(code)

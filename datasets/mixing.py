@@ -62,7 +62,7 @@ class Mixing:
             order = torch.from_numpy(random.permutation(len(clips)))
             partner = torch.empty_like(order)
             partner[order] = order.roll(1)
-            partner = partner.to(clips.device)
+            partner = partner.to(clips.device, non_blocking=True)  # waits for nothing that the device still computes
             clips, share = mix(clips, clips[partner], random.beta(alpha, alpha), random)
             targets = share * targets + (1 - share) * targets[partner]
         return clips, targets

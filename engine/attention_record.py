@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from datasets import ClipDataset, normalise
+from engine.scores import middle_view
 from models.sifa_resnet import STEM_FRAMES
 from models.weights import STEM_INDEX
 from visualization.explanation import Explanation, explain, stages_with_sifa
@@ -25,7 +26,7 @@ def record_attention(
     Does nothing for a network without SIFA, whose answer is not finite, or whose clips are one frame to SIFA.
     """
     stages = stages_with_sifa(model)  # type: ignore[arg-type]
-    view = len(data.videos) // 2 * data.views + data.views // 2
+    view = len(data.videos) // 2 * data.views + middle_view(data.num_clips, data.num_crops)
     frames, label, _ = data[view]
     if not stages or len(frames) < 2 * STEM_FRAMES:
         return

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from engine.errors import UserError
+from engine.files import sync_folder, written_whole
 
 LAST, BEFORE = "last.pth", "before_last.pth"
 _NUMBERED = re.compile(r"epoch_(\d+)\.pth$")
@@ -33,44 +34,30 @@ def save_checkpoint(path: Path, contents: dict[str, Any], *, keep: Path | None =
     Raises:
         CheckpointError: the disk is full or the folder not writable. What was there before is untouched.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
+        with written_whole(path) as file:
             torch.save(contents, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            copy_checkpoint(path, keep)  # rather than rename it: at no moment is there none under the name
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+            if keep is not None and path.exists():
+                copy_checkpoint(path, keep)  # rather than rename it: at no moment is there none under the name
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        temporary.unlink(missing_ok=True)
         raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from None
 
 
 def copy_checkpoint(source: Path, path: Path) -> None:
     """Gives a written checkpoint a second name, without a second copy where the file system can."""
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(path.name + ".link")
     try:
         temporary.unlink(missing_ok=True)
         try:
             os.link(source, temporary)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
         except OSError:
-            temporary.write_bytes(source.read_bytes())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
+            with written_whole(path) as file:
+                file.write(source.read_bytes())
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)  # the rename itself
-    finally:
-        os.close(handle)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -18,11 +18,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
 import models
-from engine.errors import UserError
+from engine.errors import OneProcessError, UserError
 from models.sifa_resnet import ClipBottleneck
 from models.sifa_swin import ClipSwinBlock
 
@@ -61,9 +62,9 @@ class _Control:
     And where each of them leaves word, in the store that all share, when it has lost one of the others.
     """
 
-    def __init__(self, store: dist.Store, rank: int, world: int) -> None:
+    def __init__(self, store: dist.Store, rank: int, world: int, timeout: timedelta) -> None:
         self.store, self.rank, self.world = store, rank, world
-        self.group: Any = dist.group.WORLD if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+        self.group: Any = dist.new_group(backend="gloo", timeout=timeout)
         store.set(f"host of {rank}", socket.gethostname())
 
     def silent(self) -> list[str]:
@@ -98,15 +99,17 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
         store = dist.PrefixStore(_meet(store, rank, world, timeout), store)
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
+        # NCCL ends the process when its time is up: the control group must find out before who is missing.
+        patience = timeout + timedelta(minutes=1) if backend == "nccl" else timeout
         dist.init_process_group(
             backend,
             store=dist.PrefixStore("c10d", store),
             rank=rank,
             world_size=world,
-            timeout=timeout,
+            timeout=patience,
             device_id=bound,
         )
-        _control = _Control(dist.PrefixStore("control", store), rank, world)
+        _control = _Control(dist.PrefixStore("control", store), rank, world, timeout)
     return Process(rank, world, device)
 
 
@@ -134,7 +137,7 @@ def _meet(store: dist.Store, rank: int, world: int, timeout: timedelta) -> str:
             return name
         time.sleep(0.02)
     absent = [str(other) for other in range(world) if not store.check([f"here/{other}"])]
-    raise UserError(f"rank {' and '.join(absent) or 'of a process before'} did not come within {timeout}")
+    raise OneProcessError(f"rank {' and '.join(absent) or 'of a process before'} did not come within {timeout}")
 
 
 def stop() -> None:
@@ -176,7 +179,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def total(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor over all processes, which replaces it."""
+    """The sum of a tensor on the device over all processes, which replaces it."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
@@ -242,13 +245,16 @@ def synchronise_batch_norm(model: nn.Module, process: Process) -> nn.Module:
 def average_buffers(model: nn.Module) -> None:
     """Makes BatchNorm's running statistics the mean over the processes, each of which saw its own clips.
 
-    So that all processes validate, and rank 0 saves, the same network.
+    So that all processes validate, and rank 0 saves, the same network. Norms at rest have the same ones already.
     """
-    if dist.is_initialized():
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                dist.all_reduce(buffer)
-                buffer /= dist.get_world_size()
+    if not dist.is_initialized():
+        return
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.training:
+            for buffer in (module.running_mean, module.running_var):
+                if buffer is not None:
+                    dist.all_reduce(buffer)
+                    buffer /= dist.get_world_size()
 
 
 class TrainSampler(Sampler[tuple[int, int]]):

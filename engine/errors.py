@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """Something outside the program is wrong; the message says what, in one sentence with names and values."""
+
+
+class OneProcessError(UserError):
+    """Of several processes one has met it, maybe alone: that one must say so."""

@@ -1,4 +1,4 @@
-"""One epoch of training, and an exact validation."""
+"""One epoch of training, the scores of a list of videos, and an exact validation."""
 
 import contextlib
 import resource
@@ -56,7 +56,7 @@ class Progress:
 
 
 class Diverged(UserError):
-    """The loss is not finite any more.
+    """The loss, or its gradient, is not finite any more.
 
     Attributes:
         iteration: of the epoch, the first where it was so.
@@ -69,13 +69,13 @@ class Diverged(UserError):
 
 
 class LossWatch:
-    """Finds the first iteration whose loss is not finite, without waiting for the device at each of them."""
+    """Finds the first iteration whose loss or gradient is not finite, without waiting for the device at each."""
 
     def __init__(self, device: torch.device) -> None:
         self._first = torch.full((), -1, device=device)
 
-    def see(self, iteration: int, loss: Tensor) -> None:
-        self._first = torch.where((self._first < 0) & ~loss.isfinite(), iteration, self._first)
+    def see(self, iteration: int, value: Tensor) -> None:
+        self._first = torch.where((self._first < 0) & ~value.isfinite(), iteration, self._first)
 
     def check(self, learning_rate: float) -> None:
         """Raises Diverged, in all processes alike; all of them must call it."""
@@ -83,8 +83,8 @@ class LossWatch:
         found = [first for first in gather(mine) if first >= 0]
         if found:
             raise Diverged(
-                f"the loss is not finite in iteration {min(found)} (learning rate {learning_rate:.2e}): lower "
-                "optimization.base_learning_rate or warm up for longer",
+                f"the loss or its gradient is not finite in iteration {min(found)} (learning rate "
+                f"{learning_rate:.2e}): lower optimization.base_learning_rate or warm up for longer",
                 min(found),
                 mine == min(found),
             )
@@ -145,6 +145,8 @@ def train_epoch(
         learning_rate = optimizer.param_groups[0]["lr"]
         if steps_now:
             norm = _step(training, settings.clip_gradient)
+            if not scaler.is_enabled():  # which takes no step where the gradient is not finite
+                watch.see(i, norm)
         training.scheduler.step()
         training.iteration = i
 
@@ -152,7 +154,7 @@ def train_epoch(
         watch.see(i, loss)
         place = place_of_label(mean_softmax([head.detach() for head in logits]), label)
         hits = torch.stack([(place < k).sum() for k in TOP])
-        sums += torch.cat([sums.new_tensor([len(label)]), loss.double()[None] * len(label), hits])
+        sums += torch.cat([sums.new_full((1,), len(label)), loss.double()[None] * len(label), hits])
         advance()
         if i % print_freq == 0 or i == last:
             watch.check(learning_rate)
@@ -170,7 +172,7 @@ def train_epoch(
                     top1=100 * hits1 / clips,
                     top5=100 * hits5 / clips,
                     learning_rate=learning_rate,
-                    gradient_norm=float(norm.full_tensor() if isinstance(norm, DTensor) else norm),
+                    gradient_norm=float(norm),
                     clips_per_second=clips / seconds,
                     data_wait=(feed.waited - waited) / seconds,
                     memory=peak_memory(process.device),
@@ -197,7 +199,7 @@ def _step(training: Training, clip_gradient: float) -> Tensor:
     training.optimizer.zero_grad(set_to_none=True)
     if training.average is not None:
         training.average.update()
-    return norm
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 
 @contextlib.contextmanager
@@ -221,7 +223,7 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what a sharded network puts together in it could not be trained on
 def score_videos(
     model: nn.Module,
     loader: DataLoader,

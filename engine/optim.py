@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from engine.errors import UserError
 from engine.schema import Optimization
@@ -121,7 +122,7 @@ def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
         frozen |= {
             f"{name}.{own}"
             for name, module in model.named_modules()
-            if isinstance(module, nn.BatchNorm2d)
+            if isinstance(module, _BatchNorm)
             for own, _ in module.named_parameters()
         }
     changed = False
@@ -134,7 +135,7 @@ def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
 def rest_frozen_norms(model: nn.Module) -> None:
     """Puts each BatchNorm whose parameters are frozen into eval mode: its statistics are part of what it learnt."""
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d) and not any(p.requires_grad for p in module.parameters()):
+        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
             module.eval()
 
 

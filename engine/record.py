@@ -3,9 +3,9 @@
 import importlib
 import json
 import logging
-import os
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -24,6 +24,7 @@ from engine.checkpoint import BEFORE, LAST, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
 from engine.distributed import Process
 from engine.errors import UserError
+from engine.files import written_whole
 from engine.loops import Progress
 from engine.metrics import Metrics
 from engine.schema import Config
@@ -55,6 +56,8 @@ class Record:
         # The console of rank 0 and its file; the logger is the process's, so an earlier record's are replaced.
         log.setLevel(logging.INFO if self.writes else logging.WARNING)
         log.propagate = False
+        for handler in log.handlers:
+            handler.close()
         log.handlers = [_Console()]
         if not self.writes:
             return
@@ -143,10 +146,16 @@ class Record:
                 kept.append(line)
             validated |= (of, split) == (epoch, "val")
         if self.writes:
-            temporary = file.with_name(file.name + ".tmp")
-            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-            os.replace(temporary, file)
+            with written_whole(file) as rewritten:
+                rewritten.write("".join(f"{line}\n" for line in kept).encode())
         return validated
+
+    def close(self) -> None:
+        """Brings what is still under way to the disk, and to Weights & Biases."""
+        if self.writes:
+            self.events.close()
+        if self._wandb is not None:
+            self._wandb.finish()
 
     def checkpoint(self, contents: dict[str, Any], *, epoch: int | None = None) -> None:
         """checkpoints/last.pth, the one before it, and epoch_N.pth when it is due after an epoch."""
@@ -171,7 +180,20 @@ def _start_wandb(config: Config) -> Any:
         wandb = importlib.import_module("wandb")
     except ImportError:
         raise UserError("logging.wandb needs Weights & Biases: pip install wandb") from None
-    return wandb.init(project=config.logging.wandb, dir=config.output_dir, config=config.model_dump(), resume="allow")
+    # The run's name there, so that a training which goes on goes on there as well.
+    name = Path(config.output_dir) / "wandb_id"
+    if not name.exists():
+        name.write_text(uuid.uuid4().hex, encoding="utf-8")
+    run = wandb.init(
+        project=config.logging.wandb,
+        dir=config.output_dir,
+        config=config.model_dump(),
+        id=name.read_text(encoding="utf-8"),
+        resume="allow",
+    )
+    for figures, axis in (("step/*", "iteration"), ("train/*", "epoch"), ("val/*", "epoch")):
+        run.define_metric(figures, step_metric=axis)
+    return run
 
 
 class EpochClock:

@@ -1,7 +1,5 @@
 """What a network said about every view of every video of a list: scores.npz, which tools/report.py reads."""
 
-import contextlib
-import os
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,7 +8,13 @@ import numpy as np
 import torch
 
 from engine.errors import UserError
+from engine.files import written_whole
 from engine.metrics import place_of_label
+
+
+def middle_view(clips: int, crops: int) -> int:
+    """The number of the middle clip's middle crop."""
+    return clips // 2 * crops + crops // 2
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Scores:
 
     def of_one_view(self) -> np.ndarray:
         """(V, classes): the middle clip's middle crop alone."""
-        return self.probabilities[:, self.clips // 2 * self.crops + self.crops // 2]
+        return self.probabilities[:, middle_view(self.clips, self.crops)]
 
     def of_all_views(self) -> np.ndarray:
         """(V, classes): the mean over the views."""
@@ -75,16 +79,11 @@ def save_scores(path: Path, scores: Scores) -> None:
     Raises:
         UserError: the disk is full or the folder not writable.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    arrays = {field.name: np.asarray(getattr(scores, field.name)) for field in fields(Scores)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            arrays = {field.name: np.asarray(getattr(scores, field.name)) for field in fields(Scores)}
+        with written_whole(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error}") from None
 
 
@@ -106,5 +105,5 @@ def load_scores(path: Path) -> Scores:
             return Scores(**values)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; train_val_3d.py --test writes it") from None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} does not hold scores: {error}") from None

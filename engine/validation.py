@@ -1,5 +1,6 @@
 """Validation while a network trains, and the multi-view test of a trained one."""
 
+import hashlib
 import logging
 import time
 from datetime import timedelta
@@ -14,13 +15,20 @@ from engine.loops import AMP, evaluate, score_videos
 from engine.metrics import Metrics, place_of_label
 from engine.record import Record
 from engine.schema import Config
-from engine.scores import Scores, save_scores
+from engine.scores import Scores, middle_view, save_scores
 from engine.stopping import Stopped, StopSignals
 from engine.view_scores import ScoreParts
 
 log = logging.getLogger("sifa")
 
 SECONDS_BETWEEN_LINES = 30
+
+# Keys that may change while a test is broken off.
+_WITHOUT_EFFECT = {
+    "dataset": ("num_workers", "root_path", "list_file", "eva_root_path", "eva_list_file"),
+    "evaluation": ("batch_size", "eva_inter_freq"),
+    "execution": ("timeout", "compile", "channels_last", "strategy"),
+}
 
 
 class Validation:
@@ -67,7 +75,7 @@ class Validation:
         data, config = self.data, self.config.dataset
         parts = ScoreParts(
             Path(self.config.output_dir) / "scores.parts",
-            {**of, "list_file": config.eva_list_file, "videos": len(data.videos), "views": self.views},
+            {**of, **self._identity()},
             self.process,
         )
         left = [video for video in range(len(data.videos)) if video not in parts.done]
@@ -109,7 +117,7 @@ class Validation:
         save_scores(path, scores)
         parts.remove()
         labels = torch.from_numpy(scores.labels)
-        middle = data.num_clips // 2 * data.num_crops + data.num_crops // 2
+        middle = middle_view(data.num_clips, data.num_crops)
         for split, chosen, name in (
             ("test of one view", slice(middle, middle + 1), "(the middle clip's middle crop alone)"),
             ("test", slice(None), self.views),
@@ -119,6 +127,16 @@ class Validation:
             record.metrics(0, split, metrics)
             log.info(f"{metrics.line()}  {name}")
         log.info(f"{path}: python -m tools.report {path} makes a page of it")
+
+    def _identity(self) -> dict[str, object]:
+        """What the scores of a view depend on, but for the checkpoint."""
+        config = self.config.model_dump(include={"dataset", "evaluation", "network", "SIFA", "execution"}, mode="json")
+        for section, keys in _WITHOUT_EFFECT.items():
+            for key in keys:
+                del config[section][key]
+        with open(self.config.dataset.eva_list_file, "rb") as file:
+            config["list"] = hashlib.sha256(file.read()).hexdigest()
+        return config
 
     def _check(self) -> None:
         # The others were asked as well, or will miss this process at the end; there is nothing to save.

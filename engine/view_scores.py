@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import time
 import zipfile
@@ -12,7 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from engine.distributed import Process, gather
-from engine.errors import UserError
+from engine.errors import OneProcessError, UserError
+from engine.files import written_whole
 
 log = logging.getLogger("sifa")
 
@@ -47,8 +47,8 @@ class ScoreParts:
         if header.exists() and header.read_text(encoding="utf-8") != test:
             log.info(f"{self.folder} is of another test: it starts anew")
             self.remove()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        header.write_text(test, encoding="utf-8")
+        with written_whole(header) as file:
+            file.write(test.encode())
 
     def keep(self, video: int, scores: Tensor, losses: Tensor) -> None:
         """Takes in the scores (views, classes) and losses (views,) of a video; writes them now and then."""
@@ -60,26 +60,23 @@ class ScoreParts:
         """Writes what was not written yet.
 
         Raises:
-            UserError: the disk is full or the folder not writable.
+            OneProcessError: the disk is full or the folder not writable.
         """
         self._written = time.monotonic()
         if not self._scores:
             return
         self._count += 1
         path = self.folder / f"{self._count:05d}-{self.process.rank}.npz"
-        temporary = path.with_suffix(".tmp")
         try:
-            with open(temporary, "wb") as file:
+            with written_whole(path) as file:
                 np.savez(
                     file,
                     videos=np.array(list(self._scores)),
                     scores=np.stack([scores for scores, _ in self._scores.values()]),
                     losses=np.stack([losses for _, losses in self._scores.values()]),
                 )
-            os.replace(temporary, path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise UserError(f"{path} cannot be written: {error}") from None
+            raise OneProcessError(f"{path} cannot be written: {error}") from None
         self._scores.clear()
 
     def collect(self, videos: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,7 +97,7 @@ class ScoreParts:
             try:
                 with np.load(path, allow_pickle=False) as arrays:
                     parts.append({name: arrays[name] for name in ("videos", "scores", "losses")})
-            except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
                 log.warning(f"{path} cannot be read: its videos are scored again")
         return parts
 

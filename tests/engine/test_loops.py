@@ -139,6 +139,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_tells_where(bad: int) -> No
     assert len(saved) == bad - 1, "nothing is saved from there on"
 
 
+def test_a_gradient_that_is_not_finite_is_found_before_its_weights_are_saved() -> None:
+    model, saved = Heads(), []
+    model.one.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(Diverged, match="not finite in iteration 1 "):
+        train(model, flat({"batch_size": 4}), save=lambda: saved.append(1), config={"save_iter_freq": 1})
+    assert not saved
+
+
 def test_it_saves_after_steps_and_stops_when_asked() -> None:
     model, config = Heads(), config_of(flat({"batch_size": 2, "iter_size": 2}), save_iter_freq=3)
     training, saved = new_training(model, config, 12), []

@@ -67,13 +67,17 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, monkeypatch: py
 def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged: list[dict[str, Any]] = []
     started: dict[str, Any] = {}
-    fake = SimpleNamespace(init=lambda **options: started.update(options) or SimpleNamespace(log=logged.append))
+    service = SimpleNamespace(log=logged.append, define_metric=lambda *names, **axis: None, finish=lambda: None)
+    fake = SimpleNamespace(init=lambda **options: started.update(options) or service)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     run = record(tmp_path, wandb="my project")
     run.progress(1, 3, PROGRESS)
     run.metrics(1, "val", METRICS)
     assert started["project"] == "my project"
     assert started["config"]["optimization"]["epochs"] == 64
+    first = started["id"]
+    record(tmp_path, wandb="my project").close()
+    assert started["id"] == first, "a run that goes on is the same run there"
     assert (logged[0]["iteration"], logged[0]["step/gradient_norm"]) == (3, 2.0)
     assert (logged[1]["epoch"], logged[1]["val/top1"]) == (1, 20.0)
 
