@@ -121,10 +121,10 @@ demo() {
 
 The log is output/demo/log.txt, the figures are output/demo/metrics.jsonl and, as curves,
   ${python#"$PWD"/} -m tensorboard.main --logdir output/demo/tensorboard
-Next: validate the checkpoint again with three clips of each video,
-  ${python#"$PWD"/} train_val_3d.py --config_file=settings/demo.yml --eval \\
-      --checkpoint output/demo/checkpoints/last.pth --set evaluation.eva_num_clips=3
-or train on videos of your own: README.md, "Your own videos".
+Next: ask the network about a video, and see where it looks,
+  ${python#"$PWD"/} -m tools.predict data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
+  ${python#"$PWD"/} -m tools.visualize data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
+or teach it classes of your own: README.md, "Your own videos".
 TEXT
 }
 

@@ -151,7 +151,7 @@ def lines_until(run: subprocess.Popen[str], word: str) -> Iterator[str]:
 
 def test_what_stops_a_run_saves_it_first(data: Path, longer: str, tmp_path: Path) -> None:
     options = ["--set", longer, *EVERYTHING, "logging.print_freq=1"]
-    assert train_val_3d.main(arguments(data, tmp_path / "whole", *options)) == 0
+    whole = start_run(1, arguments(data, tmp_path / "whole", *options))  # of as many threads as the others
     for number, at in ((signal.SIGINT, "epoch 2/10  3/10"), (signal.SIGTERM, "epoch 5/10  1/10")):
         run = start_run(1, arguments(data, tmp_path / "stopped", "--resume", "auto", *options))
         list(lines_until(run, at))
@@ -160,7 +160,10 @@ def test_what_stops_a_run_saves_it_first(data: Path, longer: str, tmp_path: Path
         assert run.returncode == 128 + number
         assert f"error: stopped by {number.name}, saved" in output
         assert "Traceback" not in output
-    assert train_val_3d.main(arguments(data, tmp_path / "stopped", "--resume", "auto", *options)) == 0
+    last = start_run(1, arguments(data, tmp_path / "stopped", "--resume", "auto", *options))
+    for run in (whole, last):
+        output, _ = run.communicate(timeout=120)
+        assert run.returncode == 0, output
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
