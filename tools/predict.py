@@ -56,9 +56,12 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
     """
     found: list[Path] = []
     for text in paths:
-        matches = [text] if Path(text).exists() else sorted(glob.glob(text, recursive=True))
+        # An empty name is the folder one is in to Path, and a mistake in a script to whoever wrote it.
+        matches = [text] if text and Path(text).exists() else sorted(glob.glob(text, recursive=True))
         if not matches:
-            raise UserError(f"{text}: there is no such file or folder, and as a pattern it fits none")
+            raise UserError(
+                f"{text or 'an empty name'}: there is no such file or folder, and as a pattern it fits none"
+            )
         for path in map(Path, matches):
             if not path.is_dir():
                 found.append(path)

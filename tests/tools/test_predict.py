@@ -96,6 +96,7 @@ def test_a_bad_video_does_not_stop_the_others(run: Run, folder: Path, tmp_path: 
 
 MISTAKES = {
     "no such video": (["nowhere.mp4"], "nowhere.mp4: there is no such file or folder, and as a pattern it fits none"),
+    "an empty name": ([""], "an empty name: there is no such file or folder"),
     "nothing in the folder": (["{tmp}"], "there is no video in the folder"),
     "device": (["{video}", "--device=gpu"], "device gpu cannot be used"),
 }
