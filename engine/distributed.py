@@ -27,6 +27,7 @@ from engine.errors import OneProcessError, UserError
 from models.sifa_resnet import ClipBottleneck
 from models.sifa_swin import ClipSwinBlock
 
+SHORTEST_START = timedelta(minutes=5)  # imports from a cold disk take their time, on one node more than on another
 SECONDS_FOR_WORD = 5  # of processes that lost one of them, from the first to the last
 
 
@@ -96,8 +97,9 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world > 1:
-        store, rank, world = next(dist.rendezvous("env://", timeout=timeout))
-        store = dist.PrefixStore(_meet(store, rank, world, timeout), store)
+        until_met = max(timeout, SHORTEST_START)
+        store, rank, world = next(dist.rendezvous("env://", timeout=until_met))
+        store = dist.PrefixStore(_meet(store, rank, world, until_met), store)
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         # NCCL ends the process when its time is up: the control group must find out before who is missing.
         patience = timeout + timedelta(minutes=1) if backend == "nccl" else timeout

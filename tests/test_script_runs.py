@@ -212,7 +212,7 @@ def test_a_lost_process_is_replaced_and_the_run_goes_on(data: Path, longer: str,
 
 
 def test_a_process_that_hangs_is_named(data: Path, longer: str, tmp_path: Path) -> None:
-    options = ["--set", longer, "optimization.epochs=1000", "execution.timeout=3"]
+    options = ["--set", longer, "optimization.epochs=1000", "execution.timeout=6"]
     run = start_run(3, arguments(data, tmp_path, *options))
     list(lines_until(run, "epoch 2/"))
     hanging = process_of_rank(run, 1)
