@@ -1,5 +1,7 @@
 """What every test shares."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,16 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _logger() -> Iterator[None]:
+    """A run sets up the process's logger; the next test finds it as it was."""
+    log = logging.getLogger("sifa")
+    before = log.propagate, log.level, log.handlers[:]
+    yield
+    log.propagate, log.handlers[:] = before[0], before[2]
+    log.setLevel(before[1])
 
 
 @pytest.fixture(scope="session")
