@@ -13,7 +13,6 @@ import random
 import sys
 import traceback
 from collections.abc import Iterable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -50,7 +49,7 @@ from engine.distributed import (
 )
 from engine.errors import OneProcessError, UserError
 from engine.feed import Feed
-from engine.loops import AMP, Diverged, train_epoch
+from engine.loops import AMP, Diverged, autocast, train_epoch
 from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.record import EpochClock, Record
 from engine.schema import Config
@@ -217,7 +216,7 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
 
     freeze(run.model, settings, training.epoch)
     network = wrap(run.model, process)
-    clock = EpochClock(training.iterations / len(loader), settings.epochs)
+    clock = EpochClock(training.iterations / training.iterations_per_epoch, settings.epochs)
     while training.epoch < settings.epochs:
         if freeze(run.model, settings, training.epoch):
             network = wrap(run.model, process)
@@ -277,7 +276,6 @@ def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
     config, batches = run.config, run.config.optimization.precise_bn
     training.epoch += 1
     training.start_epoch()
-    averaged = training.average.in_place if training.average else nullcontext
     if batches and is_due(run, training.epoch):
         # Clips of the epoch to come, drawn as it will draw them.
         sampler = TrainSampler(
@@ -285,12 +283,11 @@ def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
         )
         sampler.epoch = training.epoch
         loader = build_loader(data, sampler, config.optimization.batch_size, config, run.process)
-        amp = AMP[config.execution.amp]
-        with averaged(), torch.autocast(run.process.device.type, amp, enabled=amp is not None):
+        with training.averaged(), autocast(run.process.device, AMP[config.execution.amp]):
             precise_batch_norm(run.model, (clip for clip, *_ in Feed(loader, run.process.device)), batches)
     average_buffers(run.model)
     if training.average:
-        with averaged():
+        with training.averaged():
             average_buffers(run.model)
 
 
@@ -304,7 +301,7 @@ def save(run: Run, training: Training) -> None:
 
 def validate_if_due(run: Run, training: Training) -> None:
     if is_due(run, training.epoch):
-        with training.average.in_place() if training.average else nullcontext():
+        with training.averaged():
             run.validation.metrics(run.model, run.record, training.epoch, "val")
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from datasets import normalise
 from engine.averaging import WeightAverage
 from engine.distributed import Process
-from engine.loops import AMP, train_epoch
+from engine.loops import AMP, autocast, train_epoch
 from engine.metrics import sum_of_losses
 from engine.optim import build_optimizer, build_scheduler
 from engine.schema import Config, Execution, Logging, Optimization
@@ -29,8 +29,7 @@ CLASSES = 10
 
 def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, labels: Tensor, amp: str) -> None:
     """The step that every training has: what is left when everything is left out."""
-    dtype = AMP[amp]
-    with torch.autocast(clips.device.type, dtype, enabled=dtype is not None):
+    with autocast(clips.device, AMP[amp]):
         logits = model(normalise(clips))
     sum_of_losses(logits, labels).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 40.0)

@@ -26,6 +26,11 @@ from engine.training import Training
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def autocast(device: torch.device, amp: torch.dtype | None) -> torch.autocast:
+    """PyTorch's autocast, which does nothing for None."""
+    return torch.autocast(device.type, amp, enabled=amp is not None)
+
+
 @dataclass(frozen=True)
 class Progress:
     """What a line of the log tells about the iterations since the line before, of all processes.
@@ -138,7 +143,7 @@ def train_epoch(
         clip, target = mix(clip, label, i) if mix else (clip, label)
         steps_now = i % settings.iter_size == 0
         with _without_exchange(network) if not steps_now else contextlib.nullcontext():
-            with torch.autocast(process.device.type, amp, enabled=amp is not None):
+            with autocast(process.device, amp):
                 logits = network(clip)
             loss = sum_of_losses(logits, target)
             scaler.scale(loss * (settings.loss_weight / settings.iter_size)).backward()
@@ -255,7 +260,7 @@ def score_videos(
     done = 0
     batches = Feed(loader, process.device)
     for clip, label, index in in_step(batches, loader.dataset) if is_sharded(model) else batches:
-        with torch.autocast(process.device.type, amp, enabled=amp is not None):
+        with autocast(process.device, amp):
             logits = model(clip)
         if not len(index):
             continue

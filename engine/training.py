@@ -1,5 +1,6 @@
 """The state of a training: what goes on where a run was stopped."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ class Training:
     def start_epoch(self) -> None:
         self.iteration = 0
         self.sums = torch.zeros(2 + len(TOP), dtype=torch.float64, device=self.device)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The network has the mean of its weights over time inside of this, where one is kept."""
+        return self.average.in_place() if self.average is not None else nullcontext()
 
     @property
     def iterations(self) -> int:
