@@ -6,11 +6,11 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
 #include <tuple>
 #include <type_traits>
-#include <vector>
 
 #include "../checks.h"
 
@@ -68,16 +68,14 @@ Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset
   return shape;
 }
 
+// Pixels are counted in 32 bits while float coordinates are.
+void check_extents(const at::Tensor& x) {
+  TORCH_CHECK_VALUE(x.size(3) <= INT32_MAX && x.size(4) <= INT32_MAX, "height and width of x must be below 2^31, got ",
+                    shape_of(x.sizes()));
+}
+
 // How many pieces of work, of so many multiply-adds each, a thread is worth starting for.
 int64_t worth_a_thread(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
-
-// Memory of one thread for as long as it works on its share.
-template <typename Acc>
-struct ThreadScratch {
-  explicit ThreadScratch(ScratchSize size) : values(size.values), integers(size.integers) {}
-  std::vector<Acc> values;
-  std::vector<int64_t> integers;
-};
 
 template <typename Acc>
 void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at::Tensor>& offset, at::Tensor& out) {
@@ -87,14 +85,15 @@ void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at
                               out.mutable_data_ptr()};
   const int64_t grain = worth_a_thread(shape.width * shape.channels * shape.taps() * 6);
   at::parallel_for(0, shape.batch * shape.pairs() * shape.height, grain, [&](int64_t begin, int64_t end) {
-    ThreadScratch<Acc> scratch(kernel.scratch(shape, storage));
-    kernel.forward(shape, storage, args, begin, end, scratch.values.data(), scratch.integers.data());
+    const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage));
+    kernel.forward(shape, storage, args, begin, end, memory.get());
   });
 }
 
 at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
                    int64_t groups) {
   check_arguments(x, offset, kernel_size, dilation, groups);
+  check_extents(x);
   const at::Tensor dense = channels_last(x);
   at::Tensor out = at::empty(dense.sizes(), dense.options());
   if (out.numel() == 0) return channels_third(out);
@@ -123,10 +122,9 @@ void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& 
   for (int64_t parity = 0; parity < 2; ++parity) {
     const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
     at::parallel_for(0, shape.batch * per_sample, grain, [&](int64_t begin, int64_t end) {
-      ThreadScratch<Acc> scratch(kernel.scratch(shape, storage));
+      const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage));
       for (int64_t i = begin; i < end; ++i)
-        kernel.backward(shape, storage, args, i / per_sample, 2 * (i % per_sample) + parity, scratch.values.data(),
-                        scratch.integers.data());
+        kernel.backward(shape, storage, args, i / per_sample, 2 * (i % per_sample) + parity, memory.get());
     });
   }
 }
@@ -136,6 +134,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
                                             int64_t dilation, int64_t groups) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_gradient(grad, x);
+  check_extents(x);
   const at::Tensor dense = channels_last(x), incoming = channels_last(grad);
   const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::TensorOptions options = x.options().dtype(acc);

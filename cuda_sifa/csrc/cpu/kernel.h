@@ -18,11 +18,6 @@ struct Shape {
   int64_t frame_size() const { return height * width * channels; }
 };
 
-// Elements of the accumulation type and integers that one thread needs as scratch.
-struct ScratchSize {
-  int64_t values, integers;
-};
-
 enum class Storage { Double, Float, Half, BFloat16 };
 
 // `Acc` is float (for float and the half types) or double; offset and gradients of x are in it.
@@ -42,15 +37,16 @@ struct BackwardArgs {
   Acc* grad_offset;  // dense (N, T-1, H, W, 2*k*k); null without offsets
 };
 
-// One set of entry points for each instruction set.
+// One set of entry points for each instruction set. `memory` is one thread's own while it works, of so many bytes as
+// scratch() says, at a multiple of 64.
 template <typename Acc>
 struct Kernels {
-  ScratchSize (*scratch)(const Shape&, Storage);
+  int64_t (*scratch)(const Shape&, Storage);
   // Rows [begin, end) of all N * (T-1) * H rows of queries.
-  void (*forward)(const Shape&, Storage, const ForwardArgs<Acc>&, int64_t begin, int64_t end, Acc*, int64_t*);
+  void (*forward)(const Shape&, Storage, const ForwardArgs<Acc>&, int64_t begin, int64_t end, void* memory);
   // The pair of frames (t, t + 1) of sample n: writes into the gradients of both frames, so two pairs that share a
   // frame must not run at once.
-  void (*backward)(const Shape&, Storage, const BackwardArgs<Acc>&, int64_t n, int64_t t, Acc*, int64_t*);
+  void (*backward)(const Shape&, Storage, const BackwardArgs<Acc>&, int64_t n, int64_t t, void* memory);
 };
 
 namespace baseline {

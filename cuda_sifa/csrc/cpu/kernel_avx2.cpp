@@ -5,7 +5,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "../sampling.h"
 #include "kernel.h"
 
 // From here on only: the headers above stay runnable everywhere.

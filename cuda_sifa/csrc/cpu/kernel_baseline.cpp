@@ -4,7 +4,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "../sampling.h"
 #include "kernel.h"
 
 #define SIFA_CAPABILITY baseline

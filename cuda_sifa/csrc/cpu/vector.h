@@ -9,18 +9,15 @@ namespace sifa::SIFA_CAPABILITY {
 
 #define SIFA_INLINE static inline __attribute__((always_inline))
 
-template <typename T>
-struct Vector;
-template <>
-struct Vector<float> {
-  typedef float type __attribute__((vector_size(SIFA_VECTOR_BYTES)));
+template <typename T, int Bytes>
+struct Part {
+  typedef T type __attribute__((vector_size(Bytes)));
 };
-template <>
-struct Vector<double> {
-  typedef double type __attribute__((vector_size(SIFA_VECTOR_BYTES)));
-};
+// The integer of the same size.
 template <typename T>
-using Vec = typename Vector<T>::type;
+using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+template <typename T>
+using Vec = typename Part<T, SIFA_VECTOR_BYTES>::type;
 template <typename T>
 constexpr int kLanes = SIFA_VECTOR_BYTES / int(sizeof(T));
 
@@ -36,14 +33,36 @@ SIFA_INLINE void store(T* to, Vec<T> v) {
   __builtin_memcpy(to, &v, sizeof(v));
 }
 
-template <typename T>
-SIFA_INLINE T sum(Vec<T> v) {
-  // Halves are added until one lane is left: a fixed order, so the same bits every time.
-  T lane[kLanes<T>];
-  store<T>(lane, v);
-  for (int half = kLanes<T> / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  return lane[0];
+// The sum over the lanes of `Bytes` of vectors. Halves are added until one lane is left: a fixed order, so the same
+// bits every time.
+template <typename T, int Bytes = SIFA_VECTOR_BYTES>
+SIFA_INLINE T sum_of(typename Part<T, Bytes>::type v) {
+  if constexpr (Bytes == sizeof(T)) {
+    return v[0];
+  } else {
+    typename Part<T, Bytes / 2>::type half[2];
+    __builtin_memcpy(half, &v, sizeof(half));
+    return sum_of<T, Bytes / 2>(half[0] + half[1]);
+  }
+}
+
+// From (a, b), each of Lanes lanes: the first (Half = 0) or second (Half = 1) half of every group of 2 * Width lanes,
+// a's before b's.
+template <int Width, int Half, typename V, typename Numbers, int... Lane>
+SIFA_INLINE V chosen(V a, V b, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (Lane / Width * 2 * Width + Lane % Width + Half * Width)...);
+#else
+  return __builtin_shuffle(a, b, Numbers{(Lane / Width * 2 * Width + Lane % Width + Half * Width)...});
+#endif
+}
+
+template <typename T, int Lanes, int Width, int Half>
+SIFA_INLINE typename Part<T, Lanes * sizeof(T)>::type halves(typename Part<T, Lanes * sizeof(T)>::type a,
+                                                             typename Part<T, Lanes * sizeof(T)>::type b) {
+  using Numbers = typename Part<Int<T>, Lanes * sizeof(T)>::type;
+  return chosen<Width, Half, typename Part<T, Lanes * sizeof(T)>::type, Numbers>(
+      a, b, std::make_integer_sequence<int, Lanes>());
 }
 
 // The storage types of half precision, as bits: the kernels compute in float alone.
@@ -54,52 +73,67 @@ struct Half {
   uint16_t bits;
 };
 
-SIFA_INLINE float bits_to_float(uint32_t bits) {
-  float value;
-  __builtin_memcpy(&value, &bits, sizeof(value));
-  return value;
-}
+// A vector's worth of them, widened to float and narrowed again.
+typedef uint16_t HalfBits __attribute__((vector_size(SIFA_VECTOR_BYTES / 2)));
+typedef uint32_t FloatBits __attribute__((vector_size(SIFA_VECTOR_BYTES)));
 
-SIFA_INLINE uint32_t float_to_bits(float value) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof(bits));
-  return bits;
+SIFA_INLINE Vec<float> widen(HalfBits value, BFloat16) {
+  return (Vec<float>)(__builtin_convertvector(value, FloatBits) << 16);
 }
-
-SIFA_INLINE float widen(float value) { return value; }
-SIFA_INLINE double widen(double value) { return value; }
-SIFA_INLINE float widen(BFloat16 value) { return bits_to_float(uint32_t(value.bits) << 16); }
-SIFA_INLINE float widen(Half value) {
+SIFA_INLINE Vec<float> widen(HalfBits value, Half) {
   // Exponent and mantissa moved to their places in a float; the multiplication mends the exponent's bias, subnormal
   // numbers included, and infinities and NaNs get the full exponent back.
-  const uint32_t magnitude = uint32_t(value.bits & 0x7fff) << 13;
-  const float scaled = bits_to_float(magnitude) * 0x1p112f;
-  const uint32_t special = magnitude >= 0x0f800000u ? 0x7f800000u : 0u;
-  return bits_to_float(float_to_bits(scaled) | special | uint32_t(value.bits & 0x8000) << 16);
+  const FloatBits bits = __builtin_convertvector(value, FloatBits), magnitude = (bits & 0x7fffu) << 13;
+  const FloatBits scaled = (FloatBits)((Vec<float>)magnitude * 0x1p112f);
+  const FloatBits special = (FloatBits)(magnitude >= 0x0f800000u) & 0x7f800000u;
+  return (Vec<float>)(scaled | special | (bits & 0x8000u) << 16);
 }
 
-SIFA_INLINE void narrow(float value, float& to) { to = value; }
-SIFA_INLINE void narrow(double value, double& to) { to = value; }
-SIFA_INLINE void narrow(float value, BFloat16& to) {
+SIFA_INLINE HalfBits narrow(Vec<float> value, BFloat16) {
   // Round to nearest, ties to even; a NaN stays one.
-  const uint32_t bits = float_to_bits(value);
-  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  to.bits = uint16_t(value != value ? 0x7fc0u : rounded);
+  const FloatBits bits = (FloatBits)value, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return __builtin_convertvector(value != value ? FloatBits{} + 0x7fc0u : rounded, HalfBits);
 }
-SIFA_INLINE void narrow(float value, Half& to) {
-  const uint32_t bits = float_to_bits(value), sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
-  uint32_t half;
-  if (magnitude > 0x7f800000u) {
-    half = 0x7e00u;  // NaN
-  } else if (magnitude >= 0x477ff000u) {
-    half = 0x7c00u;  // rounds to infinity
-  } else if (magnitude < 0x38800000u) {
-    // Subnormal: adding 0.5 leaves the wanted bits, rightly rounded, at the end of the mantissa.
-    half = float_to_bits(bits_to_float(magnitude) + 0.5f) - 0x3f000000u;
-  } else {
-    half = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - 0x38000000u) >> 13;
+SIFA_INLINE HalfBits narrow(Vec<float> value, Half) {
+  const FloatBits bits = (FloatBits)value, magnitude = bits & 0x7fffffffu;
+  // Subnormal: adding 0.5 leaves the wanted bits, rightly rounded, at the end of the mantissa.
+  const FloatBits subnormal = (FloatBits)((Vec<float>)magnitude + 0.5f) - 0x3f000000u;
+  const FloatBits normal = (magnitude + 0xfffu + (magnitude >> 13 & 1u) - 0x38000000u) >> 13;
+  FloatBits half = magnitude < 0x38800000u ? subnormal : normal;
+  half = magnitude >= 0x477ff000u ? FloatBits{} + 0x7c00u : half;  // rounds to infinity
+  half = magnitude > 0x7f800000u ? FloatBits{} + 0x7e00u : half;   // NaN
+  return __builtin_convertvector((bits >> 16 & 0x8000u) | half, HalfBits);
+}
+
+// n values in float; S is BFloat16 or Half.
+template <typename S>
+SIFA_INLINE void widen(const S* from, int64_t n, float* to) {
+  constexpr int lanes = kLanes<float>;
+  HalfBits bits;
+  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) {
+    __builtin_memcpy(&bits, from, sizeof(bits));
+    store<float>(to, widen(bits, S{}));
   }
-  to.bits = uint16_t(sign | half);
+  if (n == 0) return;
+  bits = HalfBits{};
+  __builtin_memcpy(&bits, from, n * sizeof(S));
+  const Vec<float> last = widen(bits, S{});
+  __builtin_memcpy(to, &last, n * sizeof(float));
+}
+
+template <typename S>
+SIFA_INLINE void narrow(const float* from, int64_t n, S* to) {
+  constexpr int lanes = kLanes<float>;
+  HalfBits bits;
+  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) {
+    bits = narrow(load(from), S{});
+    __builtin_memcpy(to, &bits, sizeof(bits));
+  }
+  if (n == 0) return;
+  Vec<float> last{};
+  __builtin_memcpy(&last, from, n * sizeof(float));
+  bits = narrow(last, S{});
+  __builtin_memcpy(to, &bits, n * sizeof(S));
 }
 
 }  // namespace sifa::SIFA_CAPABILITY
