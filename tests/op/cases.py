@@ -64,8 +64,13 @@ CASES = [
     Case(shape=(3, 2, 5, 6, 1)),
     Case(shape=(1, 3, 4, 2, 90), offset=15.0),  # taps farther apart than the window in which the kernel merges pixels
     Case(shape=(1, 2, 4, 80, 3), offset=15.0, dilation=7),
+    Case(shape=(1, 2, 5, 14, 13), offset=4.0),  # no farther apart than that
+    # Rows of several blocks of positions, and one position that is more than a block.
+    Case(shape=(1, 2, 32, 3, 37)),
+    Case(shape=(1, 2, 5, 3, 37), kernel_size=5),
+    Case(shape=(1, 2, 32, 2, 3), kernel_size=13),
     # Channels around the width of the vectors: whole ones, blocks of them, remainders.
-    *(Case(shape=(1, 2, c, 3, 4)) for c in (1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 64, 71, 128, 130, 257)),
+    *(Case(shape=(1, 2, c, 3, 4)) for c in (1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 48, 64, 71, 96, 128, 130, 144, 257)),
     Case(shape=(1, 2, 140, 3, 4), groups=4),
     Case(shape=(1, 2, 66, 3, 4), offset=None, groups=2),
 ]

@@ -101,3 +101,9 @@ def test_wrong_gradients(grad: torch.Tensor, message: str, device: str) -> None:
 def test_sparse_tensors_are_refused() -> None:
     with pytest.raises((RuntimeError, NotImplementedError)):
         inter_frame_attention(torch.zeros(X).to_sparse())
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 1, 2**31, 1), (1, 2, 1, 1, 2**31)])
+def test_maps_too_large_to_count_their_rows_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"height and width of x must be below 2^31, got {shape}")):
+        inter_frame_attention(torch.zeros(1).expand(shape))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from cuda_sifa import inter_frame_attention, reference
 from tests.op.cases import Case, relative_error, run_op, run_reference
@@ -62,12 +63,14 @@ def test_at_an_integer_the_slope_is_that_of_the_cell_to_the_lower_right(
     assert slope[:, 0, axis].abs().max() > 0.1
 
 
+@pytest.mark.parametrize("channels", [17, 64, 144])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-def test_integer_offsets_equal_the_reference(dtype: torch.dtype, device: torch.device) -> None:
-    case = Case(shape=(2, 3, 17, 5, 6))
+def test_integer_offsets_equal_the_reference(dtype: torch.dtype, channels: int, device: torch.device) -> None:
+    case = Case(shape=(2, 3, channels, 5, 6))
     x, offset = case.inputs(dtype, device)
     assert offset is not None
     offset = offset.round()
+    offset[:, 0, :, 2, 3] += 0.5  # one position among them lies between pixels
     grad = torch.randn_like(x)
     expected = run_reference(case, x, offset, grad)
     for name, result in run_op(case, x, offset, grad).items():
@@ -85,6 +88,29 @@ def test_one_gradient_alone(needs: str, device: torch.device) -> None:
     result = {"x": x.grad, "offset": offset.grad}
     assert relative_error(result.pop(needs), expected[f"grad_{needs}"]) < 1e-13  # type: ignore[arg-type]
     assert list(result.values()) == [None]
+
+
+def test_without_gradients_nothing_is_recorded(device: torch.device) -> None:
+    """The op passes autograd by where nothing needs a gradient, and only there."""
+    x, offset = Case().inputs(device=device)
+    assert offset is not None
+    plain = inter_frame_attention(x, offset)
+    assert not plain.requires_grad
+    x.requires_grad_()
+    assert inter_frame_attention(x, offset).grad_fn is not None
+    assert inter_frame_attention(x.detach(), offset.requires_grad_()).grad_fn is not None
+    with torch.no_grad():
+        assert torch.equal(inter_frame_attention(x, offset), plain)
+        assert not inter_frame_attention(x, offset).requires_grad
+    with torch.inference_mode():
+        assert inter_frame_attention(x, offset).is_inference()
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by PyTorch's forward mode itself
+def test_forward_mode_is_refused_rather_than_dropped(device: torch.device) -> None:
+    x, offset = Case().inputs(device=device)
+    with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode AD"):
+        inter_frame_attention(forward_ad.make_dual(x, torch.ones_like(x)), offset)
 
 
 def test_callers_of_the_bare_op_get_gradients_too(device: torch.device) -> None:
