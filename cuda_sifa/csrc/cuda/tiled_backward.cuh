@@ -100,17 +100,16 @@ __device__ __forceinline__ Near list_cells(const Tap<A>* taps, int count, const 
   return near;
 }
 
-template <typename S, int K, int Width, int Vectors>
-__global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
-    tiled_backward_kernel(const Problem p, const Tiles tiles, const Window window, const int lane_count,
-                          const BackwardArgs<S> args) {
+template <typename S, int K, int Count, int Vectors>
+__global__ void __launch_bounds__(kThreads, kBlocks<S, kWidth<S> * Vectors>)
+    tiled_backward_kernel(const Problem p, const Tiles tiles, const Window window, const BackwardArgs<S> args) {
   using A = Accumulator<S>;
-  using Part = Stretch<S, Width, Vectors>;
+  using Part = Stretch<S, kWidth<S>, Vectors>;
   constexpr int taps = K * K, cells = 4 * taps;
   extern __shared__ __align__(32) unsigned char shared_memory[];
   const TileMemory<A> memory(shared_memory, tiles.rows * tiles.cols, taps);
-  const Lanes lanes(lane_count);
-  const int thread = int(threadIdx.x), group_count = kThreads / lane_count;
+  const Lanes<Count> lanes(Count);
+  const int thread = int(threadIdx.x);
   const int channels = p.head_channels();
   const A scale = A(1) / A(channels);
   const bool whole = channels <= Part::size(lanes);
@@ -161,14 +160,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
       __syncthreads();  // the cells are listed; the head before is done
 
       // Dot products with the cells, four cells at once.
-      for (int position = lanes.group; position < positions; position += group_count) {
+      lanes.for_each(positions, [&](int position, bool active) {
         const int64_t at = tile.pixel(position, p) * p.channels;
         const int* pixels = memory.pixels + position * cells;
-        const int count = memory.near[position].count;
+        const int count = memory.near[position].count, most = lanes.most(count);
         Part q, g;
         q.read(queries + at, channels, lanes);
         g.read(incoming + at, channels, lanes);
-        for (int u = 0; u < count; u += 4) {
+        for (int u = 0; u < most; u += 4) {
           A sums[8] = {};
           for (int from = 0; from < channels; from += Part::size(lanes)) {
             if (!whole) {
@@ -186,10 +185,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             }
           }
           const A mine = lanes.eight_sums(sums);
-          if (lanes.lane < 8 && u + lanes.lane / 2 < count)
+          if (active && lanes.lane < 8 && u + lanes.lane / 2 < count)
             memory.products[2 * (position * cells + u) + lanes.lane] = mine;
         }
-      }
+      });
       for (int i = thread; i < window.rows * window.cols; i += kThreads) memory.seen[i] = 0;
       __syncthreads();
 
@@ -252,7 +251,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
       __syncthreads();
 
       // The gradient of the queries, and of the cells that are not collected.
-      for (int position = lanes.group; position < positions; position += group_count) {
+      lanes.for_each(positions, [&](int position, bool active) {
+        if (!active) return;
         const int64_t at = tile.pixel(position, p) * p.channels;
         const int* pixels = memory.pixels + position * cells;
         const A* products = memory.products + 2 * position * cells;
@@ -281,11 +281,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             add_to_keys(grad_keys + int64_t(pixels[u] >> 1) * p.channels + from, channels - from, lanes, result);
           }
         }
-      }
+      });
 
       // The gradient of the cells around the tile: all positions that see a cell, then one addition to memory.
-      for (int i = lanes.group; i < window.rows * window.cols; i += group_count) {
-        if (memory.seen[i] == 0) continue;
+      lanes.for_each(window.rows * window.cols, [&](int i, bool active) {
+        if (!active || memory.seen[i] == 0) return;
         const int row = top + i / window.cols, col = left + i % window.cols;
         const int64_t at = (int64_t(row) * p.width + col) * p.channels;
         for (int from = 0; from < channels; from += Part::size(lanes)) {
@@ -305,7 +305,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
           }
           add_to_keys(grad_keys + at + from, channels - from, lanes, result);
         }
-      }
+      });
     }
 
     for (int i = thread; i < positions * 2 * taps; i += kThreads) {

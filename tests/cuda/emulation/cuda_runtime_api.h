@@ -67,6 +67,11 @@ inline float __bfloat162float(__nv_bfloat16 value) {
   std::memcpy(&result, &bits, 4);
   return result;
 }
+inline float __uint_as_float(uint32_t bits) {
+  float result;
+  std::memcpy(&result, &bits, 4);
+  return result;
+}
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
