@@ -76,12 +76,11 @@ class WholeHead {
 
 // Blocks of forward_kernel that a multiprocessor is to hold at once: the more channels a lane has, the more loads it
 // has under way by itself.
-template <typename S, int Vectors,
-          int Held = kWidth<S> * Vectors * sizeof(Accumulator<S>)>  // bytes of a lane's channels
-constexpr int kForwardBlocks = Held <= 16   ? 4
-                               : Held <= 32 ? 3
-                               : Held <= 64 ? 2
-                                            : 1;
+template <typename S, int Vectors>
+constexpr int kForwardBlocks = Vectors * kWidth<S> * sizeof(Accumulator<S>) <= 16   ? 4
+                               : Vectors * kWidth<S> * sizeof(Accumulator<S>) <= 32 ? 3
+                               : Vectors * kWidth<S> <= 16 && sizeof(S) <= 4        ? 2
+                                                                                    : 1;
 
 // k = K, and no head has more channels than the lanes hold. The block works out the geometry of a whole tile at once,
 // in shared memory. `right`, `down`: bytes from a pixel to its neighbours.

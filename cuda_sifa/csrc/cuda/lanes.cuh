@@ -120,6 +120,13 @@ struct Stretch {
     }
   }
 
+  // The same without a test at each vector: those at and beyond `end` are the first ones again, and count for nothing.
+  template <typename L>
+  __device__ __forceinline__ void read_some(const S* from, int end, const L& lanes) {
+#pragma unroll
+    for (int v = 0; v < Vectors; ++v) load(from + (channel(lanes, v) < end ? channel(lanes, v) : 0), value[v]);
+  }
+
   template <typename L>
   __device__ __forceinline__ void write(S* to, int end, const L& lanes) const {
 #pragma unroll
