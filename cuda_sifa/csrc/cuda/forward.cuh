@@ -77,10 +77,9 @@ class WholeHead {
 // Blocks of forward_kernel that a multiprocessor is to hold at once: the more channels a lane has, the more loads it
 // has under way by itself.
 template <typename S, int Vectors>
-constexpr int kForwardBlocks = Vectors * kWidth<S> * sizeof(Accumulator<S>) <= 16   ? 4
-                               : Vectors * kWidth<S> * sizeof(Accumulator<S>) <= 32 ? 3
-                               : Vectors * kWidth<S> <= 16 && sizeof(S) <= 4        ? 2
-                                                                                    : 1;
+constexpr int kForwardBlocks = Vectors == 1                                  ? (sizeof(S) == 2 ? 3 : 4)
+                               : Vectors * kWidth<S> <= 16 && sizeof(S) <= 4 ? 2
+                                                                             : 1;
 
 // k = K, and no head has more channels than the lanes hold. The block works out the geometry of a whole tile at once,
 // in shared memory. `right`, `down`: bytes from a pixel to its neighbours.
@@ -128,7 +127,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
           if (anew) query.read(x + pixel + head, end, lanes);
           const Sample<A> place = samples[position * taps + tap];
           Part sampled;
-          if (two_ways && (int(place.corners) & 15) == 15)
+          if (two_ways && __all_sync(kWarp, (int(place.corners) & 15) == 15))
             whole.template sample<true>(keys, right, down, place, sampled);
           else
             whole.template sample<false>(keys, right, down, place, sampled);

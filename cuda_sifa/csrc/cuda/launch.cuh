@@ -74,16 +74,6 @@ cudaError_t launch_forward_kernel(const Problem& p, const Call& call, const S* x
                 call.stream, p, tiles, right, right * p.width, x, offset, out);
 }
 
-// With all lanes of a warp and several vectors each. k = 3, the paper's, has kernels of its own for heads that the
-// lanes hold exactly.
-template <typename S, int K, int Vectors>
-cudaError_t launch_wide_forward(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
-  if constexpr (K == 3)
-    if (p.head_channels() == 32 * kWidth<S> * Vectors)
-      return launch_forward_kernel<S, K, 32, Vectors, true>(p, call, x, offset, out);
-  return launch_forward_kernel<S, K, 32, Vectors, false>(p, call, x, offset, out);
-}
-
 template <typename S>
 cudaError_t launch_forward_by_taps(const Problem& p, const Call& call, const S* x, const void* offset, S* out,
                                    bool vectors) {
@@ -93,19 +83,26 @@ cudaError_t launch_forward_by_taps(const Problem& p, const Call& call, const S* 
   return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? kWidth<S> : 1), x, offset, out);
 }
 
-// Few lanes for few channels, more positions in a warp then; several vectors a lane for many.
+// As few lanes as hold a head with some vectors each, and so more positions in a warp: what a tap costs beside its
+// channels (addresses, weights, the sum over the lanes) is the same for one position and for four. The more so where
+// the lanes hold the head exactly, for which k = 3, the paper's, has kernels of its own.
 template <typename S, int K>
 cudaError_t launch_forward(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
-  constexpr int width = kWidth<S>, middle = vectors_for<S, 16>, most = vectors_for<S, 32>;
-  const int channels = p.head_channels();
-  if (channels <= 8 * width) return launch_forward_kernel<S, K, 8, 1, false>(p, call, x, offset, out);
-  if constexpr (K == 3)
-    if (channels <= 16 * width) return launch_forward_kernel<S, K, 16, 1, false>(p, call, x, offset, out);
-  if (channels <= 32 * width) return launch_forward_kernel<S, K, 32, 1, false>(p, call, x, offset, out);
-  if constexpr (K == 3 && middle > 2)
-    if (channels <= 32 * width * 2) return launch_wide_forward<S, K, 2>(p, call, x, offset, out);
-  if (channels <= 32 * width * middle) return launch_wide_forward<S, K, middle>(p, call, x, offset, out);
-  if (channels <= 32 * width * most) return launch_wide_forward<S, K, most>(p, call, x, offset, out);
+  constexpr int some = vectors_for<S, 16>, most = vectors_for<S, 32>;
+  const int vectors = p.head_channels() / kWidth<S>;
+  if constexpr (K == 3) {
+    if (vectors == 8 * 2) return launch_forward_kernel<S, K, 8, 2, true>(p, call, x, offset, out);
+    if (vectors == 8 * some) return launch_forward_kernel<S, K, 8, some, true>(p, call, x, offset, out);
+    if (vectors == 16 * some) return launch_forward_kernel<S, K, 16, some, true>(p, call, x, offset, out);
+    if (vectors == 32 * some) return launch_forward_kernel<S, K, 32, some, true>(p, call, x, offset, out);
+    if (vectors == 32 * most) return launch_forward_kernel<S, K, 32, most, true>(p, call, x, offset, out);
+  }
+  if (vectors <= 8) return launch_forward_kernel<S, K, 8, 1, false>(p, call, x, offset, out);
+  if (vectors <= 8 * 2) return launch_forward_kernel<S, K, 8, 2, false>(p, call, x, offset, out);
+  if (vectors <= 16 * 2) return launch_forward_kernel<S, K, 16, 2, false>(p, call, x, offset, out);
+  if (vectors <= 32 * 2) return launch_forward_kernel<S, K, 32, 2, false>(p, call, x, offset, out);
+  if (vectors <= 32 * some) return launch_forward_kernel<S, K, 32, some, false>(p, call, x, offset, out);
+  if (vectors <= 32 * most) return launch_forward_kernel<S, K, 32, most, false>(p, call, x, offset, out);
   return launch_forward_by_taps(p, call, x, offset, out, true);
 }
 
@@ -167,12 +164,15 @@ cudaError_t launch_tiled_kernel(const Problem& p, const Call& call, Tiles tiles,
 
 template <typename S, int K>
 cudaError_t launch_tiled_backward(const Problem& p, const Call& call, const Tiles& tiles, const BackwardArgs<S>& args) {
+  constexpr int some = vectors_for<S, 8>;
+  const int vectors = p.head_channels() / kWidth<S>;
   if constexpr (K == 3) {
-    if (p.head_channels() <= 8 * kWidth<S>) return launch_tiled_kernel<S, K, 8, 1>(p, call, tiles, args);
-    if (p.head_channels() <= 16 * kWidth<S>) return launch_tiled_kernel<S, K, 16, 1>(p, call, tiles, args);
-    if (p.head_channels() <= 32 * kWidth<S>) return launch_tiled_kernel<S, K, 32, 1>(p, call, tiles, args);
+    if (vectors <= 8) return launch_tiled_kernel<S, K, 8, 1>(p, call, tiles, args);
+    if constexpr (some > 1)
+      if (vectors <= 8 * some) return launch_tiled_kernel<S, K, 8, some>(p, call, tiles, args);
+    if (vectors <= 16 * some) return launch_tiled_kernel<S, K, 16, some>(p, call, tiles, args);
   }
-  return launch_tiled_kernel<S, K, 32, vectors_for<S, 8>>(p, call, tiles, args);
+  return launch_tiled_kernel<S, K, 32, some>(p, call, tiles, args);
 }
 
 // One launch: the pairs of `tiles`, whose sizes are still open.

@@ -308,6 +308,12 @@ template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
   return emulation::shuffle(mask, 3, value, (emulation::block.current % 32 & ~(width - 1)) + (source & (width - 1)));
 }
+inline int __all_sync(unsigned mask, int value) {
+  const emulation::Fibre& me = emulation::exchange(mask, 4, value != 0);
+  for (int i = 0; i < 32; ++i)
+    if ((mask >> i & 1) && !me.received[i][0]) return 0;
+  return 1;
+}
 using std::max;
 using std::min;
 inline int __popc(unsigned value) { return __builtin_popcount(value); }
