@@ -36,7 +36,7 @@ def main() -> None:
     lines = [
         f"nvcc {toolkit.version_of(home)}, {args.arch}, `{' '.join(toolkit.NVCC_FLAGS)} -Xptxas=-v`: what the compiler",
         "reports, not a measurement. Blocks: how many of 256 threads a multiprocessor's registers hold. In brackets,",
-        "of forward_kernel and tiled_backward_kernel: k, lanes a position, vectors a lane, 1 if they are just the head;",
+        "of forward_kernel and tiled_backward_kernel: k, lanes a position, vectors a lane, 1 if just a head;",
         "of the others: channels a vector, vectors a lane.",
         "",
         "| kernel<type, ...> | registers | spilled bytes | blocks |",

@@ -92,8 +92,8 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
   constexpr int taps = K * K;
   // With very many channels the query is read anew for each tap, from the cache: the registers hold no more.
   constexpr bool anew = kWidth<S> * Vectors * sizeof(A) > 64;
-  // Most taps have all their corners in the map and need no test for each; at the limit of the registers all are
-  // tested.
+  // Most taps have all their corners in the map and need no test for each. The whole warp is asked, whose groups would
+  // else go one way after the other. At the limit of the registers all taps are tested.
   constexpr bool two_ways = Exact || kWidth<S> * Vectors * sizeof(A) < 128;
   using Query = std::conditional_t<Vectors == 1, Part, StoredStretch<S, kWidth<S>, Vectors>>;
   extern __shared__ __align__(32) unsigned char shared_memory[];
