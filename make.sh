@@ -215,7 +215,9 @@ import sys
 
 for path in sorted(pathlib.Path("tests").glob("*/test_*.py")):
     try:
-        importlib.import_module(".".join(path.with_suffix("").parts))
+        for file in (path.with_name("conftest.py"), path):
+            if file.exists():
+                importlib.import_module(".".join(file.with_suffix("").parts))
     except ModuleNotFoundError as error:
         print(f"left out, there is no {error.name}: {path}", file=sys.stderr)
     else:
