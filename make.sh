@@ -7,7 +7,8 @@
 #   bash make.sh fuzz     ten thousand random calls of the op, built with sanitizers
 #   bash make.sh lint     ruff, mypy, clang-format
 #   bash make.sh bench    the op beside plain PyTorch
-#   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/
+#   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/<gpu>.md
+#   bash make.sh gpu PART ...   only these: build, test, sanitize, op, network
 #
 # Python packages go to .venv beside this file, unless a virtual environment is active, or SIFA_NO_VENV=1 says to use the
 # interpreter at hand. PYTHON names another interpreter than python3; MAX_JOBS limits the parallel compilers. The op is
@@ -167,8 +168,16 @@ bench() {
 }
 
 # Runs with SIFA_NO_VENV=1 too, beside a PyTorch and a CUDA compiler without a network; what else is missing is left out,
-# and said. Measures even where a test fails, and fails then.
+# and said. Goes on to measure where a test fails, and fails then. Where a command may not take long, part by part, in this
+# order; minutes expected with 16 cores and one kind of GPU to build for (TORCH_CUDA_ARCH_LIST=9.0), none measured yet:
+#   build 2, test 5, sanitize 3, op 5 (writes the results anew), network 4 (adds to them)
 gpu() {
+  local parts=("$@") part failed=()
+  [[ $# -gt 0 ]] || parts=(build test sanitize op network)
+  for part in "${parts[@]}"; do
+    [[ $part =~ ^(build|test|sanitize|op|network)$ ]] ||
+      fail "unknown part $part; there are build, test, sanitize, op and network"
+  done
   if [[ ${SIFA_NO_VENV:-0} == 1 ]]; then
     python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3}"
   else
@@ -176,34 +185,77 @@ gpu() {
     bring_nvcc
   fi
   "$python" -c 'import torch; torch.zeros(1, device="cuda")' || fail "PyTorch does not see a GPU"
-  SIFA_WITH_CUDA=1 compile
-  local results failed=0
   results=benchmarks/results/$("$python" -c \
-    'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())')
-  mkdir -p benchmarks/results
-  if "$python" -c 'import pytest' 2>/dev/null; then
-    say "testing"
-    "$python" -m pytest -m cuda tests/op tests/models tests/cuda || failed=1
-    sanitize || failed=1
-  else
-    say "there is no pytest: the tests are left out"
-  fi
-  say "measuring"
-  "$python" -m benchmarks.bench_op --device cuda --out "$results.md" "$@"
-  echo "the figures are in $results.md"
-  [[ $failed == 0 ]] || fail "a test failed, see above"
+    'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())').md
+  for part in "${parts[@]}"; do
+    "gpu_$part" || failed+=("$part")
+  done
+  [[ ${#failed[@]} == 0 ]] || fail "failed: ${failed[*]}, see above"
 }
 
-# The golden cases under CUDA's memory checker, where it is installed and runs (in some containers it does not).
-sanitize() {
-  command -v compute-sanitizer >/dev/null || return 0
-  local check=(compute-sanitizer --tool memcheck --error-exitcode 1 "$python")
-  if "${check[@]}" -c 'import torch; torch.zeros(1, device="cuda")' >/dev/null 2>&1; then
-    say "testing under compute-sanitizer"
-    "${check[@]}" -m pytest -m cuda tests/op/test_golden.py
-  else
-    say "compute-sanitizer does not run on this machine: memory is not checked"
+gpu_build() { SIFA_WITH_CUDA=1 compile; }
+
+gpu_test() {
+  if ! "$python" -c 'import pytest' 2>/dev/null; then
+    say "there is no pytest: the tests are left out"
+    return
   fi
+  local modules
+  mapfile -t modules < <(runnable_tests)
+  say "testing"
+  "$python" -m pytest -m cuda --durations=10 "${modules[@]}"
+}
+
+# The test modules whose packages are all here; the others are named.
+runnable_tests() {
+  "$python" - <<'PYTHON'
+import importlib
+import pathlib
+import sys
+
+for path in sorted(pathlib.Path("tests").glob("*/test_*.py")):
+    try:
+        for file in (path.with_name("conftest.py"), path):
+            if file.exists():
+                importlib.import_module(".".join(file.with_suffix("").parts))
+    except ModuleNotFoundError as error:
+        print(f"left out, there is no {error.name}: {path}", file=sys.stderr)
+    else:
+        print(path)
+PYTHON
+}
+
+# The authors' cases and all kinds of sizes under CUDA's checkers, where they are installed and run (in some containers they do not): accesses out
+# of bounds, races in shared memory, barriers that not all threads reach.
+gpu_sanitize() {
+  if ! command -v compute-sanitizer >/dev/null || ! "$python" -c 'import pytest' 2>/dev/null; then
+    say "compute-sanitizer or pytest is missing: memory is not checked"
+    return
+  fi
+  local check=(compute-sanitizer --error-exitcode 1 --tool) tool failed=0
+  if ! "${check[@]}" memcheck "$python" -c 'import torch; torch.zeros(1, device="cuda")' >/dev/null 2>&1; then
+    say "compute-sanitizer does not run on this machine: memory is not checked"
+    return
+  fi
+  for tool in memcheck racecheck synccheck; do
+    say "testing under compute-sanitizer, $tool"
+    # Without PyTorch's own pool each tensor ends where its memory ends.
+    PYTORCH_NO_CUDA_MEMORY_CACHING=1 "${check[@]}" "$tool" "$python" -m pytest -m cuda tests/op/test_golden.py \
+      tests/cuda/test_device.py::test_the_cpu_and_the_gpu_agree || failed=1
+  done
+  return "$failed"
+}
+
+gpu_op() {
+  say "measuring the op"
+  "$python" -m benchmarks.bench_op --device cuda --out "$results" || return 1
+  echo "the figures are in $results"
+}
+
+gpu_network() {
+  say "measuring the network"
+  "$python" -m benchmarks.bench_network --out "$results" || return 1
+  echo "the figures are in $results"
 }
 
 job=${1:-build}

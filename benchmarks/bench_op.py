@@ -1,77 +1,31 @@
 """The op beside the best of PyTorch, in one run: `bash make.sh bench`, or `python -m benchmarks.bench_op --help`.
 
-Contestants take turns, and the time of each is the fastest of its runs: what a shared machine adds is never negative.
-Read the ratios. GFLOP/s count two multiply-adds an element and tap forward and twice that backward, whatever a kernel
-really does. The limit is what the machine reaches in a large matrix product.
+With --device cuda it is another measurement, with a table of its own: op_on_cuda.py. On the CPU contestants take turns,
+and the time of each is the fastest of its runs: what a shared machine adds is never negative. Read the ratios. GFLOP/s
+count two multiply-adds an element and tap forward and twice that backward, whatever a kernel really does. The limit is
+what the machine reaches in a large matrix product.
 """
 
 import argparse
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import cuda_sifa
+from benchmarks import op_on_cuda
 from benchmarks.baselines import K, by_gather, by_grid_sample
-
-SHAPES = {  # (N, T, C, H): maps are square
-    "SIFA-Net res3": (2, 4, 128, 28),
-    "SIFA-Net res4": (2, 4, 256, 14),
-    "SIFA-Net res5": (2, 4, 512, 7),
-    "SIFA-Transformer 1": (1, 16, 128, 56),
-    "SIFA-Transformer 3": (1, 16, 512, 14),
-    "SIFA-Transformer 4": (1, 16, 1024, 7),
-}
-CUDA_SHAPES = {
-    "SIFA-Net res3": (24, 4, 128, 28),
-    "SIFA-Net res4": (24, 4, 256, 14),
-    "SIFA-Net res5": (24, 4, 512, 7),
-    "SIFA-Transformer 1": (8, 16, 128, 56),
-    "SIFA-Transformer 2": (8, 16, 256, 28),
-    "SIFA-Transformer 3": (8, 16, 512, 14),
-    "SIFA-Transformer 4": (8, 16, 1024, 7),
-}
-Contestant = Callable[[], object]
+from benchmarks.cuda_device import CudaDevice
+from benchmarks.op_cases import CUDA_SHAPES, SHAPES, Contestant, both_passes, forward_pass, inputs
 
 
-def inputs(shape: tuple[int, ...], offsets: str, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor | None]:
-    """x and offset with channels innermost, as the networks hand them over. Offsets: pixels, about one, zero, none."""
-    n, t, c, h = shape
-    x = torch.randn(n, t, h, h, c, device=device).to(dtype).permute(0, 1, 4, 2, 3)
-    if offsets == "none":
-        return x, None
-    field = torch.randn(n, t - 1, h, h, 2 * K * K, device=device) if offsets == "sub-pixel" else torch.zeros(())
-    return x, field.expand(n, t - 1, h, h, 2 * K * K).to(device, dtype).contiguous().permute(0, 1, 4, 2, 3)
-
-
-def both_passes(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, offset: Tensor | None) -> Contestant:
-    x = x.detach().requires_grad_()
-    needed = [x] if offset is None else [x, offset.detach().requires_grad_()]
-    grad = torch.randn_like(x)
-    return lambda: torch.autograd.grad(function(*needed, *([None] if offset is None else [])), needed, grad)
-
-
-def forward_pass(function: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, offset: Tensor | None) -> Contestant:
-    def run() -> object:
-        with torch.no_grad():
-            return function(x, offset)
-
-    return run
-
-
-def fastest(contestants: dict[str, Contestant], device: str, seconds: float) -> dict[str, float]:
+def fastest(contestants: dict[str, Contestant], seconds: float) -> dict[str, float]:
     """Seconds of the fastest run of each contestant; all take turns until each had its share of the time."""
 
     def once(run: Contestant) -> float:
-        if device == "cuda":
-            torch.cuda.synchronize()
         start = time.perf_counter()
         run()
-        if device == "cuda":
-            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     for run in contestants.values():
@@ -88,48 +42,38 @@ def fastest(contestants: dict[str, Contestant], device: str, seconds: float) -> 
     return {name: min(values) for name, values in times.items()}
 
 
-def limit(device: str) -> float:
+def limit() -> float:
     """Measured GFLOP/s of a large float32 matrix product."""
-    a = torch.randn(2048, 2048, device=device)
-    return 2 * 2048**3 / fastest({"product": lambda: a @ a}, device, 1.0)["product"] / 1e9
+    a = torch.randn(2048, 2048)
+    return 2 * 2048**3 / fastest({"product": lambda: a @ a}, 1.0)["product"] / 1e9
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--threads", type=int, default=2, help="on the CPU")
-    parser.add_argument("--seconds", type=float, default=2.0, help="for each comparison")
-    parser.add_argument("--only", default="", help="shapes whose name holds this text")
-    parser.add_argument("--alone", action="store_true", help="without the PyTorch formulations")
-    parser.add_argument("--out", type=Path, help="write the table here too, as Markdown")
-    args = parser.parse_args()
-    torch.manual_seed(0)
-    torch.set_num_threads(args.threads)
-    torch._dynamo.config.cache_size_limit = 64
+def measure(threads: int, *, only: str, seconds: float, alone: bool, out: Path | None) -> None:
+    """The comparison on the CPU."""
+    torch.set_num_threads(threads)
     compiled = torch.compile(by_gather, dynamic=False)
-    machine = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.processor() or platform.machine()}"
-    peak = limit(args.device)
+    peak = limit()
     lines = [
-        f"{machine}, {args.threads} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, "
-        f"op {cuda_sifa.library.build}; float32 matrix product {peak:.0f} GFLOP/s",
+        f"{platform.processor() or platform.machine()}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}, "
+        f"torch {torch.__version__}, op {cuda_sifa.library.build}; float32 matrix product {peak:.0f} GFLOP/s",
         "",
         "| shape (N, T, C, H) | offsets | dtype | pass | op ms | best PyTorch ms | ratio | GFLOP/s | of the limit |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for name, shape in (CUDA_SHAPES if args.device == "cuda" else SHAPES).items():
-        if args.only not in name:
+    for name, shape in SHAPES.items():
+        if only not in name:
             continue
         n, t, c, h = shape
         for dtype in (torch.float32, torch.bfloat16):
             for offsets in ("sub-pixel", "zero", "none"):
-                x, offset = inputs(shape, offsets, dtype, args.device)
+                x, offset = inputs(shape, offsets, dtype, "cpu")
                 for title, make, passes in (("forward", forward_pass, 1), ("both", both_passes, 3)):
                     contestants = {"op": make(cuda_sifa.inter_frame_attention, x, offset)}
-                    if not args.alone:
+                    if not alone:
                         contestants |= {"grid_sample": make(by_grid_sample, x, offset)}
                         contestants |= {"compiled gather": make(compiled, x, offset)}
-                    found = fastest(contestants, args.device, args.seconds)
+                    found = fastest(contestants, seconds)
                     mine = found.pop("op")
                     best = min(found, key=lambda key: found[key]) if found else ""
                     gflops = passes * 4 * n * (t - 1) * h * h * c * K * K / mine / 1e9
@@ -141,9 +85,29 @@ def main() -> None:
                     )
                     lines.append(line)
                     print(line, flush=True)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("\n".join(lines) + "\n")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("\n".join(lines) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2, help="on the CPU")
+    parser.add_argument("--seconds", type=float, help="for each comparison: 2 on the CPU, 0.15 on a GPU")
+    parser.add_argument("--only", default="", help="shapes whose name holds this text")
+    parser.add_argument("--alone", action="store_true", help="without the PyTorch formulations")
+    parser.add_argument("--out", type=Path, help="write the table here too, as Markdown")
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    torch._dynamo.config.cache_size_limit = 64
+    if args.device == "cuda":
+        device = CudaDevice()
+        op_on_cuda.measure(
+            device, CUDA_SHAPES, only=args.only, seconds=args.seconds or 0.15, alone=args.alone, out=args.out
+        )
+    else:
+        measure(args.threads, only=args.only, seconds=args.seconds or 2.0, alone=args.alone, out=args.out)
 
 
 if __name__ == "__main__":

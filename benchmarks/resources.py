@@ -17,11 +17,11 @@ TYPES = {"f": "float32", "d": "float64", "6__half": "float16", "13__nv_bfloat16"
 
 
 def readable(name: str) -> str:
-    """forward_kernel<float32, 3, 4, 2> from its mangled name; the numbers are k, channels a vector, vectors a lane."""
-    found = re.match(r"_ZN4sifa\d+(\w+?_kernel)I(f|d|6__half|13__nv_bfloat16)((?:Li\d+E)*)E", name)
+    """tiled_backward_kernel<float32, 3, 32, 2> from its mangled name."""
+    found = re.match(r"_ZN4sifa\d+(\w+?_kernel)I(f|d|6__half|13__nv_bfloat16)((?:L[ib]\d+E)*)E", name)
     if not found:
         return name
-    numbers = re.findall(r"Li(\d+)E", found[3])
+    numbers = re.findall(r"L[ib](\d+)E", found[3])
     return f"{found[1]}<{', '.join([TYPES[found[2]], *numbers])}>"
 
 
@@ -35,9 +35,11 @@ def main() -> None:
         raise SystemExit("there is no CUDA compiler; set CUDA_HOME")
     lines = [
         f"nvcc {toolkit.version_of(home)}, {args.arch}, `{' '.join(toolkit.NVCC_FLAGS)} -Xptxas=-v`: what the compiler",
-        "reports, not a measurement. Blocks: how many of 256 threads a multiprocessor's registers hold.",
+        "reports, not a measurement. Blocks: how many of 256 threads a multiprocessor's registers hold. In brackets,",
+        "of forward_kernel and tiled_backward_kernel: k, lanes a position, vectors a lane, 1 if just a head;",
+        "of the others: channels a vector, vectors a lane.",
         "",
-        "| kernel<type, k, channels a vector, vectors a lane> | registers | spilled bytes | blocks |",
+        "| kernel<type, ...> | registers | spilled bytes | blocks |",
         "|---|---|---|---|",
     ]
     for source in sorted(SOURCES.glob("*.cu")):

@@ -2,14 +2,21 @@
 
 import os
 import re
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
-from benchmarks import bench_loader
+from benchmarks import bench_loader, bench_network, op_on_cuda
 from benchmarks.baselines import by_gather, by_grid_sample
+from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
 from cuda_sifa import reference
 from tests.op.cases import Case, relative_error
@@ -20,6 +27,125 @@ from tests.op.cases import Case, relative_error
 def test_the_baselines_are_the_op(function: Callable, offset: float | None) -> None:
     x, field = Case(offset=offset).inputs(torch.float32)
     assert relative_error(function(x, field), reference.inter_frame_attention(x, field)) < 1e-5
+
+
+class Host:
+    """This machine in a GPU's place: what is timed and allocated means nothing, all else is as there."""
+
+    type, name, cache = "cpu", "a host", 2**14
+
+    def seconds(self, calls: Sequence[Call], issue: float) -> float:
+        began = time.perf_counter()
+        for call in calls:
+            call()
+        return time.perf_counter() - began
+
+    def peak(self, call: Call) -> int:
+        call()
+        return 2**20
+
+    def wait(self) -> None:
+        pass
+
+
+def test_a_time_is_that_of_a_call_in_the_middle_series() -> None:
+    spans = [8.0, 2.0, 4.0, 100.0, 6.0]
+
+    class Slow(Host):
+        def seconds(self, calls: Sequence[Call], issue: float) -> float:
+            return spans.pop()
+
+    calls = [0, 0]
+
+    def call(i: int) -> None:
+        calls[i] += 1
+
+    assert median_seconds(Slow(), [lambda: call(0), lambda: call(1)], 0.0) == 3.0
+    assert calls == [3, 3], "two rounds to warm up, one to see how long the host takes"
+
+
+def test_the_ops_table_for_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every line is there, with its floor; a formulation that does not fit in memory is named and no crash."""
+
+    def too_large(*_: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(op_on_cuda, "by_grid_sample", too_large)
+    monkeypatch.setattr(op_on_cuda.torch, "compile", lambda function, dynamic: function)
+    out = tmp_path / "results/gpu.md"
+    results = op_on_cuda.measure(
+        Host(), {"tiny": (2, 3, 8, 5), "other": (1, 2, 4, 3)}, only="tiny", seconds=0.0, alone=False, out=out
+    )
+    table = [line for line in out.read_text().splitlines() if line.startswith("| tiny")]
+    assert len(table) == len(results) == 2 * 3 * 3, "two types, three kinds of offsets, three passes"
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    assert {len(row) for row in cells} == {op_on_cuda.HEAD.splitlines()[0].strip("|").count("|") + 1}
+    with_others = [row for row in cells if row[9]]
+    assert [row[1:4] for row in with_others] == [["sub-pixel", "float32", "both"], ["sub-pixel", "bfloat16", "both"]]
+    assert all(row[9].endswith("out of memory: grid_sample") and float(row[10]) > 0 for row in with_others)
+
+    x, offset = 2 * 3 * 8 * 25, 2 * 2 * 18 * 25
+    moved = {"forward": 2 * x + offset, "backward": 3 * x + 2 * offset}
+    first = {result.direction: result.floor for result in results[:3]}
+    assert first["backward"] / first["forward"] == pytest.approx(moved["backward"] / moved["forward"])
+    assert first["both"] == pytest.approx(first["forward"] + first["backward"])
+    halves = {result.direction: result.floor for result in results[9:12]}
+    assert halves["both"] == pytest.approx(first["both"] / 2)
+    assert "- float32 forward: " in out.read_text()
+    assert re.search(r"^- bfloat16 both: .* wanted 3$", out.read_text(), re.M)
+
+
+def test_inputs_take_turns_beyond_the_cache() -> None:
+    for shape in ((2, 3, 8, 5), (2, 3, 64, 20)):
+        sets = op_on_cuda.inputs_beyond_the_cache(Host(), shape, "sub-pixel", torch.float32)
+        assert len(sets) >= 2
+        assert sum(op_on_cuda.bytes_of(*one) for one in sets) >= op_on_cuda.CACHES * Host.cache
+        assert not torch.equal(sets[0][0], sets[1][0])
+
+
+def test_the_networks_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "gpu.md"
+    out.write_text("what was measured before\n")
+    sizes = bench_network.Sizes(batch=2, frames=8, size=16, width=4)
+    bench_network.measure(Host(), ["op", "grid_sample"], sizes, 0.0, out)
+    before, *lines = out.read_text().splitlines()
+    assert before == "what was measured before"
+    rows = {line.split(" | ")[0]: line.strip("|").split(" | ") for line in lines if re.match(r"\| (op|grid|ref)", line)}
+    assert list(rows) == ["| op", "| grid_sample"]
+    assert {len(row) for row in rows.values()} == {6}
+    assert 0 < float(rows["| op"][4].removesuffix(" %")) < 100
+    assert not rows["| grid_sample"][4].strip(), "the op does not run there"
+
+
+def test_the_ops_share_counts_what_it_starts_and_no_annotation() -> None:
+    def event(key: str, kind: DeviceType, total: float, own: float, annotation: bool = False) -> Any:
+        return SimpleNamespace(
+            key=key,
+            device_type=kind,
+            device_time_total=total,
+            self_device_time_total=own,
+            is_user_annotation=annotation,
+        )
+
+    events = [
+        event("sifa::inter_frame_attention", DeviceType.CPU, 30, 25),
+        event("aten::zero_", DeviceType.CPU, 5, 5),
+        event("sifa::forward_kernel", DeviceType.CUDA, 25, 25),
+        event("fill", DeviceType.CUDA, 5, 5),
+        event("gemm", DeviceType.CUDA, 70, 70),
+        event("Optimizer.step", DeviceType.CUDA, 900, 900, annotation=True),
+    ]
+    assert bench_network.share(events, "device") == pytest.approx(0.3)
+    assert bench_network.share(events[1:], "device") is None
+
+
+def test_a_gpu_is_measured_with_nothing_but_pytorch_around() -> None:
+    """As on a machine where no package can be installed."""
+    absent = ("yaml", "cv2", "pydantic", "lmdb", "tqdm", "tensorboard", "matplotlib", "onnx", "triton", "pytest")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.bench_op, benchmarks.bench_network"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to a core here")

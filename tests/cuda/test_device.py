@@ -19,6 +19,8 @@ NETWORKS = [
     Case(shape=(1, 3, 1024, 7, 7), offset=1.0),
     Case(shape=(2, 4, 256, 14, 14), offset=None),
     Case(shape=(1, 3, 96, 28, 28), groups=3, offset=1.0),
+    Case(shape=(1, 2, 192, 14, 14), offset=1.0),
+    Case(shape=(1, 2, 768, 7, 7), offset=1.0),
 ]
 
 

@@ -205,6 +205,10 @@ WHOLE = [
 CHANNELS = [Case(shape=(1, 2, c, 2, 3)) for c in (1, 3, 4, 8, 16, 17, 31, 64, 71, 128, 132, 257, 520)]
 CHANNELS += [Case(shape=(1, 2, 1032, 1, 2), offset=offset) for offset in (1.5, None)]
 CHANNELS += [Case(shape=(1, 2, 520, 1, 2), groups=2)]
+# Heads that the lanes of a group hold exactly or with some to spare, from few lanes to several vectors in each of 32;
+# positions that do not come out even with the groups of a warp.
+HEADS = [Case(shape=(1, 2, c, 1, 5)) for c in (24, 40, 64, 96, 128, 192, 256, 384, 512, 768, 1024)]
+HEADS += [Case(shape=(1, 2, c, 1, 3), kernel_size=k) for c, k in ((16, 1), (200, 5), (600, 5), (64, 7), (2056, 1))]
 
 
 def test_shapes(emulate: Emulator) -> None:
@@ -212,11 +216,11 @@ def test_shapes(emulate: Emulator) -> None:
 
 
 def test_channels(emulate: Emulator) -> None:
-    assert_equal(emulate, [Call.of(case) for case in CHANNELS])
+    assert_equal(emulate, [Call.of(case) for case in CHANNELS + HEADS])
 
 
 def test_double(emulate: Emulator) -> None:
-    cases = [*SHAPES[:8], *WHOLE[:6], *CHANNELS[2:12:3], Case(shape=(1, 2, 520, 1, 2))]
+    cases = [*SHAPES[:8], *WHOLE[:6], *CHANNELS[2:12:3], *HEADS[::2], Case(shape=(1, 2, 520, 1, 2))]
     assert_equal(emulate, [Call.of(case, torch.float64) for case in cases])
 
 
@@ -228,6 +232,7 @@ def test_half_precision_errs_no_more_than_plain_pytorch(dtype: torch.dtype, emul
         *WHOLE[1:6],
         Case(shape=(2, 4, 16, 5, 7)),
         *CHANNELS[::3],
+        *HEADS,
         Case(shape=(1, 3, 24, 4, 5), groups=3),
     ]
     cases += [Case(shape=(1, 3, 24, 4, 5), groups=3), Case(shape=(1, 3, 24, 4, 5), offset=None)]

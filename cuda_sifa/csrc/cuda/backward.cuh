@@ -41,9 +41,9 @@ __device__ __forceinline__ void store_offset_gradient(const BackwardArgs<S>& arg
 }
 
 // Adds to or stores the gradient of a position as a query: nothing else writes there during this launch.
-template <typename S, int Width, int Vectors>
-__device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int end,
-                                                     const Lanes& lanes, Stretch<S, Width, Vectors>& result) {
+template <typename S, int Width, int Vectors, typename L>
+__device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int end, const L& lanes,
+                                                     const Stretch<S, Width, Vectors>& result) {
   using A = Accumulator<S>;
   A* to = args.grad_x + at;
 #pragma unroll
@@ -65,8 +65,8 @@ __device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args
 }
 
 // Adds to the gradient of a pixel as a key, as other blocks may at the same time.
-template <typename S, int Width, int Vectors>
-__device__ __forceinline__ void add_to_keys(Accumulator<S>* to, int end, const Lanes& lanes,
+template <typename S, int Width, int Vectors, typename L>
+__device__ __forceinline__ void add_to_keys(Accumulator<S>* to, int end, const L& lanes,
                                             const Stretch<S, Width, Vectors>& share) {
 #pragma unroll
   for (int v = 0; v < Vectors; ++v)
@@ -97,9 +97,9 @@ struct TapSums {
 };
 
 // The dot products of query and incoming gradient (of one head) with the four corners, in every lane.
-template <typename S, int Width>
+template <typename S, int Width, typename L>
 __device__ __forceinline__ void corner_products(const S* query, const S* incoming, const S* keys, const Problem& p,
-                                                const Sample<Accumulator<S>>& tap, const Lanes& lanes,
+                                                const Sample<Accumulator<S>>& tap, const L& lanes,
                                                 Accumulator<S> (&a)[4], Accumulator<S> (&b)[4]) {
   using A = Accumulator<S>;
   using Part = Stretch<S, Width, 1>;
@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     backward_by_taps_kernel(const Problem p, const Tiles tiles, const int lane_count, const BackwardArgs<S> args) {
   using A = Accumulator<S>;
   using Part = Stretch<S, Width, 1>;
-  const Lanes lanes(lane_count);
+  const Lanes<> lanes(lane_count);
   const OffsetField<S> field{args.offset, p};
   const int k = p.kernel_size, taps = k * k, groups = p.groups, channels = p.head_channels();
   const A scale = A(1) / A(channels);
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     const int64_t frame = tile.frame(p);
     const S* keys = args.x + (frame + 1) * p.frame_size();
     A* grad_keys = args.grad_x + (frame + 1) * p.frame_size();
-    for (int position = lanes.group; position < tile.positions(); position += kThreads / lane_count) {
+    lanes.for_each(tile.positions(), [&](int position, bool active) {
       const int y = tile.row(position), col = tile.col(position);
       const int64_t at = frame * p.frame_size() + tile.pixel(position, p) * p.channels;
       const int64_t place = tile.pair(p) * p.pixels() + tile.pixel(position, p);
@@ -155,13 +155,13 @@ __global__ void __launch_bounds__(kThreads, 2)
           const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
           along_y += sums.along_y;
           along_x += sums.along_x;
-          if (args.weights && lanes.lane == 0) {
+          if (args.weights && active && lanes.lane == 0) {
             A* weights = args.weights + 2 * ((place * groups + head) * taps + tap);
             weights[0] = sums.d;
             weights[1] = sums.e;
           }
         }
-        if (lanes.lane == 0) {
+        if (active && lanes.lane == 0) {
           store_offset_gradient(args, p, 2 * (place * taps + tap), along_y);
           store_offset_gradient(args, p, 2 * (place * taps + tap) + 1, along_x);
         }
@@ -183,7 +183,7 @@ __global__ void __launch_bounds__(kThreads, 2)
             Part value;
             value.sample(keys + c + from, rest, lanes, p, sample);
             result.add(sums.e, value);
-            if (args.weights) continue;
+            if (args.weights || !active) continue;
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
               if (!sample.reads(i)) continue;
@@ -194,10 +194,10 @@ __global__ void __launch_bounds__(kThreads, 2)
               add_to_keys(grad_keys + sample.element(i, p) + c + from, rest, lanes, share);
             }
           }
-          store_query_gradient(args, at + c + from, rest, lanes, result);
+          if (active) store_query_gradient(args, at + c + from, rest, lanes, result);
         }
       }
-    }
+    });
   }
 }
 

@@ -5,36 +5,59 @@
 
 namespace sifa {
 
-// Lanes of a warp that work on one position: a power of two, at least 8. Together they hold a stretch of its channels,
-// each lane some 16-byte vectors.
-struct Lanes {
-  int count;      // in a group
-  int lane;       // of this thread in its group
-  int group;      // of this thread in its block
-  unsigned mask;  // the group's lanes in the warp
+constexpr unsigned kWarp = 0xffffffffu;
 
-  __device__ explicit Lanes(int count) : count(count) {
-    const int thread = int(threadIdx.x);
-    lane = thread & (count - 1);
-    group = thread / count;
-    mask = count == 32 ? 0xffffffffu : ((1u << count) - 1) << (thread & 31 & ~(count - 1));
+// Lanes of a warp that work on one position: a power of two, at least 8. Together they hold a stretch of its channels,
+// each lane some 16-byte vectors. Count: how many, where the kernel knows, else 0.
+//
+// Groups of a warp stay together: every lane of the warp takes part in every shuffle. A mask that the compiler does not
+// know costs several instructions at each of them.
+template <int Count = 0>
+class Lanes {
+ public:
+  const int lane;  // of this thread in its group
+
+  __device__ __forceinline__ explicit Lanes(int lane_count)
+      : lane(int(threadIdx.x) & ((Count ? Count : lane_count) - 1)), count_(lane_count) {}
+
+  __device__ __forceinline__ int count() const { return Count ? Count : count_; }
+
+  // Calls work(item, active) for items 0..items-1, one for each group of the block. A group for which none is left goes
+  // along with the last one, `active` false, and must write nothing.
+  template <typename Work>
+  __device__ __forceinline__ void for_each(int items, const Work& work) const {
+    const int in_warp = int(threadIdx.x) % 32 / count();
+    for (int first = int(threadIdx.x) / 32 * (32 / count()); first < items; first += kThreads / count()) {
+      const int item = first + in_warp;
+      if constexpr (Count == 32)
+        work(item, true);
+      else
+        work(min(item, items - 1), item < items);
+    }
+  }
+
+  // The largest value of the groups of the warp.
+  __device__ __forceinline__ int most(int value) const {
+    if (count() < 32) value = max(value, __shfl_xor_sync(kWarp, value, 16));
+    if (count() < 16) value = max(value, __shfl_xor_sync(kWarp, value, 8));
+    return value;
   }
 
   // The sum over the group, in every lane of it.
   template <typename A>
   __device__ __forceinline__ A sum(A value) const {
-    value += __shfl_xor_sync(mask, value, 1);
-    value += __shfl_xor_sync(mask, value, 2);
-    value += __shfl_xor_sync(mask, value, 4);
-    if (count > 8) value += __shfl_xor_sync(mask, value, 8);
-    if (count > 16) value += __shfl_xor_sync(mask, value, 16);
+    value += __shfl_xor_sync(kWarp, value, 1);
+    value += __shfl_xor_sync(kWarp, value, 2);
+    value += __shfl_xor_sync(kWarp, value, 4);
+    if (count() > 8) value += __shfl_xor_sync(kWarp, value, 8);
+    if (count() > 16) value += __shfl_xor_sync(kWarp, value, 16);
     return value;
   }
 
   // The value that lane `other` of the group has.
   template <typename A>
   __device__ __forceinline__ A from(A value, int other) const {
-    return __shfl_sync(mask, value, other, count);
+    return __shfl_sync(kWarp, value, other, count());
   }
 
   // Eight sums over the group at once: lane i returns sum i % 8. Each step halves the values a lane has to carry, so
@@ -46,18 +69,21 @@ struct Lanes {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const A given = odd ? value[2 * i] : value[2 * i + 1];
-      four[i] = (odd ? value[2 * i + 1] : value[2 * i]) + __shfl_xor_sync(mask, given, 1);
+      four[i] = (odd ? value[2 * i + 1] : value[2 * i]) + __shfl_xor_sync(kWarp, given, 1);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const A given = upper ? four[2 * i] : four[2 * i + 1];
-      two[i] = (upper ? four[2 * i + 1] : four[2 * i]) + __shfl_xor_sync(mask, given, 2);
+      two[i] = (upper ? four[2 * i + 1] : four[2 * i]) + __shfl_xor_sync(kWarp, given, 2);
     }
-    A one = (last ? two[1] : two[0]) + __shfl_xor_sync(mask, last ? two[0] : two[1], 4);
-    if (count > 8) one += __shfl_xor_sync(mask, one, 8);
-    if (count > 16) one += __shfl_xor_sync(mask, one, 16);
+    A one = (last ? two[1] : two[0]) + __shfl_xor_sync(kWarp, last ? two[0] : two[1], 4);
+    if (count() > 8) one += __shfl_xor_sync(kWarp, one, 8);
+    if (count() > 16) one += __shfl_xor_sync(kWarp, one, 16);
     return one;
   }
+
+ private:
+  const int count_;
 };
 
 // Channels [from, from + Vectors * lanes * Width) of a head, as one group of lanes holds them: vector v of lane l
@@ -67,10 +93,14 @@ struct Stretch {
   using A = Accumulator<S>;
   A value[Vectors][Width];
 
-  static __device__ __forceinline__ int channel(const Lanes& lanes, int v) {
-    return (v * lanes.count + lanes.lane) * Width;
+  template <typename L>
+  static __device__ __forceinline__ int channel(const L& lanes, int v) {
+    return (v * lanes.count() + lanes.lane) * Width;
   }
-  static __device__ __forceinline__ int size(const Lanes& lanes) { return Vectors * lanes.count * Width; }
+  template <typename L>
+  static __device__ __forceinline__ int size(const L& lanes) {
+    return Vectors * lanes.count() * Width;
+  }
 
   __device__ __forceinline__ void zero() {
 #pragma unroll
@@ -78,7 +108,8 @@ struct Stretch {
   }
 
   // Channels at and beyond `end` are zero.
-  __device__ __forceinline__ void read(const S* from, int end, const Lanes& lanes) {
+  template <typename L>
+  __device__ __forceinline__ void read(const S* from, int end, const L& lanes) {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v) {
       const int c = channel(lanes, v);
@@ -89,14 +120,23 @@ struct Stretch {
     }
   }
 
-  __device__ __forceinline__ void write(S* to, int end, const Lanes& lanes) const {
+  // The same without a test at each vector: those at and beyond `end` are the first ones again, and count for nothing.
+  template <typename L>
+  __device__ __forceinline__ void read_some(const S* from, int end, const L& lanes) {
+#pragma unroll
+    for (int v = 0; v < Vectors; ++v) load(from + (channel(lanes, v) < end ? channel(lanes, v) : 0), value[v]);
+  }
+
+  template <typename L>
+  __device__ __forceinline__ void write(S* to, int end, const L& lanes) const {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v)
       if (channel(lanes, v) < end) store(to + channel(lanes, v), value[v]);
   }
 
   // The bilinear sample of `keys` (channel `from` of pixel 0).
-  __device__ __forceinline__ void sample(const S* keys, int end, const Lanes& lanes, const Problem& p,
+  template <typename L>
+  __device__ __forceinline__ void sample(const S* keys, int end, const L& lanes, const Problem& p,
                                          const Sample<A>& tap) {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v) {
@@ -141,7 +181,8 @@ template <typename S, int Width, int Vectors>
 struct StoredStretch {
   Pack<S, Width> value[Vectors];
 
-  __device__ __forceinline__ void read(const S* from, int end, const Lanes& lanes) {
+  template <typename L>
+  __device__ __forceinline__ void read(const S* from, int end, const L& lanes) {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v) {
       const int c = Stretch<S, Width, Vectors>::channel(lanes, v);
@@ -153,12 +194,12 @@ struct StoredStretch {
       }
     }
   }
-  __device__ __forceinline__ Accumulator<S> at(int v, int e) const { return widen(value[v].value[e]); }
+  __device__ __forceinline__ Accumulator<S> at(int v, int e) const { return element_of(value[v], e); }
 };
 
 // This lane's part of the dot product of two vectors of `channels` channels in memory.
-template <typename S, int Width>
-__device__ __forceinline__ Accumulator<S> dot_in_memory(const S* a, const S* b, int channels, const Lanes& lanes) {
+template <typename S, int Width, typename L>
+__device__ __forceinline__ Accumulator<S> dot_in_memory(const S* a, const S* b, int channels, const L& lanes) {
   using Part = Stretch<S, Width, 1>;
   Accumulator<S> sum = 0;
   for (int from = 0; from < channels; from += Part::size(lanes)) {

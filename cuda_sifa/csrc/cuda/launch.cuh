@@ -63,14 +63,47 @@ cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, size_t shared,
 
 // ---- Forward --------------------------------------------------------------------------------------------------------
 
-template <typename S, int K, int Width, int Vectors>
+template <typename S, int K, int Count, int Vectors, bool Exact>
 cudaError_t launch_forward_kernel(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
-  const int64_t samples = K ? int64_t(sizeof(Sample<Accumulator<S>>)) * K * K : 0;  // bytes a position
+  constexpr int64_t samples = sizeof(Sample<Accumulator<S>>) * K * K;  // bytes a position
   int max_positions = kMaxPositions;
   while (max_positions * samples > int64_t(kMaxShared)) max_positions /= 2;
   const Tiles tiles = divide(p, 0, 1, p.pairs(), max_positions, call.multiprocessors);
-  return launch(forward_kernel<S, K, Width, Vectors>, tiles.count, size_t(samples * tiles.rows * tiles.cols),
-                call.stream, p, tiles, lanes_for(p, Width), x, offset, out);
+  const int64_t right = int64_t(sizeof(S)) * p.channels;
+  return launch(forward_kernel<S, K, Count, Vectors, Exact>, tiles.count, size_t(samples * tiles.rows * tiles.cols),
+                call.stream, p, tiles, right, right * p.width, x, offset, out);
+}
+
+template <typename S>
+cudaError_t launch_forward_by_taps(const Problem& p, const Call& call, const S* x, const void* offset, S* out,
+                                   bool vectors) {
+  const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
+  const auto kernel =
+      vectors ? forward_by_taps_kernel<S, kWidth<S>, vectors_for<S, 16>> : forward_by_taps_kernel<S, 1, 4>;
+  return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? kWidth<S> : 1), x, offset, out);
+}
+
+// As few lanes as hold a head with some vectors each, and so more positions in a warp: what a tap costs beside its
+// channels (addresses, weights, the sum over the lanes) is the same for one position and for four. The more so where
+// the lanes hold the head exactly, for which k = 3, the paper's, has kernels of its own.
+template <typename S, int K>
+cudaError_t launch_forward(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
+  constexpr int some = vectors_for<S, 16>, most = vectors_for<S, 32>;
+  const int vectors = p.head_channels() / kWidth<S>;
+  if constexpr (K == 3) {
+    if (vectors == 8 * 2) return launch_forward_kernel<S, K, 8, 2, true>(p, call, x, offset, out);
+    if (vectors == 8 * some) return launch_forward_kernel<S, K, 8, some, true>(p, call, x, offset, out);
+    if (vectors == 16 * some) return launch_forward_kernel<S, K, 16, some, true>(p, call, x, offset, out);
+    if (vectors == 32 * some) return launch_forward_kernel<S, K, 32, some, true>(p, call, x, offset, out);
+    if (vectors == 32 * most) return launch_forward_kernel<S, K, 32, most, true>(p, call, x, offset, out);
+  }
+  if (vectors <= 8) return launch_forward_kernel<S, K, 8, 1, false>(p, call, x, offset, out);
+  if (vectors <= 8 * 2) return launch_forward_kernel<S, K, 8, 2, false>(p, call, x, offset, out);
+  if (vectors <= 16 * 2) return launch_forward_kernel<S, K, 16, 2, false>(p, call, x, offset, out);
+  if (vectors <= 32 * 2) return launch_forward_kernel<S, K, 32, 2, false>(p, call, x, offset, out);
+  if (vectors <= 32 * some) return launch_forward_kernel<S, K, 32, some, false>(p, call, x, offset, out);
+  if (vectors <= 32 * most) return launch_forward_kernel<S, K, 32, most, false>(p, call, x, offset, out);
+  return launch_forward_by_taps(p, call, x, offset, out, true);
 }
 
 template <typename S>
@@ -85,23 +118,18 @@ cudaError_t run_forward(const Problem& p, const Call& call, const void* x_, cons
     return launch(vectors ? regular_forward_kernel<S, width, vectors_for<S, 16>> : regular_forward_kernel<S, 1, 4>,
                   tiles.count, 0, call.stream, p, tiles, lanes, x, out);
   }
-  if (!vectors) return launch_forward_kernel<S, 0, 1, 4>(p, call, x, offset, out);
+  if (!vectors) return launch_forward_by_taps(p, call, x, offset, out, false);
   switch (p.kernel_size) {
     case 1:
-      return launch_forward_kernel<S, 1, width, vectors_for<S, 16>>(p, call, x, offset, out);
+      return launch_forward<S, 1>(p, call, x, offset, out);
     case 3:
-      if (p.head_channels() <= 32 * width) return launch_forward_kernel<S, 3, width, 1>(p, call, x, offset, out);
-      if (p.head_channels() <= 256)
-        return launch_forward_kernel<S, 3, width, vectors_for<S, 8>>(p, call, x, offset, out);
-      if (p.head_channels() <= 512)
-        return launch_forward_kernel<S, 3, width, vectors_for<S, 16>>(p, call, x, offset, out);
-      return launch_forward_kernel<S, 3, width, vectors_for<S, 32>>(p, call, x, offset, out);
+      return launch_forward<S, 3>(p, call, x, offset, out);
     case 5:
-      return launch_forward_kernel<S, 5, width, vectors_for<S, 16>>(p, call, x, offset, out);
+      return launch_forward<S, 5>(p, call, x, offset, out);
     case 7:
-      return launch_forward_kernel<S, 7, width, vectors_for<S, 16>>(p, call, x, offset, out);
+      return launch_forward<S, 7>(p, call, x, offset, out);
     default:
-      return launch_forward_kernel<S, 0, width, vectors_for<S, 16>>(p, call, x, offset, out);
+      return launch_forward_by_taps(p, call, x, offset, out, true);
   }
 }
 
@@ -118,8 +146,8 @@ cudaError_t run_regular_backward(const Problem& p, const Call& call, const void*
                 tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? width : 1), x, grad, grad_x);
 }
 
-template <typename S, int K, int Width, int Vectors>
-cudaError_t launch_tiled_backward(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
+template <typename S, int K, int Count, int Vectors>
+cudaError_t launch_tiled_kernel(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
   using Memory = TileMemory<Accumulator<S>>;
   int max_positions = kTilePositions;
   while (Memory::bytes(max_positions, K * K, kMaxWindow) > kMaxShared) max_positions /= 2;
@@ -129,9 +157,22 @@ cudaError_t launch_tiled_backward(const Problem& p, const Call& call, Tiles tile
   Window window{0, 0, 0, 0};
   if ((tiles.rows + 2 * margin + 1) * (tiles.cols + 2 * margin + 1) <= kMaxWindow)
     window = {int(tiles.rows + 2 * margin + 1), int(tiles.cols + 2 * margin + 1), int(margin), int(margin)};
-  return launch(tiled_backward_kernel<S, K, Width, Vectors>, tiles.count,
+  return launch(tiled_backward_kernel<S, K, Count, Vectors>, tiles.count,
                 Memory::bytes(tiles.rows * tiles.cols, K * K, window.rows * window.cols), call.stream, p, tiles, window,
-                lanes_for(p, Width), args);
+                args);
+}
+
+template <typename S, int K>
+cudaError_t launch_tiled_backward(const Problem& p, const Call& call, const Tiles& tiles, const BackwardArgs<S>& args) {
+  constexpr int some = vectors_for<S, 8>;
+  const int vectors = p.head_channels() / kWidth<S>;
+  if constexpr (K == 3) {
+    if (vectors <= 8) return launch_tiled_kernel<S, K, 8, 1>(p, call, tiles, args);
+    if constexpr (some > 1)
+      if (vectors <= 8 * some) return launch_tiled_kernel<S, K, 8, some>(p, call, tiles, args);
+    if (vectors <= 16 * some) return launch_tiled_kernel<S, K, 16, some>(p, call, tiles, args);
+  }
+  return launch_tiled_kernel<S, K, 32, some>(p, call, tiles, args);
 }
 
 // One launch: the pairs of `tiles`, whose sizes are still open.
@@ -142,14 +183,13 @@ cudaError_t launch_backward(const Problem& p, const Call& call, Tiles tiles, con
   if (vectors && !args.weights && p.kernel_size <= 7 && p.pixels() < (1 << 29)) {
     switch (p.kernel_size) {
       case 1:
-        return launch_tiled_backward<S, 1, width, vectors_for<S, 8>>(p, call, tiles, args);
+        return launch_tiled_backward<S, 1>(p, call, tiles, args);
       case 3:
-        if (p.head_channels() <= 32 * width) return launch_tiled_backward<S, 3, width, 1>(p, call, tiles, args);
-        return launch_tiled_backward<S, 3, width, vectors_for<S, 8>>(p, call, tiles, args);
+        return launch_tiled_backward<S, 3>(p, call, tiles, args);
       case 5:
-        return launch_tiled_backward<S, 5, width, vectors_for<S, 8>>(p, call, tiles, args);
+        return launch_tiled_backward<S, 5>(p, call, tiles, args);
       default:
-        return launch_tiled_backward<S, 7, width, vectors_for<S, 8>>(p, call, tiles, args);
+        return launch_tiled_backward<S, 7>(p, call, tiles, args);
     }
   }
   tiles = divide(p, tiles.first_pair, tiles.pair_step, tiles.pairs, kMaxPositions, call.multiprocessors);

@@ -78,10 +78,10 @@ struct OffsetField {
 // One tap of one position as the kernels read it: its cell of four pixels and which of them to read.
 template <typename A>
 struct alignas(4 * sizeof(A)) Sample {
-  int64_t corners;  // element of the upper left corner in its frame, times 16, plus one bit for each corner to read
+  int64_t corners;  // place of the upper left corner in its frame, plus one bit for each corner to read; see sample_at
   A fy, fx;
 
-  // Of channel 0 of a corner.
+  // Of channel 0 of a corner, where places are in sixteenths of elements.
   __device__ __forceinline__ int64_t element(int corner, const Problem& p) const {
     return (corners >> 4) + (corner & 1 ? p.channels : 0) + (corner & 2 ? int64_t(p.width) * p.channels : 0);
   }
@@ -92,8 +92,8 @@ struct alignas(4 * sizeof(A)) Sample {
 };
 
 // With SkipZero corners of weight zero are not read: three of four at integer offsets. The gradient of the offsets
-// needs them.
-template <bool SkipZero, typename S>
+// needs them. Places are in units of 1 / Unit elements; a pixel has a multiple of 16 units.
+template <bool SkipZero, int Unit = 16, typename S>
 __device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>& field, int n, int t, int y, int x,
                                                             int i, int j) {
   Cell<Accumulator<S>> cell;
@@ -102,7 +102,7 @@ __device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>
   const bool top = cell.row >= 0, bottom = cell.row + 1 < p.height && !(SkipZero && cell.fy == 0);
   const bool left = cell.col >= 0, right = cell.col + 1 < p.width && !(SkipZero && cell.fx == 0);
   const int64_t read = (top && left) | (top && right) << 1 | (bottom && left) << 2 | (bottom && right) << 3;
-  return {(cell.row * p.width + cell.col) * p.channels * 16 + read, cell.fy, cell.fx};
+  return {(cell.row * p.width + cell.col) * p.channels * Unit + read, cell.fy, cell.fx};
 }
 
 }  // namespace sifa

@@ -6,19 +6,23 @@
 
 namespace sifa {
 
+__device__ __forceinline__ bool in_map(int64_t row, int64_t col, const Problem& p) {
+  return row >= 0 && row < p.height && col >= 0 && col < p.width;
+}
+
 template <typename S, int Width, int Vectors>
 __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
     regular_forward_kernel(const Problem p, const Tiles tiles, const int lane_count, const S* __restrict__ x,
                            S* __restrict__ out) {
   using A = Accumulator<S>;
   using Part = Stretch<S, Width, Vectors>;
-  const Lanes lanes(lane_count);
+  const Lanes<> lanes(lane_count);
   const int channels = p.head_channels(), reach = p.kernel_size / 2 * p.dilation;
   const A scale = A(1) / A(channels);
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
     const int64_t frame = tile.frame(p);
-    for (int position = lanes.group; position < tile.positions(); position += kThreads / lane_count) {
+    lanes.for_each(tile.positions(), [&](int position, bool active) {
       const int y = tile.row(position), col = tile.col(position);
       for (int head = 0; head < p.channels; head += channels) {
         const S* keys = x + (frame + 1) * p.frame_size() + head;
@@ -28,22 +32,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
           query.read(x + at + from, channels - from, lanes);
           result.zero();
           for (int64_t row = int64_t(y) - reach; row <= int64_t(y) + reach; row += p.dilation) {
-            if (row < 0 || row >= p.height) continue;
 #pragma unroll 3
             for (int64_t c = int64_t(col) - reach; c <= int64_t(col) + reach; c += p.dilation) {
-              if (c < 0 || c >= p.width) continue;
+              const int count = in_map(row, c, p) ? channels : 0;  // else zeros
               const S* key = keys + (row * p.width + c) * p.channels;
               Part value;
-              value.read(key + from, channels - from, lanes);
-              const A part = channels <= Part::size(lanes) ? query.dot(value)
-                                                           : dot_in_memory<S, Width>(x + at, key, channels, lanes);
+              value.read(key + from, count - from, lanes);
+              const A part =
+                  channels <= Part::size(lanes) ? query.dot(value) : dot_in_memory<S, Width>(x + at, key, count, lanes);
               result.add(scale * lanes.sum(part), value);
             }
           }
-          result.write(out + at + from, channels - from, lanes);
+          if (active) result.write(out + at + from, channels - from, lanes);
         }
       }
-    }
+    });
   }
 }
 
@@ -54,13 +57,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
                             const S* __restrict__ grad, S* __restrict__ grad_x) {
   using A = Accumulator<S>;
   using Part = Stretch<S, Width, Vectors>;
-  const Lanes lanes(lane_count);
+  const Lanes<> lanes(lane_count);
   const int channels = p.head_channels(), reach = p.kernel_size / 2 * p.dilation;
   const A scale = A(1) / A(channels);
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
     const int64_t frame = tile.frame(p);
-    for (int position = lanes.group; position < tile.positions(); position += kThreads / lane_count) {
+    lanes.for_each(tile.positions(), [&](int position, bool active) {
       const int y = tile.row(position), col = tile.col(position);
       for (int head = 0; head < p.channels; head += channels) {
         const int64_t at = frame * p.frame_size() + tile.pixel(position, p) * p.channels + head;
@@ -72,35 +75,35 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
           own_grad.read(grad + at + from, rest, lanes);
           result.zero();
           for (int64_t row = int64_t(y) - reach; row <= int64_t(y) + reach; row += p.dilation) {
-            if (row < 0 || row >= p.height) continue;
             for (int64_t c = int64_t(col) - reach; c <= int64_t(col) + reach; c += p.dilation) {
-              if (c < 0 || c >= p.width) continue;
+              const int count = in_map(row, c, p) ? channels : 0;  // else zeros
+              const int left = count - from;
               // The neighbourhood is symmetric: the queries that see this pixel lie where its own keys do.
               const int64_t there = (row * p.width + c) * p.channels + head;
               if (tile.t + 1 < p.frames) {  // as a query
                 const S* key = x + (frame + 1) * p.frame_size() + there;
                 Part value;
-                value.read(key + from, rest, lanes);
-                const A part = whole ? own_grad.dot(value) : dot_in_memory<S, Width>(grad + at, key, channels, lanes);
+                value.read(key + from, left, lanes);
+                const A part = whole ? own_grad.dot(value) : dot_in_memory<S, Width>(grad + at, key, count, lanes);
                 result.add(scale * lanes.sum(part), value);
               }
               if (tile.t > 0) {  // as a key
                 const S* query = x + (frame - 1) * p.frame_size() + there;
                 const S* incoming = grad + (frame - 1) * p.frame_size() + there;
                 Part q, g;
-                q.read(query + from, rest, lanes);
-                g.read(incoming + from, rest, lanes);
-                const A weight = whole ? own.dot(q) : dot_in_memory<S, Width>(x + at, query, channels, lanes);
-                const A slope = whole ? own.dot(g) : dot_in_memory<S, Width>(x + at, incoming, channels, lanes);
+                q.read(query + from, left, lanes);
+                g.read(incoming + from, left, lanes);
+                const A weight = whole ? own.dot(q) : dot_in_memory<S, Width>(x + at, query, count, lanes);
+                const A slope = whole ? own.dot(g) : dot_in_memory<S, Width>(x + at, incoming, count, lanes);
                 result.add(scale * lanes.sum(weight), g);
                 result.add(scale * lanes.sum(slope), q);
               }
             }
           }
-          result.write(grad_x + at + from, rest, lanes);
+          if (active) result.write(grad_x + at + from, rest, lanes);
         }
       }
-    }
+    });
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace sifa {
 
@@ -48,11 +49,22 @@ struct alignas(sizeof(S) * Width) Pack {
   S value[Width];
 };
 
+// An element of a pack. A bfloat16 is the upper half of a float: from a whole word one instruction makes one.
+template <typename S, int Width>
+__device__ __forceinline__ Accumulator<S> element_of(const Pack<S, Width>& pack, int i) {
+  if constexpr (std::is_same_v<S, __nv_bfloat16> && Width % 2 == 0) {
+    const unsigned word = reinterpret_cast<const unsigned*>(pack.value)[i / 2];
+    return __uint_as_float(i % 2 ? word & 0xffff0000u : word << 16);
+  } else {
+    return widen(pack.value[i]);
+  }
+}
+
 template <int Width, typename S, typename A>
 __device__ __forceinline__ void load(const S* from, A (&to)[Width]) {
   const Pack<S, Width> pack = *reinterpret_cast<const Pack<S, Width>*>(from);
 #pragma unroll
-  for (int i = 0; i < Width; ++i) to[i] = widen(pack.value[i]);
+  for (int i = 0; i < Width; ++i) to[i] = element_of(pack, i);
 }
 
 template <int Width, typename S, typename A>

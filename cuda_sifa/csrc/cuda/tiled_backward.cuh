@@ -32,6 +32,7 @@ struct Near {
   unsigned long long cells;
   int row, col;
   int count;
+  int pixel;  // of the position itself
   bool merged;
 
   __device__ __forceinline__ int rank(int bit) const { return __popcll(cells & ((1ull << bit) - 1)); }
@@ -73,8 +74,8 @@ struct TileMemory {
 
 // Lists the cells of a position; one thread does it.
 template <typename A>
-__device__ __forceinline__ Near list_cells(const Tap<A>* taps, int count, const Problem& p) {
-  Near near{0, INT_MAX, INT_MAX, 0, true};
+__device__ __forceinline__ Near list_cells(const Tap<A>* taps, int count, int pixel, const Problem& p) {
+  Near near{0, INT_MAX, INT_MAX, 0, pixel, true};
   int last_row = INT_MIN, last_col = INT_MIN;
   for (int tap = 0; tap < count; ++tap) {
     if (taps[tap].row == kOutside) continue;
@@ -100,17 +101,16 @@ __device__ __forceinline__ Near list_cells(const Tap<A>* taps, int count, const 
   return near;
 }
 
-template <typename S, int K, int Width, int Vectors>
-__global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
-    tiled_backward_kernel(const Problem p, const Tiles tiles, const Window window, const int lane_count,
-                          const BackwardArgs<S> args) {
+template <typename S, int K, int Count, int Vectors>
+__global__ void __launch_bounds__(kThreads, kBlocks<S, kWidth<S> * Vectors>)
+    tiled_backward_kernel(const Problem p, const Tiles tiles, const Window window, const BackwardArgs<S> args) {
   using A = Accumulator<S>;
-  using Part = Stretch<S, Width, Vectors>;
+  using Part = Stretch<S, kWidth<S>, Vectors>;
   constexpr int taps = K * K, cells = 4 * taps;
   extern __shared__ __align__(32) unsigned char shared_memory[];
   const TileMemory<A> memory(shared_memory, tiles.rows * tiles.cols, taps);
-  const Lanes lanes(lane_count);
-  const int thread = int(threadIdx.x), group_count = kThreads / lane_count;
+  const Lanes<Count> lanes(Count);
+  const int thread = int(threadIdx.x);
   const int channels = p.head_channels();
   const A scale = A(1) / A(channels);
   const bool whole = channels <= Part::size(lanes);
@@ -131,7 +131,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
       memory.slopes[2 * i] = memory.slopes[2 * i + 1] = 0;
     }
     __syncthreads();
-    for (int i = thread; i < positions; i += kThreads) memory.near[i] = list_cells(memory.taps + i * taps, taps, p);
+    for (int i = thread; i < positions; i += kThreads)
+      memory.near[i] = list_cells(memory.taps + i * taps, taps, int(tile.pixel(i, p)), p);
     __syncthreads();
     const int top = tile.y - window.above, left = tile.x - window.before;
     constexpr int bits = cells > kSide * kSide ? cells : kSide * kSide;
@@ -161,14 +162,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
       __syncthreads();  // the cells are listed; the head before is done
 
       // Dot products with the cells, four cells at once.
-      for (int position = lanes.group; position < positions; position += group_count) {
-        const int64_t at = tile.pixel(position, p) * p.channels;
+      lanes.for_each(positions, [&](int position, bool active) {
+        const int64_t at = int64_t(memory.near[position].pixel) * p.channels;
         const int* pixels = memory.pixels + position * cells;
-        const int count = memory.near[position].count;
+        const int count = memory.near[position].count, most = lanes.most(count);
         Part q, g;
         q.read(queries + at, channels, lanes);
         g.read(incoming + at, channels, lanes);
-        for (int u = 0; u < count; u += 4) {
+        for (int u = 0; u < most; u += 4) {
           A sums[8] = {};
           for (int from = 0; from < channels; from += Part::size(lanes)) {
             if (!whole) {
@@ -177,19 +178,19 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             }
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
-              const int pixel = u + i < count ? pixels[u + i] : -1;
+              // Beyond the last cell, and outside the map, some pixel: its products are not used.
+              const int pixel = u + i < count ? max(pixels[u + i], 0) >> 1 : 0;
               Part value;
-              value.read(keys + int64_t(max(pixel, 0) >> 1) * p.channels + from, pixel < 0 ? 0 : channels - from,
-                         lanes);
+              value.read_some(keys + int64_t(pixel) * p.channels + from, channels - from, lanes);
               sums[2 * i] += value.dot(q);
               sums[2 * i + 1] += value.dot(g);
             }
           }
           const A mine = lanes.eight_sums(sums);
-          if (lanes.lane < 8 && u + lanes.lane / 2 < count)
+          if (active && lanes.lane < 8 && u + lanes.lane / 2 < count)
             memory.products[2 * (position * cells + u) + lanes.lane] = mine;
         }
-      }
+      });
       for (int i = thread; i < window.rows * window.cols; i += kThreads) memory.seen[i] = 0;
       __syncthreads();
 
@@ -206,6 +207,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             const int bit = (tap.row + (corner >> 1) - near.row) * kSide + tap.col + (corner & 1) - near.col;
             if (near.merged && !(near.cells >> bit & 1)) continue;
             const int u = near.merged ? near.rank(bit) : 4 * (i % taps) + corner;
+            if (memory.pixels[position * cells + u] < 0) continue;
             a[corner] = products[2 * u];
             b[corner] = products[2 * u + 1];
           }
@@ -252,8 +254,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
       __syncthreads();
 
       // The gradient of the queries, and of the cells that are not collected.
-      for (int position = lanes.group; position < positions; position += group_count) {
-        const int64_t at = tile.pixel(position, p) * p.channels;
+      lanes.for_each(positions, [&](int position, bool active) {
+        if (!active) return;
+        const int64_t at = int64_t(memory.near[position].pixel) * p.channels;
         const int* pixels = memory.pixels + position * cells;
         const A* products = memory.products + 2 * position * cells;
         const int count = memory.near[position].count;
@@ -281,11 +284,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             add_to_keys(grad_keys + int64_t(pixels[u] >> 1) * p.channels + from, channels - from, lanes, result);
           }
         }
-      }
+      });
 
       // The gradient of the cells around the tile: all positions that see a cell, then one addition to memory.
-      for (int i = lanes.group; i < window.rows * window.cols; i += group_count) {
-        if (memory.seen[i] == 0) continue;
+      lanes.for_each(window.rows * window.cols, [&](int i, bool active) {
+        if (!active || memory.seen[i] == 0) return;
         const int row = top + i / window.cols, col = left + i % window.cols;
         const int64_t at = (int64_t(row) * p.width + col) * p.channels;
         for (int from = 0; from < channels; from += Part::size(lanes)) {
@@ -296,21 +299,22 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             const Near& near = memory.near[position];
             const int u = near.rank((row - near.row) * kSide + col - near.col);
             const A* products = memory.products + 2 * (position * cells + u);
-            const int64_t there = tile.pixel(position, p) * p.channels + from;
+            const int64_t there = int64_t(near.pixel) * p.channels + from;
             Part q, g;
-            q.read(queries + there, channels - from, lanes);
-            g.read(incoming + there, channels - from, lanes);
+            q.read_some(queries + there, channels - from, lanes);
+            g.read_some(incoming + there, channels - from, lanes);
             result.add(products[0], g);
             result.add(products[1], q);
           }
           add_to_keys(grad_keys + at + from, channels - from, lanes, result);
         }
-      }
+      });
     }
 
     for (int i = thread; i < positions * 2 * taps; i += kThreads) {
       const int position = i / (2 * taps);
-      store_offset_gradient(args, p, (tile.pair(p) * p.pixels() + tile.pixel(position, p)) * 2 * taps + i % (2 * taps),
+      store_offset_gradient(args, p,
+                            (tile.pair(p) * p.pixels() + memory.near[position].pixel) * 2 * taps + i % (2 * taps),
                             memory.slopes[i]);
     }
   }

@@ -67,6 +67,11 @@ inline float __bfloat162float(__nv_bfloat16 value) {
   std::memcpy(&result, &bits, 4);
   return result;
 }
+inline float __uint_as_float(uint32_t bits) {
+  float result;
+  std::memcpy(&result, &bits, 4);
+  return result;
+}
 inline __nv_bfloat16 __float2bfloat16_rn(float value) {
   uint32_t bits;
   std::memcpy(&bits, &value, 4);
@@ -302,6 +307,12 @@ T __shfl_xor_sync(unsigned mask, T value, int with) {
 template <typename T>
 T __shfl_sync(unsigned mask, T value, int source, int width = 32) {
   return emulation::shuffle(mask, 3, value, (emulation::block.current % 32 & ~(width - 1)) + (source & (width - 1)));
+}
+inline int __all_sync(unsigned mask, int value) {
+  const emulation::Fibre& me = emulation::exchange(mask, 4, value != 0);
+  for (int i = 0; i < 32; ++i)
+    if ((mask >> i & 1) && !me.received[i][0]) return 0;
+  return 1;
 }
 using std::max;
 using std::min;

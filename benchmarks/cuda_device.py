@@ -1,0 +1,99 @@
+"""A GPU to measure on: time by its own events, memory by its allocator."""
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+
+Call = Callable[[], object]
+
+
+class Device(Protocol):
+    """What a measurement needs of a device; the tests bring one without a GPU.
+
+    Attributes:
+        type: PyTorch's word for it.
+        name: of the machine.
+        cache: bytes of the last cache before memory.
+    """
+
+    type: str
+    name: str
+    cache: int
+
+    def seconds(self, calls: Sequence[Call], issue: float) -> float:
+        """That the device takes for all the calls in a row; `issue`: what the host takes to ask for them."""
+
+    def peak(self, call: Call) -> int:
+        """Bytes allocated at the highest point of the call, beyond those before it; its results included."""
+
+    def wait(self) -> None:
+        """Until all work is done."""
+
+
+class CudaDevice:
+    """The current GPU."""
+
+    type = "cuda"
+
+    def __init__(self) -> None:
+        properties = torch.cuda.get_device_properties()
+        self.name, self.cache = properties.name, properties.L2_cache_size
+
+    def seconds(self, calls: Sequence[Call], issue: float) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        # The GPU waits until the host has asked for everything: short kernels would else be timed with its pauses.
+        torch.cuda._sleep(int(2e9 * min(1.5 * issue, 0.5)))  # in cycles
+        start.record()
+        results = [call() for call in calls]  # kept: each call writes to memory of its own
+        end.record()
+        end.synchronize()
+        del results
+        return start.elapsed_time(end) / 1e3
+
+    def peak(self, call: Call) -> int:
+        self.wait()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        result = call()
+        self.wait()
+        del result
+        return torch.cuda.max_memory_allocated() - before
+
+    def wait(self) -> None:
+        torch.cuda.synchronize()
+
+
+def median_seconds(device: Device, calls: Sequence[Call], seconds: float) -> float:
+    """Of a call: the median over series of all of them in a row, 5 to 100 series or as many as fit in the time."""
+    for _ in range(2):  # compiles, allocates, chooses algorithms
+        for call in calls:
+            call()
+        device.wait()
+    began = time.perf_counter()
+    for call in calls:
+        call()
+    issue = time.perf_counter() - began
+    device.wait()
+    series: list[float] = []
+    last = time.perf_counter() + seconds
+    while len(series) < 5 or (len(series) < 100 and time.perf_counter() < last):
+        series.append(device.seconds(calls, issue))
+    return statistics.median(series) / len(calls)
+
+
+def copy_bandwidth(device: Device, size: int) -> float:
+    """Bytes a second, read and written, that a copy of `size` bytes reaches."""
+    source = torch.randint(256, (size,), dtype=torch.uint8, device=device.type)
+    target = torch.empty_like(source)
+    return 2 * size / median_seconds(device, [lambda: target.copy_(source)], 0.5)
+
+
+def forget() -> None:
+    """Gives back what no one holds any more, so that the next measurement finds the memory free."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

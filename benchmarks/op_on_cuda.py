@@ -1,0 +1,196 @@
+"""The op on a GPU beside what the memory allows and beside PyTorch: `python -m benchmarks.bench_op --device cuda`.
+
+For each shape, type and kind of offsets: the forward pass, the backward pass alone, and both. A time is the median over
+series of calls in a row, each with inputs of its own, so many that together they are four times the last cache; a shape
+is gone through twice, and both times are shown. The floor is the time in which the memory moves, at the bandwidth that
+a copy reaches, x, offset and result (forward), or x, offset, the result's gradient and both gradients (backward), each
+once. Beyond: what is allocated at most, beside inputs and results.
+
+The contestants run both passes on offsets of a pixel: the readable reference, grid_sample, and a gather compiled for
+each shape, of which the fastest is named. One that does not fit in memory is left out, and said to be.
+
+A line is written as soon as it is known: a run that is killed keeps what it has.
+"""
+
+import math
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import cuda_sifa
+from benchmarks.baselines import by_gather, by_grid_sample
+from benchmarks.cuda_device import Call, Device, copy_bandwidth, forget, median_seconds
+from benchmarks.op_cases import Attention, Shape, backward_pass, both_passes, forward_pass, inputs
+
+PASSES = {"forward": forward_pass, "backward": backward_pass, "both": both_passes}
+WANTED = {"forward": 3, "backward": 8}  # times the floor
+CACHES = 4  # that the inputs of a series fill
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line of the table.
+
+    Attributes:
+        seconds: of a call, in either run.
+        floor: seconds that the memory takes.
+        beyond: bytes allocated beside inputs and results.
+        others: seconds of PyTorch's formulations, None for what does not fit in memory.
+    """
+
+    shape: str
+    offsets: str
+    dtype: str
+    direction: str
+    seconds: tuple[float, float]
+    floor: float
+    beyond: int
+    others: dict[str, float | None]
+
+    @property
+    def multiple(self) -> float:
+        return statistics.mean(self.seconds) / self.floor
+
+    @property
+    def best(self) -> tuple[str, float] | None:
+        found = [(name, seconds) for name, seconds in self.others.items() if seconds is not None]
+        return min(found, key=lambda entry: entry[1], default=None)
+
+    def __str__(self) -> str:
+        first, second = (f"{1e6 * seconds:.1f}" for seconds in self.seconds)
+        beside = ratio = ""
+        if self.best:
+            beside = f"{1e3 * self.best[1]:.2f} ({self.best[0]})"
+            ratio = f"{self.best[1] / statistics.mean(self.seconds):.1f}"
+        too_large = [name for name, seconds in self.others.items() if seconds is None]
+        if too_large:
+            beside = f"{beside} out of memory: {', '.join(too_large)}".strip()
+        cells = [self.shape, self.offsets, self.dtype, self.direction, first, second, f"{1e6 * self.floor:.1f}"]
+        return f"| {' | '.join([*cells, f'{self.multiple:.1f}', f'{self.beyond / 2**20:.1f}', beside, ratio])} |"
+
+
+HEAD = """\
+| shape (N, T, C, H) | offsets | dtype | pass | op us | again | floor us | times the floor | beyond MiB \
+| best PyTorch ms | ratio |
+|---|---|---|---|---|---|---|---|---|---|---|"""
+
+
+def measure(
+    device: Device, shapes: dict[str, Shape], *, only: str, seconds: float, alone: bool, out: Path | None
+) -> list[Result]:
+    """Prints the table and writes it to `out`, in place of what is there."""
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text("")
+
+    def write(text: str) -> None:
+        print(text, flush=True)
+        if out:
+            with open(out, "a", encoding="utf-8") as file:
+                file.write(text + "\n")
+
+    bandwidth = copy_bandwidth(device, 16 * device.cache)
+    write(
+        f"{device.name}, last cache {device.cache / 2**20:.0f} MiB, torch {torch.__version__}, op "
+        f"{cuda_sifa.library.build}; a copy moves {bandwidth / 1e12:.3f} TB/s, bytes read and written\n\n{HEAD}"
+    )
+    results = []
+    for name, shape in shapes.items():
+        if only in name:
+            for result in measure_shape(device, name, shape, bandwidth, seconds, alone):
+                write(str(result))
+                results.append(result)
+    write(summary(results))
+    return results
+
+
+def measure_shape(
+    device: Device, name: str, shape: Shape, bandwidth: float, seconds: float, alone: bool
+) -> Iterator[Result]:
+    for dtype in (torch.float32, torch.bfloat16):
+        for offsets in ("sub-pixel", "zero", "none"):
+            series = inputs_beyond_the_cache(device, shape, offsets, dtype)
+            calls = {
+                direction: [make(cuda_sifa.inter_frame_attention, *pair) for pair in series]
+                for direction, make in PASSES.items()
+            }
+            runs = [{key: median_seconds(device, calls[key], seconds) for key in calls} for _ in range(2)]
+            x, offset = series[0]
+            moved = {"forward": bytes_of(x, offset, x), "backward": bytes_of(x, offset, x, x, offset)}
+            moved["both"] = moved["forward"] + moved["backward"]
+            kept = {"forward": bytes_of(x), "backward": bytes_of(x, offset), "both": bytes_of(x, x, offset)}
+            beyond = {key: max(0, device.peak(calls[key][0]) - kept[key]) for key in calls}
+            series = series[:1]
+            calls.clear()
+            forget()
+            others = {} if alone or offsets != "sub-pixel" else contestants(device, *series[0], seconds)
+            for key in PASSES:
+                yield Result(
+                    shape=f"{name} {shape}",
+                    offsets=offsets,
+                    dtype=str(dtype).removeprefix("torch."),
+                    direction=key,
+                    seconds=(runs[0][key], runs[1][key]),
+                    floor=moved[key] / bandwidth,
+                    beyond=beyond[key],
+                    others=others if key == "both" else {},
+                )
+
+
+def inputs_beyond_the_cache(
+    device: Device, shape: Shape, offsets: str, dtype: torch.dtype
+) -> list[tuple[Tensor, Tensor | None]]:
+    first = inputs(shape, offsets, dtype, device.type)
+    sets = min(64, max(2, math.ceil(CACHES * device.cache / bytes_of(*first))))
+    return [first, *(inputs(shape, offsets, dtype, device.type) for _ in range(sets - 1))]
+
+
+def bytes_of(*tensors: Tensor | None) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+
+
+def contestants(device: Device, x: Tensor, offset: Tensor | None, seconds: float) -> dict[str, float | None]:
+    """Both passes in plain PyTorch. Their intermediate results are larger than any cache, so one input will do."""
+    torch._dynamo.reset()
+    found: dict[str, float | None] = {}
+    formulations: dict[str, Attention] = {
+        "reference": cuda_sifa.reference.inter_frame_attention,
+        "grid_sample": by_grid_sample,
+        "compiled gather": torch.compile(by_gather, dynamic=False),
+    }
+    for name, function in formulations.items():
+        found[name] = seconds_or_none(device, both_passes(function, x, offset), seconds)
+    return found
+
+
+def seconds_or_none(device: Device, call: Call, seconds: float) -> float | None:
+    """None where the call does not fit in the device's memory."""
+    try:
+        return median_seconds(device, [call], seconds)
+    except torch.OutOfMemoryError:
+        return None
+    finally:
+        forget()
+
+
+def summary(results: list[Result]) -> str:
+    """The farthest from what is wanted, in words: offsets of a pixel, of each type and pass."""
+    lines = []
+    for dtype in dict.fromkeys(result.dtype for result in results):
+        here = [result for result in results if (result.dtype, result.offsets) == (dtype, "sub-pixel")]
+        for direction, wanted in WANTED.items():
+            multiples = [result.multiple for result in here if result.direction == direction]
+            lines.append(
+                f"{dtype} {direction}: {min(multiples):.1f} to {max(multiples):.1f} times the floor, "
+                f"wanted at most {wanted}; {sum(m <= wanted for m in multiples)} of {len(multiples)} shapes"
+            )
+        ratios = [result.best[1] / statistics.mean(result.seconds) for result in here if result.best]
+        if ratios:
+            lines.append(
+                f"{dtype} both: {min(ratios):.1f} to {max(ratios):.1f} times as fast as the best PyTorch, wanted 3"
+            )
+    return "\n" + "\n".join(f"- {line}" for line in lines) if lines else ""
