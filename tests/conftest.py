@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.script import write_data
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
@@ -40,6 +38,8 @@ def _logger() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven tiny videos of three classes as frames, with a list, class names and settings."""
+    from tests.script import write_data  # needs OpenCV, which the op's tests do without
+
     folder = tmp_path_factory.mktemp("data")
     write_data(folder)
     return folder

@@ -86,7 +86,7 @@ static const T* displacements(const Shape& s, const T* offset, int64_t positions
   return taps.displacement;
 }
 
-// Where the taps of positions [start, stop) of row y sample: what sampling.h says of one point, for all of them. With
+// Where the taps of positions [start, stop) of row y sample: what cuda/sampling.h says of one, for all of them. With
 // SkipZero corners of weight zero are not read (three of four at integer offsets); the gradient of the offsets needs
 // them. `offset` is that of the whole call.
 template <typename T, bool SkipZero>

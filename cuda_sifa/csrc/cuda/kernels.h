@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "../sampling.h"
+#include "sampling.h"
 
 namespace sifa {
 

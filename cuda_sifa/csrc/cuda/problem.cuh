@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../sampling.h"
+#include "sampling.h"
 #include "kernels.h"
 #include "storage.cuh"
 

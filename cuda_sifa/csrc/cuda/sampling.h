@@ -1,4 +1,4 @@
-// Where a tap samples: the geometry that the CPU and the CUDA kernels share. Free of PyTorch.
+// Where a tap samples. cpu/neighbourhood.h says the same of many taps at once. Free of PyTorch.
 #pragma once
 
 #include <cstdint>
