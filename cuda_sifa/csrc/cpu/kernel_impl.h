@@ -43,8 +43,8 @@ struct Scratch {
 template <typename T>
 constexpr int kBlock = kLanes<T> < kCellBlock ? kLanes<T> : kCellBlock;
 
-// Vectors of channels of which the registers hold a query, a tap and a sum: there are 32 with AVX-512, else 16.
-constexpr int kMostInRegisters = SIFA_VECTOR_BYTES == 64 ? 8 : 4;
+// Vectors of channels that a loop keeps in registers: half of those there are, 32 with AVX-512, else 16.
+constexpr int kMostInRegisters = SIFA_VECTOR_BYTES == 64 ? 16 : 8;
 
 // The sums over the lanes of Count vectors at once. Each step merges two vectors into one that holds partial sums of
 // both, `Group` lanes for each sum, until one vector holds all of them. Writes kLanes values, the sums first.
@@ -70,6 +70,7 @@ SIFA_INLINE void dot_products_of(const int64_t* cell, const T* keys, const T* q,
   const int64_t whole = n - n % lanes;
   const T* key[Count];
   Vec<T> sum_a[Count], sum_b[Count];
+#pragma GCC unroll 16
   for (int i = 0; i < Count; ++i) {
     key[i] = keys + cell[i];
     sum_a[i] = Vec<T>{};
@@ -108,12 +109,15 @@ SIFA_INLINE int64_t weighted_sum_part(int count, const int64_t* cell, const T* k
                                       int64_t to, T* result) {
   constexpr int lanes = kLanes<T>;
   for (; from + Width * lanes <= to; from += Width * lanes) {
-    Vec<T> sums[Width] = {};
+    Vec<T> sums[Width];
+#pragma GCC unroll 16
+    for (int i = 0; i < Width; ++i) sums[i] = Vec<T>{};
     for (int u = 0; u < count; ++u) {
       const T* key = keys + cell[u] + from;
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) sums[i] += c[u] * load(key + i * lanes);
     }
+#pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) store<T>(result + from + i * lanes, sums[i]);
   }
   return from;
@@ -121,7 +125,7 @@ SIFA_INLINE int64_t weighted_sum_part(int count, const int64_t* cell, const T* k
 
 template <typename T>
 static void weighted_sum(int count, const int64_t* cell, const T* keys, const T* c, int64_t n, T* result) {
-  int64_t from = weighted_sum_part<T, 2 * kMostInRegisters>(count, cell, keys, c, 0, n, result);
+  int64_t from = weighted_sum_part<T, kMostInRegisters>(count, cell, keys, c, 0, n, result);
   from = weighted_sum_part<T, 2>(count, cell, keys, c, from, n, result);
   from = weighted_sum_part<T, 1>(count, cell, keys, c, from, n, result);
   for (; from < n; ++from) {
@@ -138,6 +142,7 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const T* keys, co
   constexpr int lanes = kLanes<T>;
   for (; from + Width * lanes <= to; from += Width * lanes) {
     Vec<T> sums[Width], query[Width], grad[Width];
+#pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) {
       sums[i] = load(grad_query + from + i * lanes);
       query[i] = load(q + from + i * lanes);
@@ -153,6 +158,7 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const T* keys, co
         store<T>(grad_key + i * lanes, load(grad_key + i * lanes) + c * grad[i] + h * query[i]);
       }
     }
+#pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) store<T>(grad_query + from + i * lanes, sums[i]);
   }
   return from;
@@ -183,6 +189,19 @@ SIFA_INLINE const T* widened(const S* from, int64_t n, T* buffer) {
     widen(from, n, buffer);
     return buffer;
   }
+}
+
+// Where to compute in T what is to be stored at `to`: there, or in `buffer`. keep() then stores n values.
+template <typename T, typename S>
+SIFA_INLINE T* result_for(S* to, T* buffer) {
+  if constexpr (std::is_same_v<S, T>)
+    return to;
+  else
+    return buffer;
+}
+template <typename T, typename S>
+SIFA_INLINE void keep(const T* result, int64_t n, S* to) {
+  if constexpr (!std::is_same_v<S, T>) narrow(result, n, to);
 }
 
 // Frame number `frame` of x in T. Widened, it is kept: the keys of one pair of frames are the queries of the next.
@@ -230,49 +249,55 @@ static void attend(const Shape& s, const Taps<T>& taps, int64_t first, T scale, 
   }
 }
 
-// A head of few channels stays in registers: every tap is sampled once and used twice, which takes more multiply-adds
-// than to merge the taps' corners, but no time to merge them. With one corner all taps lie on pixels.
+// Heads of few channels: a tap's sample stays in registers until its weight is known. That takes more multiply-adds
+// than to merge the corners of all taps, but no time to merge them. With one corner all taps lie on pixels.
 template <typename T, int Corners, int Width>
-static void attend_in_registers(const Shape& s, const Taps<T>& taps, int64_t first, int64_t head, const T* q, T scale,
-                                T* result) {
+static void attend_in_registers(const Taps<T>& taps, int64_t first, int64_t last, const T* q, T scale, T* result) {
   constexpr int lanes = kLanes<T>;
-  Vec<T> query[Width], sum[Width] = {};
-  for (int i = 0; i < Width; ++i) query[i] = scale * load(q + i * lanes);
-  for (int64_t at = first; at < first + s.taps(); ++at) {
-    Vec<T> value[Width] = {}, dot{};
+  Vec<T> query[Width], sum[Width];
+#pragma GCC unroll 16
+  for (int i = 0; i < Width; ++i) {
+    query[i] = scale * load(q + i * lanes);
+    sum[i] = Vec<T>{};
+  }
+  for (int64_t at = first; at < last; ++at) {
+    Vec<T> value[Width], dot{};
+#pragma GCC unroll 4
     for (int corner = 0; corner < Corners; ++corner) {
-      const T* pixel = taps.corner[corner][at] + head;
+      const T* pixel = taps.corner[corner][at];
       const T weight = taps.weight[corner][at];
-#pragma GCC unroll 8
-      for (int i = 0; i < Width; ++i)
-        value[i] = Corners == 1 ? load(pixel + i * lanes) : value[i] + weight * load(pixel + i * lanes);
+#pragma GCC unroll 16
+      for (int i = 0; i < Width; ++i) {
+        const Vec<T> part = Corners == 1 ? load(pixel + i * lanes) : weight * load(pixel + i * lanes);
+        value[i] = corner == 0 ? part : value[i] + part;
+      }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) dot += value[i] * query[i];
     const T d = sum_of<T>(dot);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) sum[i] += d * value[i];
   }
+#pragma GCC unroll 16
   for (int i = 0; i < Width; ++i) store<T>(result + i * lanes, sum[i]);
 }
 
 template <typename T, int Width = kMostInRegisters>
-SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, int64_t first, int64_t head, const T* q,
-                                     T scale, int64_t vectors, T* result) {
+SIFA_INLINE void attend_in_registers(const Taps<T>& taps, int64_t first, int64_t last, const T* q, T scale,
+                                     int64_t vectors, T* result) {
   if constexpr (Width > 0) {
     if (vectors != Width)
-      attend_in_registers<T, Width - 1>(s, taps, first, head, q, scale, vectors, result);
+      attend_in_registers<T, Width - 1>(taps, first, last, q, scale, vectors, result);
     else if (taps.between)
-      attend_in_registers<T, 4, Width>(s, taps, first, head, q, scale, result);
+      attend_in_registers<T, 4, Width>(taps, first, last, q, scale, result);
     else
-      attend_in_registers<T, 1, Width>(s, taps, first, head, q, scale, result);
+      attend_in_registers<T, 1, Width>(taps, first, last, q, scale, result);
   }
 }
 
 template <typename T, typename S>
 static void forward_rows(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end, Scratch<T>& scratch) {
   const S* x = static_cast<const S*>(args.x);
-  S* out = static_cast<S*>(args.out);
   const int64_t group = s.channels / s.groups, vectors = group / kLanes<T>;
   const bool in_registers = s.deformable && group % kLanes<T> == 0 && vectors <= kMostInRegisters;
   const T scale = T(1) / T(group);
@@ -282,29 +307,33 @@ static void forward_rows(const Shape& s, const ForwardArgs<T>& args, int64_t beg
     const int64_t pair = row / s.height, y = row % s.height, n = pair / s.pairs(), t = pair % s.pairs();
     const int64_t frame = n * s.frames + t;
     const T *queries = frame_of<T, S>(s, x, frame, scratch), *keys = frame_of<T, S>(s, x, frame + 1, scratch);
+    S* out = static_cast<S*>(args.out) + frame * s.frame_size();
     for (int64_t start = 0; start < s.width; start += taps.positions) {
-      const int64_t stop = start + taps.positions < s.width ? start + taps.positions : s.width;
-      if (s.deformable) {
-        locate<T, true>(s, args.offset, n, t, y, start, stop, taps);
-        if (in_registers) point_at_corners(s, keys, scratch.zeros, (stop - start) * s.taps(), taps);
-      }
-      for (int64_t col = start; col < stop; ++col) {
-        const int64_t pixel = (y * s.width + col) * s.channels, first = (col - start) * s.taps();
-        const T* query = queries + pixel;
-        S* stored = out + frame * s.frame_size() + pixel;
-        T* result = scratch.result;
-        if constexpr (std::is_same_v<S, T>) result = stored;
-        if (!in_registers) collect(s, taps, first, y, col, near);
+      const int64_t count = s.width - start < taps.positions ? s.width - start : taps.positions;
+      const int64_t first_pixel = (y * s.width + start) * s.channels;
+      if (s.deformable) locate<T, true>(s, args.offset, n, t, y, start, count, taps);
+      if (in_registers) {
         for (int64_t g = 0; g < s.channels; g += group) {
-          if (in_registers) {
-            attend_in_registers(s, taps, first, g, query + g, scale, vectors, result + g);
-          } else {
-            dot_products<T, false>(near.count, near.cell, keys + g, query + g, nullptr, group, near.a, nullptr);
-            attend(s, taps, first, scale, near);
-            weighted_sum(near.count, near.cell, keys + g, near.c, group, result + g);
+          point_at_corners(s, keys + g, scratch.zeros, count * s.taps(), taps);
+          for (int64_t p = 0; p < count; ++p) {
+            const int64_t at = first_pixel + p * s.channels + g;
+            T* result = result_for(out + at, scratch.result);
+            attend_in_registers(taps, p * s.taps(), (p + 1) * s.taps(), queries + at, scale, vectors, result);
+            keep(result, group, out + at);
           }
         }
-        if constexpr (!std::is_same_v<S, T>) narrow(result, s.channels, stored);
+        continue;
+      }
+      for (int64_t p = 0; p < count; ++p) {
+        const int64_t at = first_pixel + p * s.channels;
+        T* result = result_for(out + at, scratch.result);
+        collect(s, taps, p * s.taps(), y, start + p, near);
+        for (int64_t g = 0; g < s.channels; g += group) {
+          dot_products<T, false>(near.count, near.cell, keys + g, queries + at + g, nullptr, group, near.a, nullptr);
+          attend(s, taps, p * s.taps(), scale, near);
+          weighted_sum(near.count, near.cell, keys + g, near.c, group, result + g);
+        }
+        keep(result, s.channels, out + at);
       }
     }
   }
@@ -366,18 +395,18 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
   Neighbourhood<T>& near = scratch.near;
   for (int64_t y = 0; y < s.height; ++y) {
     for (int64_t start = 0; start < s.width; start += taps.positions) {
-      const int64_t stop = start + taps.positions < s.width ? start + taps.positions : s.width;
-      if (s.deformable) locate<T, false>(s, args.offset, n, t, y, start, stop, taps);
-      for (int64_t col = start; col < stop; ++col) {
-        const int64_t at = frame * s.frame_size() + (y * s.width + col) * s.channels, first = (col - start) * s.taps();
-        const T* query = queries + (y * s.width + col) * s.channels;
+      const int64_t count = s.width - start < taps.positions ? s.width - start : taps.positions;
+      if (s.deformable) locate<T, false>(s, args.offset, n, t, y, start, count, taps);
+      for (int64_t p = 0; p < count; ++p) {
+        const int64_t pixel = (y * s.width + start + p) * s.channels, at = frame * s.frame_size() + pixel;
+        const T* query = queries + pixel;
         const T* incoming = widened<T, S>(grad + at, s.channels, scratch.grad);
         T* grad_query = args.grad_x + at;
-        collect(s, taps, first, y, col, near);
+        collect(s, taps, p * s.taps(), y, start + p, near);
         for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[i] = 0;
         for (int64_t g = 0; g < s.channels; g += group) {
           dot_products<T, true>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
-          attend_backward(s, taps, first, scale, near, grad_offset);
+          attend_backward(s, taps, p * s.taps(), scale, near, grad_offset);
           scatter(near, keys + g, query + g, incoming + g, group, grad_query + g, grad_keys + g);
         }
         if (s.deformable) grad_offset += field;

@@ -49,9 +49,9 @@ constexpr int64_t kBlockTaps = 144;
 template <typename T>
 struct Taps {
   int64_t positions;    // that a block holds at most
-  T *y, *x;             // of tap 0 .. of a block that begins at (0, 0), without displacement
+  T *y, *x;             // where taps lie without displacement, in a block that begins at (0, 0)
   T* displacement;      // vertical and horizontal in turn, where the call's offsets do not lie so
-  T *fy, *fx;           // its place in the cell, in [0, 1)
+  T *fy, *fx;           // the sampling point's place in its cell, in [0, 1)
   T* weight[4];         // of the corners; zero where they are not read
   Int<T>*row, *col;     // corner 0, from -1
   Int<T>* reads;        // bit i: corner i is read: it is needed, and lies in the map
@@ -68,10 +68,12 @@ struct Taps {
     for (const T*** pixels : {&corner[0], &corner[1], &corner[2], &corner[3]}) *pixels = arena.take<const T*>(count);
     if (!arena.memory) return;
     const int64_t k = s.kernel_size, reach = k / 2 * s.dilation;
-    for (int64_t at = 0; at < count; ++at) {
-      y[at] = T(at / k % k * s.dilation - reach);
-      x[at] = T(at / s.taps() + at % k * s.dilation - reach);
-    }
+    for (int64_t position = 0, at = 0; at < count; ++position)
+      for (int64_t i = 0; i < k && at < count; ++i)
+        for (int64_t j = 0; j < k && at < count; ++j, ++at) {
+          y[at] = T(i * s.dilation - reach);
+          x[at] = T(position + j * s.dilation - reach);
+        }
   }
 };
 
@@ -86,16 +88,16 @@ static const T* displacements(const Shape& s, const T* offset, int64_t positions
   return taps.displacement;
 }
 
-// Where the taps of positions [start, stop) of row y sample: what cuda/sampling.h says of one, for all of them. With
-// SkipZero corners of weight zero are not read (three of four at integer offsets); the gradient of the offsets needs
-// them. `offset` is that of the whole call.
+// Where the taps of the positions sample that lie in row `line` from column `start`: what cuda/sampling.h says of one
+// tap, for all of them. With SkipZero corners of weight zero are not read (three of four at integer offsets); the
+// gradient of the offsets needs them. `offset` is that of the whole call.
 template <typename T, bool SkipZero>
-static void locate(const Shape& s, const T* offset, int64_t n, int64_t t, int64_t row_of, int64_t start, int64_t stop,
-                   Taps<T>& taps) {
+static void locate(const Shape& s, const T* offset, int64_t n, int64_t t, int64_t line, int64_t start,
+                   int64_t positions, Taps<T>& taps) {
   const int64_t* stride = s.offset_strides;
-  offset += n * stride[0] + t * stride[1] + row_of * stride[3] + start * stride[4];
-  const T* displacement = displacements(s, offset, stop - start, taps);
-  const int64_t count = (stop - start) * s.taps();
+  offset += n * stride[0] + t * stride[1] + line * stride[3] + start * stride[4];
+  const T* displacement = displacements(s, offset, positions, taps);
+  const int64_t count = positions * s.taps();
   using Reals = typename Places<T>::Reals;
   using Ints = typename Places<T>::Ints;
   const T height = T(s.height), width = T(s.width);
@@ -107,7 +109,7 @@ static void locate(const Shape& s, const T* offset, int64_t n, int64_t t, int64_
       __builtin_memcpy(moves, displacement + 2 * at, sizeof(moves));
     else
       __builtin_memcpy(moves, displacement + 2 * at, 2 * (count - at) * sizeof(T));
-    Reals y = load_as<Reals>(taps.y + at) + T(row_of) + halves<T, kPlaces, 1, 0>(moves[0], moves[1]);
+    Reals y = load_as<Reals>(taps.y + at) + T(line) + halves<T, kPlaces, 1, 0>(moves[0], moves[1]);
     Reals x = load_as<Reals>(taps.x + at) + T(start) + halves<T, kPlaces, 1, 1>(moves[0], moves[1]);
     const Ints inside = (y > T(-1)) & (y < height) & (x > T(-1)) & (x < width);
     // Points far outside, and NaN, are brought to the border, where they can be converted to integers.
