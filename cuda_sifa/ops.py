@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.overrides import has_torch_function
 from torch.utils.flop_counter import register_flop_formula
 
 from cuda_sifa import library, reference
@@ -59,8 +60,9 @@ def _inside_torch_func() -> bool:
 
 def _needs_no_gradient(x: Tensor, offset: Tensor | None) -> bool:
     """Whether the autograd Function has nothing to do. To pass it by saves some 20 microseconds of a call, as much as
-    the CPU takes for a small map. False where it cannot be known: while tracing, and for forward-mode derivatives."""
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+    the CPU takes for a small map. False where it cannot be known: while tracing, for forward-mode derivatives, and where
+    a subclass or a mode stands in between, which may bring a gradient of its own."""
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or has_torch_function((x, offset)):
         return False
     return not (torch.is_grad_enabled() and (x.requires_grad or (offset is not None and offset.requires_grad)))
 

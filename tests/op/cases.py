@@ -72,6 +72,8 @@ CASES = [
     # Channels around the width of the vectors: whole ones, blocks of them, remainders.
     *(Case(shape=(1, 2, c, 3, 4)) for c in (1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 48, 64, 71, 96, 128, 130, 144, 257)),
     Case(shape=(1, 2, 140, 3, 4), groups=4),
+    # Heads of whole vectors, in rows of several blocks.
+    Case(shape=(1, 2, 64, 3, 20), groups=2),
     Case(shape=(1, 2, 66, 3, 4), offset=None, groups=2),
 ]
 

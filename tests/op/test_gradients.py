@@ -1,8 +1,11 @@
 """The gradients are those of the function: finite differences, integer positions, who may ask for them."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.overrides import TorchFunctionMode
 
 from cuda_sifa import inter_frame_attention, reference
 from tests.op.cases import Case, relative_error, run_op, run_reference
@@ -104,6 +107,23 @@ def test_without_gradients_nothing_is_recorded(device: torch.device) -> None:
         assert not inter_frame_attention(x, offset).requires_grad
     with torch.inference_mode():
         assert inter_frame_attention(x, offset).is_inference()
+
+
+def test_a_mode_may_bring_a_gradient_of_its_own(device: torch.device) -> None:
+    """One that scales what goes into the op by something trainable, as adapters do."""
+    scale = torch.tensor(2.0, dtype=torch.float64, device=device, requires_grad=True)
+
+    class Scaled(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.sifa.inter_frame_attention:
+                args = (args[0] * scale, *args[1:])
+            return function(*args, **(kwargs or {}))
+
+    x, offset = Case().inputs(device=device)
+    with Scaled():
+        attended = inter_frame_attention(x, offset)
+    (slope,) = torch.autograd.grad(attended.sum(), scale)
+    assert relative_error(slope, 3 * scale**2 * inter_frame_attention(x, offset).sum()) < 1e-12
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by PyTorch's forward mode itself

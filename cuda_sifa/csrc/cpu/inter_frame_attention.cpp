@@ -9,6 +9,7 @@
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
+#include <string>
 #include <tuple>
 #include <type_traits>
 
@@ -68,9 +69,9 @@ Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset
   return shape;
 }
 
-// Pixels are counted in 32 bits while float coordinates are.
+// Rows and columns are 32-bit integers beside float coordinates.
 void check_extents(const at::Tensor& x) {
-  TORCH_CHECK_VALUE(x.size(3) <= INT32_MAX && x.size(4) <= INT32_MAX, "height and width of x must be below 2^31, got ",
+  TORCH_CHECK_VALUE(x.size(3) <= 1 << 30 && x.size(4) <= 1 << 30, "height and width of x must be at most 2^30, got ",
                     shape_of(x.sizes()));
 }
 

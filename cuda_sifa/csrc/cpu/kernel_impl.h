@@ -22,8 +22,8 @@ struct Scratch {
   Taps<T> taps;
   Neighbourhood<T> near;
   T* zeros;  // a pixel
-  // Of half precision, in T: the incoming gradient and the result of one position, and two frames of x.
-  T *grad, *result;
+  // Of half precision, in T: the incoming gradient and the result of one position, a row of queries, two frames of x.
+  T *grad, *result, *row;
   T* frame[2];
   int64_t frame_number[2] = {-1, -1};
 
@@ -31,6 +31,7 @@ struct Scratch {
     zeros = arena.take<T>(s.channels);
     const bool half = storage == Storage::Half || storage == Storage::BFloat16;
     for (T** pixel : {&grad, &result}) *pixel = arena.take<T>(half ? s.channels : 0);
+    row = arena.take<T>(half ? s.width * s.channels : 0);
     for (T*& widened : frame) widened = arena.take<T>(half ? s.frame_size() : 0);
     if (!arena.memory) return;
     for (int64_t c = 0; c < s.channels; ++c) zeros[c] = 0;
@@ -218,6 +219,14 @@ SIFA_INLINE const T* frame_of(const Shape& s, const S* x, int64_t frame, Scratch
   }
 }
 
+// Row y of a frame: of the widened frame where that is there, else widened alone. A thread may have a few rows only.
+template <typename T, typename S>
+SIFA_INLINE const T* row_of(const Shape& s, const S* x, int64_t frame, int64_t y, Scratch<T>& scratch) {
+  const int64_t length = s.width * s.channels;
+  if (!std::is_same_v<S, T> && scratch.frame_number[frame % 2] == frame) return scratch.frame[frame % 2] + y * length;
+  return widened<T, S>(x + frame * s.frame_size() + y * length, length, scratch.row);
+}
+
 // ---- Forward --------------------------------------------------------------------------------------------------------
 
 // From the dot products a to the weights c of the cells, in place of the sums over taps and corners.
@@ -232,15 +241,15 @@ static void attend(const Shape& s, const Taps<T>& taps, int64_t first, T scale, 
   for (int u = 0; u < count; ++u) c[u] = 0;
   near.clear_around(a, count);
   near.clear_around(c, count);
-  const int* left_corner = near.left_corner;
+  const int* left_cells = near.left_cells;
   if (!taps.between) {  // on pixels
-    for (int t = 0; t < all; ++t) c[left_corner[2 * t]] += scale * taps.weight[0][first + t] * a[left_corner[2 * t]];
+    for (int t = 0; t < all; ++t) c[left_cells[2 * t]] += scale * taps.weight[0][first + t] * a[left_cells[2 * t]];
     return;
   }
   const T *w0 = taps.weight[0] + first, *w1 = taps.weight[1] + first;
   const T *w2 = taps.weight[2] + first, *w3 = taps.weight[3] + first;
   for (int t = 0; t < all; ++t) {
-    const int upper = left_corner[2 * t], lower = left_corner[2 * t + 1];
+    const int upper = left_cells[2 * t], lower = left_cells[2 * t + 1];
     const T d = scale * ((w0[t] * a[upper] + w1[t] * a[upper + 1]) + (w2[t] * a[lower] + w3[t] * a[lower + 1]));
     c[upper] += w0[t] * d;
     c[upper + 1] += w1[t] * d;
@@ -306,17 +315,17 @@ static void forward_rows(const Shape& s, const ForwardArgs<T>& args, int64_t beg
   for (int64_t row = begin; row < end; ++row) {
     const int64_t pair = row / s.height, y = row % s.height, n = pair / s.pairs(), t = pair % s.pairs();
     const int64_t frame = n * s.frames + t;
-    const T *queries = frame_of<T, S>(s, x, frame, scratch), *keys = frame_of<T, S>(s, x, frame + 1, scratch);
-    S* out = static_cast<S*>(args.out) + frame * s.frame_size();
-    for (int64_t start = 0; start < s.width; start += taps.positions) {
-      const int64_t count = s.width - start < taps.positions ? s.width - start : taps.positions;
-      const int64_t first_pixel = (y * s.width + start) * s.channels;
+    const T* keys = frame_of<T, S>(s, x, frame + 1, scratch);
+    const T* queries = row_of<T, S>(s, x, frame, y, scratch);
+    S* out = static_cast<S*>(args.out) + frame * s.frame_size() + y * s.width * s.channels;
+    for (int64_t start = 0; start < s.width; start += taps.most_positions) {
+      const int64_t count = s.width - start < taps.most_positions ? s.width - start : taps.most_positions;
       if (s.deformable) locate<T, true>(s, args.offset, n, t, y, start, count, taps);
       if (in_registers) {
         for (int64_t g = 0; g < s.channels; g += group) {
           point_at_corners(s, keys + g, scratch.zeros, count * s.taps(), taps);
           for (int64_t p = 0; p < count; ++p) {
-            const int64_t at = first_pixel + p * s.channels + g;
+            const int64_t at = (start + p) * s.channels + g;
             T* result = result_for(out + at, scratch.result);
             attend_in_registers(taps, p * s.taps(), (p + 1) * s.taps(), queries + at, scale, vectors, result);
             keep(result, group, out + at);
@@ -325,7 +334,7 @@ static void forward_rows(const Shape& s, const ForwardArgs<T>& args, int64_t beg
         continue;
       }
       for (int64_t p = 0; p < count; ++p) {
-        const int64_t at = first_pixel + p * s.channels;
+        const int64_t at = (start + p) * s.channels;
         T* result = result_for(out + at, scratch.result);
         collect(s, taps, p * s.taps(), y, start + p, near);
         for (int64_t g = 0; g < s.channels; g += group) {
@@ -354,12 +363,12 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int64_t first, 
   }
   for (int u = 0; u < near.count; ++u) near.c[u] = near.h[u] = 0;
   for (T* values : {near.a, near.b, near.c, near.h}) near.clear_around(values, near.count);
-  const int* left_corner = near.left_corner;
-  for (int64_t at = first; at < first + s.taps(); ++at, left_corner += 2, grad_offset += 2) {
+  const int* left_cells = near.left_cells;
+  for (int64_t at = first; at < first + s.taps(); ++at, left_cells += 2, grad_offset += 2) {
     const T fy = taps.fy[at], fx = taps.fx[at];
     T w[4], a[4], b[4], d = 0, e = 0;
     for (int i = 0; i < 4; ++i) {
-      const int cell = left_corner[i / 2] + i % 2;
+      const int cell = left_cells[i / 2] + i % 2;
       const bool reads = taps.reads[at] >> i & 1;
       w[i] = taps.weight[i][at];
       a[i] = reads ? near.a[cell] : 0;
@@ -371,7 +380,7 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int64_t first, 
     e *= scale;
     T slope[4];  // of the result by the weight of each corner
     for (int i = 0; i < 4; ++i) {
-      const int cell = left_corner[i / 2] + i % 2;
+      const int cell = left_cells[i / 2] + i % 2;
       near.c[cell] += w[i] * d;
       near.h[cell] += w[i] * e;
       slope[i] = d * b[i] + e * a[i];
@@ -394,8 +403,8 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
   Taps<T>& taps = scratch.taps;
   Neighbourhood<T>& near = scratch.near;
   for (int64_t y = 0; y < s.height; ++y) {
-    for (int64_t start = 0; start < s.width; start += taps.positions) {
-      const int64_t count = s.width - start < taps.positions ? s.width - start : taps.positions;
+    for (int64_t start = 0; start < s.width; start += taps.most_positions) {
+      const int64_t count = s.width - start < taps.most_positions ? s.width - start : taps.most_positions;
       if (s.deformable) locate<T, false>(s, args.offset, n, t, y, start, count, taps);
       for (int64_t p = 0; p < count; ++p) {
         const int64_t pixel = (y * s.width + start + p) * s.channels, at = frame * s.frame_size() + pixel;

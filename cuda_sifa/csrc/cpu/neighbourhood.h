@@ -48,19 +48,19 @@ constexpr int64_t kBlockTaps = 144;
 // sampling point are numbered 0 upper left, 1 upper right, 2 lower left, 3 lower right.
 template <typename T>
 struct Taps {
-  int64_t positions;    // that a block holds at most
-  T *y, *x;             // where taps lie without displacement, in a block that begins at (0, 0)
-  T* displacement;      // vertical and horizontal in turn, where the call's offsets do not lie so
-  T *fy, *fx;           // the sampling point's place in its cell, in [0, 1)
-  T* weight[4];         // of the corners; zero where they are not read
-  Int<T>*row, *col;     // corner 0, from -1
-  Int<T>* reads;        // bit i: corner i is read: it is needed, and lies in the map
-  const T** corner[4];  // the pixel; zeros where it is not read
-  bool between;         // whether any point of the block lies between pixels
+  int64_t most_positions;  // that a block holds
+  T *y, *x;                // where taps lie without displacement, in a block that begins at (0, 0)
+  T* displacement;         // vertical and horizontal in turn, where the call's offsets do not lie so
+  T *fy, *fx;              // the sampling point's place in its cell, from 0 to 1
+  T* weight[4];            // of the corners; zero where they are not read
+  Int<T>*row, *col;        // of corner 0; -1 is above or left of the map
+  Int<T>* reads;           // bit i: corner i is read: it is needed, and lies in the map
+  const T** corner[4];     // the pixel; zeros where it is not read
+  bool between;            // whether any point of the block lies between pixels
 
   Taps(const Shape& s, Arena& arena) {
-    positions = s.taps() < kBlockTaps ? kBlockTaps / s.taps() : 1;
-    const int64_t count = s.deformable ? positions * s.taps() + kPlaces : 0;
+    most_positions = s.taps() < kBlockTaps ? kBlockTaps / s.taps() : 1;
+    const int64_t count = s.deformable ? most_positions * s.taps() + kPlaces : 0;
     for (T** values : {&y, &x, &fy, &fx, &weight[0], &weight[1], &weight[2], &weight[3]})
       *values = arena.take<T>(count);
     displacement = arena.take<T>(2 * count);
@@ -175,9 +175,10 @@ struct Neighbourhood {
   int count;         // cells
   int64_t* cell;     // element offset of each in its frame
   T *a, *b, *c, *h;  // see kernel_impl.h; there is room before and after
-  // Two for each tap: the cell of its upper left and of its lower left corner; the right corner is the next. One that
-  // is not read may be any cell, also -1 or `count`: its weight is zero.
-  int* left_corner;
+  // Two for each tap: the cell of its upper left and of its lower left corner; the right corner is the next one. A
+  // corner that is not read may be any cell, also -1 or `count`: its weight is zero (and makes an infinity of another
+  // cell a NaN, of which there is one in the result then in any case).
+  int* left_cells;
 
   Neighbourhood(const Shape& s, Arena& arena) {
     const int64_t most = (s.deformable ? 4 : 1) * s.taps() + kCellBlock;
@@ -186,7 +187,7 @@ struct Neighbourhood {
       arena.take<T>(1);
       *values = arena.take<T>(most + kLanes<T>);
     }
-    left_corner = arena.take<int>(s.deformable ? 2 * s.taps() : 0);
+    left_cells = arena.take<int>(s.deformable ? 2 * s.taps() : 0);
   }
 
   void end(int cells) {
@@ -233,7 +234,7 @@ SIFA_INLINE void merge(const Shape& s, const Taps<T>& taps, int64_t first, int64
     const uint64_t reads = uint64_t(taps.reads[at]);
     wanted[word_of(bit)] |= (reads & 3) << bit % 64;
     wanted[word_of(bit + below)] |= (reads >> 2) << (bit + below) % 64;
-    near.left_corner[2 * t] = bit;
+    near.left_cells[2 * t] = bit;
   }
   const int64_t pixel = s.channels, line = s.width * pixel, corner = top * line + left * pixel;
   int64_t* cell = near.cell;
@@ -245,11 +246,11 @@ SIFA_INLINE void merge(const Shape& s, const Taps<T>& taps, int64_t first, int64
       cell[n++] = corner + (bit >> row_bits) * line + (bit & (below - 1)) * pixel;
     }
   }
-  int* left_corner = near.left_corner;
-  for (int t = 0; t < count; ++t, left_corner += 2) {
-    for (int i = 0, bit = left_corner[0]; i < 2; ++i, bit += below) {
+  int* left_cells = near.left_cells;
+  for (int t = 0; t < count; ++t, left_cells += 2) {
+    for (int i = 0, bit = left_cells[0]; i < 2; ++i, bit += below) {
       const uint64_t word = wanted[word_of(bit)];
-      left_corner[i] = rank[word_of(bit)] + __builtin_popcountll(word & ~(~uint64_t(1) << bit % 64)) - 1;
+      left_cells[i] = rank[word_of(bit)] + __builtin_popcountll(word & ~(~uint64_t(1) << bit % 64)) - 1;
     }
   }
   near.end(n);
@@ -275,11 +276,11 @@ static void collect_displaced(const Shape& s, const Taps<T>& taps, int64_t first
     return merge<T, kMostWords>(s, taps, first, top, left, int(rows), row_bits, near);
 
   // Taps flung far apart: every corner is a cell of its own.
-  int n = 0, *left_corner = near.left_corner;
+  int n = 0, *left_cells = near.left_cells;
   for (int64_t at = first; at < first + count; ++at) {
     for (int corner = 0; corner < 4; corner += 2) {
       const int64_t pixel = (taps.row[at] + corner / 2) * s.width + taps.col[at];
-      *left_corner++ = n - 1 + (taps.reads[at] >> corner & 1);
+      *left_cells++ = n - 1 + (taps.reads[at] >> corner & 1);
       for (int right = 0; right < 2; ++right)
         if (taps.reads[at] >> (corner + right) & 1) near.cell[n++] = (pixel + right) * s.channels;
     }

@@ -1,9 +1,11 @@
 // Vectors of a fixed number of bytes in the compiler's own notation (GCC and Clang), so that one source serves every
 // instruction set: the file that includes this one sets SIFA_VECTOR_BYTES, a target pragma and SIFA_CAPABILITY, the
-// namespace that keeps the code of one instruction set apart from the others'. No standard templates are used in
-// here: the linker could pick their AVX-512 copy for a machine without it.
+// namespace that keeps the code of one instruction set apart from the others'. No standard function is called
+// in here: the linker could pick its AVX-512 copy for a machine without it.
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 namespace sifa::SIFA_CAPABILITY {
 
