@@ -60,8 +60,8 @@ def _inside_torch_func() -> bool:
 
 def _needs_no_gradient(x: Tensor, offset: Tensor | None) -> bool:
     """Whether the autograd Function has nothing to do. To pass it by saves some 20 microseconds of a call, as much as
-    the CPU takes for a small map. False where it cannot be known: while tracing, for forward-mode derivatives, and where
-    a subclass or a mode stands in between, which may bring a gradient of its own."""
+    the CPU takes for a small map. False where it cannot be known: while tracing, for forward-mode derivatives, and
+    where a subclass or a mode stands in between, which may bring a gradient of its own."""
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or has_torch_function((x, offset)):
         return False
     return not (torch.is_grad_enabled() and (x.requires_grad or (offset is not None and offset.requires_grad)))

@@ -90,17 +90,18 @@ template <typename S, int K>
 cudaError_t launch_forward(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
   constexpr int some = vectors_for<S, 16>, most = vectors_for<S, 32>;
   const int vectors = p.head_channels() / kWidth<S>;
-  if constexpr (K == 3) {
+  if constexpr (K == 3 && sizeof(S) <= 4) {
     if (vectors == 8 * 2) return launch_forward_kernel<S, K, 8, 2, true>(p, call, x, offset, out);
     if (vectors == 8 * some) return launch_forward_kernel<S, K, 8, some, true>(p, call, x, offset, out);
     if (vectors == 16 * some) return launch_forward_kernel<S, K, 16, some, true>(p, call, x, offset, out);
     if (vectors == 32 * some) return launch_forward_kernel<S, K, 32, some, true>(p, call, x, offset, out);
     if (vectors == 32 * most) return launch_forward_kernel<S, K, 32, most, true>(p, call, x, offset, out);
   }
-  if (vectors <= 8) return launch_forward_kernel<S, K, 8, 1, false>(p, call, x, offset, out);
+  if constexpr (K == 3) {
+    if (vectors <= 8) return launch_forward_kernel<S, K, 8, 1, false>(p, call, x, offset, out);
+    if (vectors > 8 * 2 && vectors <= 16 * 2) return launch_forward_kernel<S, K, 16, 2, false>(p, call, x, offset, out);
+  }
   if (vectors <= 8 * 2) return launch_forward_kernel<S, K, 8, 2, false>(p, call, x, offset, out);
-  if (vectors <= 16 * 2) return launch_forward_kernel<S, K, 16, 2, false>(p, call, x, offset, out);
-  if (vectors <= 32 * 2) return launch_forward_kernel<S, K, 32, 2, false>(p, call, x, offset, out);
   if (vectors <= 32 * some) return launch_forward_kernel<S, K, 32, some, false>(p, call, x, offset, out);
   if (vectors <= 32 * most) return launch_forward_kernel<S, K, 32, most, false>(p, call, x, offset, out);
   return launch_forward_by_taps(p, call, x, offset, out, true);
