@@ -11,7 +11,8 @@
 //              grad_q = sum_u h_u v_u          grad_v_u += c_u g + h_u q
 //              grad_offset_j = sum_u dw_ju (d_j b_u + e_j a_u)
 //
-// Two passes over the cells with one multiply-add an element forward, and two passes with two and three backward.
+// Two passes over the cells with one multiply-add an element forward, and two passes with two and three backward. Heads
+// of few channels go forward another way, tap by tap: attend_in_registers.
 
 #include "neighbourhood.h"
 
