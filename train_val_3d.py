@@ -28,7 +28,7 @@ from datasets.annotations import DataError
 from datasets.clips import ClipDataset
 from datasets.mixing import MIXING_KEYS, Mixing, Repeated
 from engine.averaging import WeightAverage, precise_batch_norm
-from engine.build import build_dataset, build_loader, build_network, class_names, load_initial_weights
+from engine.build import build_dataset, build_loader, build_network, class_names, end_workers, load_initial_weights
 from engine.checkpoint import CheckpointError, fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
 from engine.config import ConfigError, load_config
 from engine.distributed import (
@@ -352,6 +352,8 @@ def main(argv: list[str] | None = None) -> int:
                 scores = "what was scored before is kept" if args.test else "nothing to keep" if args.eval else "saved"
                 say(f"stopped by {signals.received.name}, {scores}")
             return 128 + signals.received
+        finally:
+            end_workers()
     stop()
     return 0
 

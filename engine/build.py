@@ -2,9 +2,11 @@
 
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch.utils.data import DataLoader
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import models
 from datasets.annotations import read_classes
@@ -95,7 +97,7 @@ def class_names(config: Config) -> list[str]:
 
 def build_loader(dataset: ClipDataset, sampler: Any, batch_size: int, config: Config, process: Process) -> DataLoader:
     workers = config.dataset.num_workers
-    return DataLoader(
+    loader = DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
@@ -105,6 +107,19 @@ def build_loader(dataset: ClipDataset, sampler: Any, batch_size: int, config: Co
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # its own, so that starting workers leaves the run's random numbers alone
     )
+    _loaders.add(loader)
+    return loader
+
+
+_loaders: WeakSet[DataLoader] = WeakSet()
+
+
+def end_workers() -> None:
+    """Ends the workers of every loader. They ignore the signals to stop, and where an error's traceback still holds on to
+    a loader, Python would wait for them for ever."""
+    for loader in list(_loaders):
+        if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
+            loader._iterator._shutdown_workers()
 
 
 def _start_worker(worker: int) -> None:

@@ -1,5 +1,6 @@
 """train_val_3d.py as its users run it: train, validate, resume, several processes, and every mistake in one line."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,7 @@ def test_a_missing_frame(workers: int, data: Path, tmp_path: Path, capfd: pytest
     line = mistake(capfd, argv)
     assert f"{tmp_path}/list.txt:2: " in line
     assert "00025.jpg" in line
+    assert not multiprocessing.active_children()  # Python would wait for them at its end
 
 
 def test_wrong_checkpoints(data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
