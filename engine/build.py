@@ -115,8 +115,11 @@ _loaders: WeakSet[DataLoader] = WeakSet()
 
 
 def end_workers() -> None:
-    """Ends the workers of every loader. They ignore the signals to stop, and where an error's traceback still holds on to
-    a loader, Python would wait for them for ever."""
+    """Ends the workers of every loader.
+
+    They ignore the signals to stop; while something holds on to a loader, such as an error's traceback, Python would
+    wait for them for ever.
+    """
     for loader in list(_loaders):
         if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
             loader._iterator._shutdown_workers()
