@@ -11,7 +11,6 @@ import logging
 import os
 import random
 import sys
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -372,10 +371,4 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        code = main()
-    except BaseException:
-        # Printed here, and let go of: as long as something holds on to the loader its workers do not end, nor we.
-        traceback.print_exc()
-        code = 1
-    sys.exit(code)
+    sys.exit(main())

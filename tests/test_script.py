@@ -1,13 +1,15 @@
 """train_val_3d.py as its users run it: train, validate, resume, several processes, and every mistake in one line."""
 
 import multiprocessing
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import train_val_3d
-from tests.script import VIDEOS, arguments, launch, metrics, weights
+from tests.script import ROOT, VIDEOS, arguments, launch, metrics, weights
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +133,16 @@ def mistake(capfd: pytest.CaptureFixture[str], argv: list[str]) -> str:
     (line,) = [line for line in error.splitlines() if line.startswith("error: ")]
     assert "Traceback" not in error
     return line
+
+
+@pytest.mark.parametrize(("option", "code"), [("--help", 0), ("--nonsense", 2)])
+def test_help_and_unknown_options_print_no_traceback(option: str, code: int) -> None:
+    result = subprocess.run(
+        [sys.executable, "train_val_3d.py", option], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code
+    assert "usage: train_val_3d.py" in result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
 
 
 SETTINGS = {
