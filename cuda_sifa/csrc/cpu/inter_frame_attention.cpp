@@ -84,9 +84,9 @@ void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at
   const Kernels<Acc>& kernel = kernels<Acc>();
   const ForwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
                               out.mutable_data_ptr()};
-  const int64_t grain = worth_a_thread(shape.width * shape.channels * shape.taps() * 6);
-  at::parallel_for(0, shape.batch * shape.pairs() * shape.height, grain, [&](int64_t begin, int64_t end) {
-    const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage));
+  const int64_t grain = worth_a_thread(shape.channels * shape.taps() * 6);
+  at::parallel_for(0, shape.batch * shape.pairs() * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
+    const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage, false));
     kernel.forward(shape, storage, args, begin, end, memory.get());
   });
 }
@@ -123,7 +123,7 @@ void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& 
   for (int64_t parity = 0; parity < 2; ++parity) {
     const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
     at::parallel_for(0, shape.batch * per_sample, grain, [&](int64_t begin, int64_t end) {
-      const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage));
+      const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage, true));
       for (int64_t i = begin; i < end; ++i)
         kernel.backward(shape, storage, args, i / per_sample, 2 * (i % per_sample) + parity, memory.get());
     });

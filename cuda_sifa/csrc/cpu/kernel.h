@@ -41,8 +41,8 @@ struct BackwardArgs {
 // scratch() says, at a multiple of 64.
 template <typename Acc>
 struct Kernels {
-  int64_t (*scratch)(const Shape&, Storage);
-  // Rows [begin, end) of all N * (T-1) * H rows of queries.
+  int64_t (*scratch)(const Shape&, Storage, bool backward);
+  // Positions [begin, end) of all N * (T-1) * H * W queries.
   void (*forward)(const Shape&, Storage, const ForwardArgs<Acc>&, int64_t begin, int64_t end, void* memory);
   // The pair of frames (t, t + 1) of sample n: writes into the gradients of both frames, so two pairs that share a
   // frame must not run at once.

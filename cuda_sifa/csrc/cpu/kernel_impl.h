@@ -18,27 +18,6 @@
 
 namespace sifa::SIFA_CAPABILITY {
 
-template <typename T>
-struct Scratch {
-  Taps<T> taps;
-  Neighbourhood<T> near;
-  T* zeros;  // a pixel
-  // Of half precision, in T: the incoming gradient and the result of one position, a row of queries, two frames of x.
-  T *grad, *result, *row;
-  T* frame[2];
-  int64_t frame_number[2] = {-1, -1};
-
-  Scratch(const Shape& s, Storage storage, Arena& arena) : taps(s, arena), near(s, arena) {
-    zeros = arena.take<T>(s.channels);
-    const bool half = storage == Storage::Half || storage == Storage::BFloat16;
-    for (T** pixel : {&grad, &result}) *pixel = arena.take<T>(half ? s.channels : 0);
-    row = arena.take<T>(half ? s.width * s.channels : 0);
-    for (T*& widened : frame) widened = arena.take<T>(half ? s.frame_size() : 0);
-    if (!arena.memory) return;
-    for (int64_t c = 0; c < s.channels; ++c) zeros[c] = 0;
-  }
-};
-
 // ---- Arithmetic over channels ---------------------------------------------------------------------------------------
 
 // A block of cells whose dot products are computed together: as many accumulators as one lane reduction can merge.
@@ -48,12 +27,12 @@ constexpr int kBlock = kLanes<T> < kCellBlock ? kLanes<T> : kCellBlock;
 // Vectors of channels that a loop keeps in registers: half of those there are, 32 with AVX-512, else 16.
 constexpr int kMostInRegisters = SIFA_VECTOR_BYTES == 64 ? 16 : 8;
 
-// The sums over the lanes of Count vectors at once. Each step merges two vectors into one that holds partial sums of
-// both, `Group` lanes for each sum, until one vector holds all of them. Writes kLanes values, the sums first.
+// The sums over the lanes of Count vectors at once, in the first lanes of the result. Each step merges two vectors into
+// one that holds partial sums of both, `Group` lanes for each sum, until one vector holds all of them.
 template <typename T, int Count, int Group = kLanes<T>>
-SIFA_INLINE void lane_sums(const Vec<T>* v, T* sums) {
+SIFA_INLINE Vec<T> lane_sums(const Vec<T>* v) {
   if constexpr (Group == 1) {
-    store<T>(sums, v[0]);
+    return v[0];
   } else {
     constexpr int width = Group / 2, merged = Count > 1 ? Count / 2 : 1;
     Vec<T> sum[merged];
@@ -61,79 +40,128 @@ SIFA_INLINE void lane_sums(const Vec<T>* v, T* sums) {
       const Vec<T> first = v[Count > 1 ? 2 * i : 0], second = v[Count > 1 ? 2 * i + 1 : 0];
       sum[i] = halves<T, kLanes<T>, width, 0>(first, second) + halves<T, kLanes<T>, width, 1>(first, second);
     }
-    lane_sums<T, merged, width>(sum, sums);
+    return lane_sums<T, merged, width>(sum);
   }
 }
 
-// a[u] = <q, keys + cell[u]> and, with Two, b[u] = <g, keys + cell[u]>, over n channels, for Count cells.
-template <typename T, bool Two, int Count>
-SIFA_INLINE void dot_products_of(const int64_t* cell, const T* keys, const T* q, const T* g, int64_t n, T* a, T* b) {
-  constexpr int lanes = kLanes<T>;
-  const int64_t whole = n - n % lanes;
-  const T* key[Count];
-  Vec<T> sum_a[Count], sum_b[Count];
+// sums[i] += the sum over the lanes of v[i], for Count vectors.
+template <typename T, int Count>
+SIFA_INLINE void add_lane_sums(const Vec<T>* v, T* sums) {
+  using Some = typename Part<T, Count * sizeof(T)>::type;
+  const Vec<T> all = lane_sums<T, Count>(v);
+  Some some;
+  __builtin_memcpy(&some, &all, sizeof(some));
+  store_as(sums, load_as<Some>(sums) + some);
+}
+
+// The pixels of a frame: number i at `first` + i * stride.
+template <typename K>
+struct Frame {
+  const K* first;
+  int64_t stride;
+};
+
+// a[u] += <q, keys + cell[u]> and, with Two, b[u] += <g, keys + cell[u]>, over n channels, for Count cells. A multiply-add
+// takes four cycles or five and two can begin in each, so there are sums enough to have as many under way: the channels
+// of a cell go to `Apart` of them in turn.
+template <typename K, bool Two, int Count, typename T>
+SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a, T* b) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
+  constexpr int apart = Two ? 1 : kMostInRegisters / Count < vectors ? 1 : kMostInRegisters / Count;
+  constexpr int units = apart > vectors ? apart / vectors : 1;  // read in one step
+  const K* key[Count];
+  Vec<T> sum_a[apart][Count], sum_b[Count];
 #pragma GCC unroll 16
   for (int i = 0; i < Count; ++i) {
     key[i] = keys + cell[i];
-    sum_a[i] = Vec<T>{};
+#pragma GCC unroll 16
+    for (int part = 0; part < apart; ++part) sum_a[part][i] = Vec<T>{};
     if (Two) sum_b[i] = Vec<T>{};
   }
-  for (int64_t c = 0; c < whole; c += lanes) {
-    const Vec<T> query = load(q + c), grad = Two ? load(g + c) : query;
+  const auto step = [&](int64_t c, auto several) {
+    constexpr int count = decltype(several)::value;
+    Vec<T> query[count * vectors], grad[count * vectors], value[vectors];
+#pragma GCC unroll 16
+    for (int unit = 0; unit < count; ++unit) {
+      Unit<K>::load(q + c + unit * lanes, query + unit * vectors);
+      if (Two) Unit<K>::load(g + c + unit * lanes, grad + unit * vectors);
+    }
 #pragma GCC unroll 16
     for (int i = 0; i < Count; ++i) {
-      const Vec<T> value = load(key[i] + c);
-      sum_a[i] += query * value;
-      if (Two) sum_b[i] += grad * value;
+#pragma GCC unroll 16
+      for (int unit = 0; unit < count; ++unit) {
+        Unit<K>::load(key[i] + c + unit * lanes, value);
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) {
+          const int at = unit * vectors + v;
+          sum_a[at % apart][i] += query[at] * value[v];
+          if (Two) sum_b[i] += grad[at] * value[v];
+        }
+      }
     }
-  }
-  lane_sums<T, Count>(sum_a, a);
-  if (Two) lane_sums<T, Count>(sum_b, b);
-  for (int64_t c = whole; c < n; ++c) {
+  };
+  int64_t c = 0;
+  for (; c + units * lanes <= n; c += units * lanes) step(c, std::integral_constant<int, units>());
+  if (units > 1)
+    for (; c + lanes <= n; c += lanes) step(c, std::integral_constant<int, 1>());
+#pragma GCC unroll 16
+  for (int part = 1; part < apart; ++part)
+#pragma GCC unroll 16
+    for (int i = 0; i < Count; ++i) sum_a[0][i] += sum_a[part][i];
+  add_lane_sums<T, Count>(sum_a[0], a);
+  if (Two) add_lane_sums<T, Count>(sum_b, b);
+  for (; c < n; ++c) {
     for (int i = 0; i < Count; ++i) {
-      a[i] += q[c] * key[i][c];
-      if (Two) b[i] += g[c] * key[i][c];
+      a[i] += Unit<K>::value(q[c]) * Unit<K>::value(key[i][c]);
+      if (Two) b[i] += Unit<K>::value(g[c]) * Unit<K>::value(key[i][c]);
     }
   }
 }
 
-template <typename T, bool Two>
-static void dot_products(int count, const int64_t* cell, const T* keys, const T* q, const T* g, int64_t n, T* a, T* b) {
+template <bool Two, typename K, typename T>
+static void dot_products(int64_t count, const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a,
+                         T* b) {
   constexpr int block = kBlock<T>, half = block / 2;
-  int u = 0;
-  for (; u + half < count; u += block) dot_products_of<T, Two, block>(cell + u, keys, q, g, n, a + u, b + u);
-  if (u < count) dot_products_of<T, Two, half>(cell + u, keys, q, g, n, a + u, b + u);
+  int64_t u = 0;
+  for (; u + half < count; u += block) dot_products_of<K, Two, block>(cell + u, keys, q, g, n, a + u, b + u);
+  if (u < count) dot_products_of<K, Two, half>(cell + u, keys, q, g, n, a + u, b + u);
 }
 
-// result = sum_u c[u] * (keys + cell[u]), Width vectors of channels at a time from channel `from` to `to`.
-template <typename T, int Width>
-SIFA_INLINE int64_t weighted_sum_part(int count, const int64_t* cell, const T* keys, const T* c, int64_t from,
-                                      int64_t to, T* result) {
-  constexpr int lanes = kLanes<T>;
+// result = sum_u c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
+template <typename K, int Width, typename T>
+SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const K* keys, const T* c, int64_t from,
+                                      int64_t to, K* result) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   for (; from + Width * lanes <= to; from += Width * lanes) {
-    Vec<T> sums[Width];
+    Vec<T> sums[Width * vectors];
 #pragma GCC unroll 16
-    for (int i = 0; i < Width; ++i) sums[i] = Vec<T>{};
-    for (int u = 0; u < count; ++u) {
-      const T* key = keys + cell[u] + from;
+    for (int i = 0; i < Width * vectors; ++i) sums[i] = Vec<T>{};
+    for (int64_t u = 0; u < count; ++u) {
+      const K* key = keys + cell[u] + from;
 #pragma GCC unroll 16
-      for (int i = 0; i < Width; ++i) sums[i] += c[u] * load(key + i * lanes);
+      for (int i = 0; i < Width; ++i) {
+        Vec<T> value[vectors];
+        Unit<K>::load(key + i * lanes, value);
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) sums[i * vectors + v] += c[u] * value[v];
+      }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < Width; ++i) store<T>(result + from + i * lanes, sums[i]);
+    for (int i = 0; i < Width; ++i) Unit<K>::store(result + from + i * lanes, sums + i * vectors);
   }
   return from;
 }
 
-template <typename T>
-static void weighted_sum(int count, const int64_t* cell, const T* keys, const T* c, int64_t n, T* result) {
-  int64_t from = weighted_sum_part<T, kMostInRegisters>(count, cell, keys, c, 0, n, result);
-  from = weighted_sum_part<T, 2>(count, cell, keys, c, from, n, result);
-  from = weighted_sum_part<T, 1>(count, cell, keys, c, from, n, result);
+template <typename K, typename T>
+static void weighted_sum(int64_t count, const int64_t* cell, const K* keys, const T* c, int64_t n, K* result) {
+  constexpr int most = kMostInRegisters / Unit<K>::vectors;
+  int64_t from = weighted_sum_part<K, most>(count, cell, keys, c, 0, n, result);
+  from = weighted_sum_part<K, most / 2>(count, cell, keys, c, from, n, result);
+  from = weighted_sum_part<K, 1>(count, cell, keys, c, from, n, result);
   for (; from < n; ++from) {
     T total = 0;
-    for (int u = 0; u < count; ++u) total += c[u] * keys[cell[u] + from];
-    result[from] = total;
+    for (int64_t u = 0; u < count; ++u) total += c[u] * Unit<K>::value(keys[cell[u] + from]);
+    Unit<K>::keep(result + from, total);
   }
 }
 
@@ -150,7 +178,7 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const T* keys, co
       query[i] = load(q + from + i * lanes);
       grad[i] = load(g + from + i * lanes);
     }
-    for (int u = 0; u < near.count; ++u) {
+    for (int64_t u = 0; u < near.count; ++u) {
       const T c = near.c[u], h = near.h[u];
       const T* key = keys + near.cell[u] + from;
       T* grad_key = grad_keys + near.cell[u] + from;
@@ -172,15 +200,12 @@ static void scatter(const Neighbourhood<T>& near, const T* keys, const T* q, con
   int64_t from = scatter_part<T, 4>(near, keys, q, g, 0, n, grad_query, grad_keys);
   from = scatter_part<T, 1>(near, keys, q, g, from, n, grad_query, grad_keys);
   for (; from < n; ++from) {
-    for (int u = 0; u < near.count; ++u) {
-      const int64_t at = near.cell[u] + from;
-      grad_query[from] += near.h[u] * keys[at];
-      grad_keys[at] += near.c[u] * g[from] + near.h[u] * q[from];
+    for (int64_t u = 0; u < near.count; ++u) {
+      grad_query[from] += near.h[u] * keys[near.cell[u] + from];
+      grad_keys[near.cell[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
     }
   }
 }
-
-// ---- Half precision is widened on its way in and narrowed on its way out --------------------------------------------
 
 // n values in T: where they lie if they are stored so, else widened into `buffer`.
 template <typename T, typename S>
@@ -193,22 +218,291 @@ SIFA_INLINE const T* widened(const S* from, int64_t n, T* buffer) {
   }
 }
 
-// Where to compute in T what is to be stored at `to`: there, or in `buffer`. keep() then stores n values.
-template <typename T, typename S>
-SIFA_INLINE T* result_for(S* to, T* buffer) {
-  if constexpr (std::is_same_v<S, T>)
+// ---- Forward --------------------------------------------------------------------------------------------------------
+
+// What keys are read as: Half is widened beforehand, since every key is read by some twenty positions.
+template <typename S>
+using Key = std::conditional_t<std::is_same_v<S, Half>, float, S>;
+
+// Where the corners of a block's taps are in memory, numbered as the taps; `zeros` for those that are not read.
+template <typename K>
+struct Corners {
+  const K** corner[4];
+
+  void take(const Shape& s, Arena& arena) {
+    for (const K*** pixels : {&corner[0], &corner[1], &corner[2], &corner[3]})
+      *pixels = arena.take<const K*>(s.deformable ? kPositions * s.taps() : 0);
+  }
+
+  template <typename T>
+  void point(const Shape& s, const Taps<T>& taps, Frame<K> keys, const K* zeros) {
+    const int64_t pixel = keys.stride * sizeof(K), line = s.width * pixel, step[4] = {0, pixel, line, line + pixel};
+    for (int64_t at = 0; at < kPositions * s.taps(); at += kPlaces) {
+      const Addresses row = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.row + at), Addresses);
+      const Addresses col = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.col + at), Addresses);
+      const Addresses reads = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.reads + at), Addresses);
+      const Addresses first = row * line + col * pixel + reinterpret_cast<int64_t>(keys.first);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i)
+        store_as(corner[i] + at,
+                 Addresses((reads & (1 << i)) != 0 ? first + step[i] : Addresses{} + reinterpret_cast<int64_t>(zeros)));
+    }
+  }
+};
+
+// The keys around one position fill the first cache when a pixel has many channels, and every key is then read from the
+// second, twice for each position. Beyond this many bytes of a pixel a batch of positions goes through the channels in
+// chunks, of which the keys around a row of positions stay in the cache.
+constexpr int64_t kWholeBytes = 2048, kChunkBytes = 1024;
+constexpr int kMostBlocks = 8;
+
+template <typename S>
+struct ForwardScratch {
+  using K = Key<S>;
+  using T = typename Unit<K>::Real;
+
+  int64_t chunk;  // channels
+  int blocks;     // of positions in a batch
+  Block<T> block[kMostBlocks];
+  Corners<K> corners;
+  K* zeros;  // a pixel
+  // The keys, copied, with a cache line between pixels: pixels of a power of two bytes would share few lines.
+  K* packed;
+  int64_t packed_stride, packed_frame = -1;
+  K *queries, *result;  // of Half: a batch of queries widened, and one position's result
+
+  void take(const Shape& s, Arena& arena) {
+    const bool half = !std::is_same_v<S, K>;
+    const int64_t group = s.channels / s.groups, line = 64 / int64_t(sizeof(K));
+    const bool chunks = s.deformable && group * int64_t(sizeof(K)) > kWholeBytes;
+    chunk = chunks ? kChunkBytes / int64_t(sizeof(K)) : group;
+    blocks = chunks ? kMostBlocks : 1;
+    for (int i = 0; i < blocks; ++i) block[i].take(s, arena);
+    corners.take(s, arena);
+    zeros = arena.take<K>(s.channels);
+    packed_stride = (s.channels + line - 1) / line * line + line;
+    packed = arena.take<K>(half || chunks ? s.height * s.width * packed_stride : 0);
+    queries = arena.take<K>(half ? blocks * kPositions * s.channels : 0);
+    result = arena.take<K>(half ? s.channels : 0);
+    if (arena.memory) __builtin_memset(zeros, 0, s.channels * sizeof(K));
+  }
+};
+
+// Frame number `frame` of x, as keys of so many positions.
+template <typename S>
+static Frame<Key<S>> keys_of(const Shape& s, const S* x, int64_t frame, int64_t positions, ForwardScratch<S>& scratch) {
+  using K = Key<S>;
+  const int64_t pixels = s.height * s.width;
+  const S* stored = x + frame * s.frame_size();
+  if constexpr (std::is_same_v<S, K>) {
+    if (scratch.blocks == 1 || 4 * positions < pixels) return {stored, s.channels};
+  }
+  const Frame<K> packed{scratch.packed, scratch.packed_stride};
+  for (int64_t i = 0; i < pixels && scratch.packed_frame != frame; ++i) {
+    K* to = scratch.packed + i * packed.stride;
+    if constexpr (std::is_same_v<S, K>)
+      __builtin_memcpy(to, stored + i * s.channels, s.channels * sizeof(K));
+    else
+      widen(stored + i * s.channels, s.channels, to);
+  }
+  scratch.packed_frame = frame;
+  return packed;
+}
+
+// From the dot products a to the weights c of the cells, in place of the sums over taps and corners.
+template <typename T>
+static void attend(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbourhood<T>& near) {
+  if (!s.deformable) {
+    for (int64_t u = 0; u < near.count; ++u) near.c[u] = scale * near.a[u];
+    return;
+  }
+  const int64_t all = s.taps();
+  T *a = near.a, *c = near.c;
+  near.clear_around(a);
+  const int* left_cells = near.left_cells;
+  if (!taps.between) {  // on pixels
+    for (int64_t t = 0; t < all; ++t) {
+      const int64_t cell = left_cells[2 * t];
+      c[cell] += scale * taps.weight[0][t * kPositions + p] * a[cell];
+    }
+    return;
+  }
+  const T *w0 = taps.weight[0] + p, *w1 = taps.weight[1] + p, *w2 = taps.weight[2] + p, *w3 = taps.weight[3] + p;
+  for (int64_t t = 0, at = 0; t < all; ++t, at += kPositions) {
+    const int64_t upper = left_cells[2 * t], lower = left_cells[2 * t + 1];
+    const T d = scale * ((w0[at] * a[upper] + w1[at] * a[upper + 1]) + (w2[at] * a[lower] + w3[at] * a[lower + 1]));
+    c[upper] += w0[at] * d;
+    c[upper + 1] += w1[at] * d;
+    c[lower] += w2[at] * d;
+    c[lower + 1] += w3[at] * d;
+  }
+}
+
+// Heads of few channels: a tap's sample stays in registers until its weight is known. That takes more multiply-adds
+// than to merge the corners of all taps, but no time to merge them. With one corner all taps lie on pixels.
+template <int Points, int Width, typename K, typename T>
+static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corners<K>& corners, int p, const K* q,
+                                T scale, K* result) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors, all = Width * vectors;
+  Vec<T> query[all], sum[all];
+#pragma GCC unroll 16
+  for (int i = 0; i < Width; ++i) Unit<K>::load(q + i * lanes, query + i * vectors);
+#pragma GCC unroll 16
+  for (int i = 0; i < all; ++i) {
+    query[i] = scale * query[i];
+    sum[i] = Vec<T>{};
+  }
+  for (int64_t at = p, end = s.taps() * kPositions; at < end; at += kPositions) {
+    Vec<T> value[all], dots[2] = {};  // a single sum would wait for each multiply-add
+#pragma GCC unroll 4
+    for (int corner = 0; corner < Points; ++corner) {
+      const K* pixel = corners.corner[corner][at];
+      const T weight = taps.weight[corner][at];
+#pragma GCC unroll 16
+      for (int i = 0; i < Width; ++i) {
+        Vec<T> part[vectors];
+        Unit<K>::load(pixel + i * lanes, part);
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) {
+          if (Points > 1) part[v] = weight * part[v];
+          value[i * vectors + v] = corner == 0 ? part[v] : value[i * vectors + v] + part[v];
+        }
+      }
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < all; ++i) dots[i % 2] += value[i] * query[i];
+    const T d = sum_of<T>(dots[0] + dots[1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < all; ++i) sum[i] += d * value[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < Width; ++i) Unit<K>::store(result + i * lanes, sum + i * vectors);
+}
+
+// `units`: of channels. Points: corners of each tap.
+template <typename K, typename T, int Width = kMostInRegisters / Unit<K>::vectors>
+SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corners<K>& corners, int p, const K* q,
+                                     T scale, int64_t units, K* result) {
+  if constexpr (Width > 0) {
+    if (units != Width)
+      attend_in_registers<K, T, Width - 1>(s, taps, corners, p, q, scale, units, result);
+    else if (taps.between)
+      attend_in_registers<4, Width>(s, taps, corners, p, q, scale, result);
+    else
+      attend_in_registers<1, Width>(s, taps, corners, p, q, scale, result);
+  }
+}
+
+// Where to compute what is to be stored at `to`: there, or of Half in a buffer. keep() then stores n values.
+template <typename S>
+SIFA_INLINE Key<S>* result_for(S* to, Key<S>* buffer) {
+  if constexpr (std::is_same_v<S, Key<S>>)
     return to;
   else
     return buffer;
 }
-template <typename T, typename S>
-SIFA_INLINE void keep(const T* result, int64_t n, S* to) {
-  if constexpr (!std::is_same_v<S, T>) narrow(result, n, to);
+template <typename S>
+SIFA_INLINE void keep(const Key<S>* result, int64_t n, S* to) {
+  if constexpr (!std::is_same_v<S, Key<S>>) narrow(result, n, to);
 }
+
+template <typename S, typename T>
+static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end,
+                              ForwardScratch<S>& scratch) {
+  using K = Key<S>;
+  const int64_t channels = s.channels, group = channels / s.groups, pixels = s.height * s.width;
+  const bool in_registers = s.deformable && group % Unit<K>::lanes == 0 && group <= kMostInRegisters * kLanes<T>;
+  const T scale = T(1) / T(group);
+  for (int64_t next = begin; next < end;) {
+    const int64_t pair = next / pixels, n = pair / s.pairs(), t = pair % s.pairs(), frame = n * s.frames + t;
+    const int64_t first = next - pair * pixels, last = end - pair * pixels < pixels ? end - pair * pixels : pixels;
+    next += last - first;
+    const S* x = static_cast<const S*>(args.x);
+    const Frame<K> keys = keys_of(s, x, frame + 1, last - first, scratch);
+    const S* stored = x + frame * s.frame_size();
+    S* out = static_cast<S*>(args.out) + frame * s.frame_size();
+    const T* offset = s.deformable ? args.offset + n * s.offset_strides[0] + t * s.offset_strides[1] : nullptr;
+    for (int64_t batch = first, batch_end; batch < last; batch = batch_end) {
+      batch_end = batch + scratch.blocks * kPositions < last ? batch + scratch.blocks * kPositions : last;
+      const int blocks = int((batch_end - batch + kPositions - 1) / kPositions);
+      const K* queries = widened<K, S>(stored + batch * channels, (batch_end - batch) * channels, scratch.queries);
+      for (int i = 0; i < blocks; ++i) {
+        Block<T>& block = scratch.block[i];
+        block.first = batch + i * kPositions;
+        block.count = int(batch_end - block.first < kPositions ? batch_end - block.first : kPositions);
+        if (s.deformable) locate<T, true>(s, offset, block.first, block.count, block.taps);
+        if (!in_registers) block.collect(s, keys.stride);
+      }
+      const auto each = [&](auto work) {  // of the batch's positions
+        for (int i = 0; i < blocks; ++i) {
+          Block<T>& block = scratch.block[i];
+          for (int p = 0; p < block.count; ++p) work(block, p, (block.first + p) * channels);
+        }
+      };
+      for (int64_t g = 0; g < channels; g += group) {
+        const K* query = queries - batch * channels;
+        if (in_registers) {
+          scratch.corners.point(s, scratch.block[0].taps, {keys.first + g, keys.stride}, scratch.zeros);
+          each([&](Block<T>& block, int p, int64_t at) {
+            K* result = result_for(out + at + g, scratch.result);
+            attend_in_registers(s, block.taps, scratch.corners, p, query + at + g, scale, group / Unit<K>::lanes,
+                                result);
+            keep(result, group, out + at + g);
+          });
+          continue;
+        }
+        const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c) {
+          const Neighbourhood<T>& near = block.near[p];
+          const int64_t some = g + group - c < scratch.chunk ? g + group - c : scratch.chunk;
+          dot_products<false>(near.count, near.cell, keys.first + c, query + at + c, query, some, near.a, near.b);
+        };
+        const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c) {
+          const Neighbourhood<T>& near = block.near[p];
+          const int64_t some = g + group - c < scratch.chunk ? g + group - c : scratch.chunk;
+          K* result = result_for(out + at + c, scratch.result);
+          weighted_sum(near.count, near.cell, keys.first + c, near.c, some, result);
+          keep(result, some, out + at + c);
+        };
+        if (scratch.chunk == group) {  // one position after the other
+          each([&](Block<T>& block, int p, int64_t at) {
+            block.near[p].clear_sums();
+            dots(block, p, at, g);
+            attend(s, block.taps, p, scale, block.near[p]);
+            sums(block, p, at, g);
+          });
+        } else {
+          each([&](Block<T>& block, int p, int64_t) { block.near[p].clear_sums(); });
+          for (int64_t c = g; c < g + group; c += scratch.chunk)
+            each([&](Block<T>& block, int p, int64_t at) { dots(block, p, at, c); });
+          each([&](Block<T>& block, int p, int64_t) { attend(s, block.taps, p, scale, block.near[p]); });
+          for (int64_t c = g; c < g + group; c += scratch.chunk)
+            each([&](Block<T>& block, int p, int64_t at) { sums(block, p, at, c); });
+        }
+      }
+    }
+  }
+}
+
+// ---- Backward -------------------------------------------------------------------------------------------------------
+
+// Half precision is widened into T.
+template <typename T>
+struct BackwardScratch {
+  Block<T> block;
+  T* grad;  // of one position
+  T* frame[2];
+  int64_t frame_number[2] = {-1, -1};
+
+  void take(const Shape& s, bool half, Arena& arena) {
+    block.take(s, arena);
+    grad = arena.take<T>(half ? s.channels : 0);
+    for (T*& widened : frame) widened = arena.take<T>(half ? s.frame_size() : 0);
+  }
+};
 
 // Frame number `frame` of x in T. Widened, it is kept: the keys of one pair of frames are the queries of the next.
 template <typename T, typename S>
-SIFA_INLINE const T* frame_of(const Shape& s, const S* x, int64_t frame, Scratch<T>& scratch) {
+static const T* frame_of(const Shape& s, const S* x, int64_t frame, BackwardScratch<T>& scratch) {
   const S* stored = x + frame * s.frame_size();
   if constexpr (std::is_same_v<S, T>) {
     return stored;
@@ -220,156 +514,24 @@ SIFA_INLINE const T* frame_of(const Shape& s, const S* x, int64_t frame, Scratch
   }
 }
 
-// Row y of a frame: of the widened frame where that is there, else widened alone. A thread may have a few rows only.
-template <typename T, typename S>
-SIFA_INLINE const T* row_of(const Shape& s, const S* x, int64_t frame, int64_t y, Scratch<T>& scratch) {
-  const int64_t length = s.width * s.channels;
-  if (!std::is_same_v<S, T> && scratch.frame_number[frame % 2] == frame) return scratch.frame[frame % 2] + y * length;
-  return widened<T, S>(x + frame * s.frame_size() + y * length, length, scratch.row);
-}
-
-// ---- Forward --------------------------------------------------------------------------------------------------------
-
-// From the dot products a to the weights c of the cells, in place of the sums over taps and corners.
-template <typename T>
-static void attend(const Shape& s, const Taps<T>& taps, int64_t first, T scale, Neighbourhood<T>& near) {
-  if (!s.deformable) {
-    for (int u = 0; u < near.count; ++u) near.c[u] = scale * near.a[u];
-    return;
-  }
-  const int count = near.count, all = int(s.taps());
-  T *a = near.a, *c = near.c;
-  for (int u = 0; u < count; ++u) c[u] = 0;
-  near.clear_around(a, count);
-  near.clear_around(c, count);
-  const int* left_cells = near.left_cells;
-  if (!taps.between) {  // on pixels
-    for (int t = 0; t < all; ++t) c[left_cells[2 * t]] += scale * taps.weight[0][first + t] * a[left_cells[2 * t]];
-    return;
-  }
-  const T *w0 = taps.weight[0] + first, *w1 = taps.weight[1] + first;
-  const T *w2 = taps.weight[2] + first, *w3 = taps.weight[3] + first;
-  for (int t = 0; t < all; ++t) {
-    const int upper = left_cells[2 * t], lower = left_cells[2 * t + 1];
-    const T d = scale * ((w0[t] * a[upper] + w1[t] * a[upper + 1]) + (w2[t] * a[lower] + w3[t] * a[lower + 1]));
-    c[upper] += w0[t] * d;
-    c[upper + 1] += w1[t] * d;
-    c[lower] += w2[t] * d;
-    c[lower + 1] += w3[t] * d;
-  }
-}
-
-// Heads of few channels: a tap's sample stays in registers until its weight is known. That takes more multiply-adds
-// than to merge the corners of all taps, but no time to merge them. With one corner all taps lie on pixels.
-template <typename T, int Corners, int Width>
-static void attend_in_registers(const Taps<T>& taps, int64_t first, int64_t last, const T* q, T scale, T* result) {
-  constexpr int lanes = kLanes<T>;
-  Vec<T> query[Width], sum[Width];
-#pragma GCC unroll 16
-  for (int i = 0; i < Width; ++i) {
-    query[i] = scale * load(q + i * lanes);
-    sum[i] = Vec<T>{};
-  }
-  for (int64_t at = first; at < last; ++at) {
-    Vec<T> value[Width], dot{};
-#pragma GCC unroll 4
-    for (int corner = 0; corner < Corners; ++corner) {
-      const T* pixel = taps.corner[corner][at];
-      const T weight = taps.weight[corner][at];
-#pragma GCC unroll 16
-      for (int i = 0; i < Width; ++i) {
-        const Vec<T> part = Corners == 1 ? load(pixel + i * lanes) : weight * load(pixel + i * lanes);
-        value[i] = corner == 0 ? part : value[i] + part;
-      }
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < Width; ++i) dot += value[i] * query[i];
-    const T d = sum_of<T>(dot);
-#pragma GCC unroll 16
-    for (int i = 0; i < Width; ++i) sum[i] += d * value[i];
-  }
-#pragma GCC unroll 16
-  for (int i = 0; i < Width; ++i) store<T>(result + i * lanes, sum[i]);
-}
-
-template <typename T, int Width = kMostInRegisters>
-SIFA_INLINE void attend_in_registers(const Taps<T>& taps, int64_t first, int64_t last, const T* q, T scale,
-                                     int64_t vectors, T* result) {
-  if constexpr (Width > 0) {
-    if (vectors != Width)
-      attend_in_registers<T, Width - 1>(taps, first, last, q, scale, vectors, result);
-    else if (taps.between)
-      attend_in_registers<T, 4, Width>(taps, first, last, q, scale, result);
-    else
-      attend_in_registers<T, 1, Width>(taps, first, last, q, scale, result);
-  }
-}
-
-template <typename T, typename S>
-static void forward_rows(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end, Scratch<T>& scratch) {
-  const S* x = static_cast<const S*>(args.x);
-  const int64_t group = s.channels / s.groups, vectors = group / kLanes<T>;
-  const bool in_registers = s.deformable && group % kLanes<T> == 0 && vectors <= kMostInRegisters;
-  const T scale = T(1) / T(group);
-  Taps<T>& taps = scratch.taps;
-  Neighbourhood<T>& near = scratch.near;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t pair = row / s.height, y = row % s.height, n = pair / s.pairs(), t = pair % s.pairs();
-    const int64_t frame = n * s.frames + t;
-    const T* keys = frame_of<T, S>(s, x, frame + 1, scratch);
-    const T* queries = row_of<T, S>(s, x, frame, y, scratch);
-    S* out = static_cast<S*>(args.out) + frame * s.frame_size() + y * s.width * s.channels;
-    for (int64_t start = 0; start < s.width; start += taps.most_positions) {
-      const int64_t count = s.width - start < taps.most_positions ? s.width - start : taps.most_positions;
-      if (s.deformable) locate<T, true>(s, args.offset, n, t, y, start, count, taps);
-      if (in_registers) {
-        for (int64_t g = 0; g < s.channels; g += group) {
-          point_at_corners(s, keys + g, scratch.zeros, count * s.taps(), taps);
-          for (int64_t p = 0; p < count; ++p) {
-            const int64_t at = (start + p) * s.channels + g;
-            T* result = result_for(out + at, scratch.result);
-            attend_in_registers(taps, p * s.taps(), (p + 1) * s.taps(), queries + at, scale, vectors, result);
-            keep(result, group, out + at);
-          }
-        }
-        continue;
-      }
-      for (int64_t p = 0; p < count; ++p) {
-        const int64_t at = (start + p) * s.channels;
-        T* result = result_for(out + at, scratch.result);
-        collect(s, taps, p * s.taps(), y, start + p, near);
-        for (int64_t g = 0; g < s.channels; g += group) {
-          dot_products<T, false>(near.count, near.cell, keys + g, queries + at + g, nullptr, group, near.a, nullptr);
-          attend(s, taps, p * s.taps(), scale, near);
-          weighted_sum(near.count, near.cell, keys + g, near.c, group, result + g);
-        }
-        keep(result, s.channels, out + at);
-      }
-    }
-  }
-}
-
-// ---- Backward -------------------------------------------------------------------------------------------------------
-
 // From the dot products a and b to the weights c and h of the cells; adds the gradient of this position's offsets.
 template <typename T>
-static void attend_backward(const Shape& s, const Taps<T>& taps, int64_t first, T scale, Neighbourhood<T>& near,
+static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbourhood<T>& near,
                             T* grad_offset) {
   if (!s.deformable) {
-    for (int u = 0; u < near.count; ++u) {
+    for (int64_t u = 0; u < near.count; ++u) {
       near.c[u] = scale * near.a[u];
       near.h[u] = scale * near.b[u];
     }
     return;
   }
-  for (int u = 0; u < near.count; ++u) near.c[u] = near.h[u] = 0;
-  for (T* values : {near.a, near.b, near.c, near.h}) near.clear_around(values, near.count);
+  for (T* values : {near.a, near.b}) near.clear_around(values);
   const int* left_cells = near.left_cells;
-  for (int64_t at = first; at < first + s.taps(); ++at, left_cells += 2, grad_offset += 2) {
+  for (int64_t at = p, end = s.taps() * kPositions; at < end; at += kPositions, left_cells += 2, grad_offset += 2) {
     const T fy = taps.fy[at], fx = taps.fx[at];
     T w[4], a[4], b[4], d = 0, e = 0;
     for (int i = 0; i < 4; ++i) {
-      const int cell = left_cells[i / 2] + i % 2;
+      const int64_t cell = left_cells[i / 2] + i % 2;
       const bool reads = taps.reads[at] >> i & 1;
       w[i] = taps.weight[i][at];
       a[i] = reads ? near.a[cell] : 0;
@@ -381,7 +543,7 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int64_t first, 
     e *= scale;
     T slope[4];  // of the result by the weight of each corner
     for (int i = 0; i < 4; ++i) {
-      const int cell = left_cells[i / 2] + i % 2;
+      const int64_t cell = left_cells[i / 2] + i % 2;
       near.c[cell] += w[i] * d;
       near.h[cell] += w[i] * e;
       slope[i] = d * b[i] + e * a[i];
@@ -392,34 +554,36 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int64_t first, 
 }
 
 template <typename T, typename S>
-static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t, Scratch<T>& scratch) {
+static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t,
+                          BackwardScratch<T>& scratch) {
   const S* x = static_cast<const S*>(args.x);
-  const S* grad = static_cast<const S*>(args.grad);
   const int64_t group = s.channels / s.groups, frame = n * s.frames + t, field = 2 * s.taps();
+  const int64_t pixels = s.height * s.width;
   const T scale = T(1) / T(group);
-  const T *queries = frame_of<T, S>(s, x, frame, scratch), *keys = frame_of<T, S>(s, x, frame + 1, scratch);
-  T* grad_keys = args.grad_x + (frame + 1) * s.frame_size();
-  T* grad_offset = args.grad_offset;
-  if (s.deformable) grad_offset += (n * s.pairs() + t) * s.height * s.width * field;
-  Taps<T>& taps = scratch.taps;
-  Neighbourhood<T>& near = scratch.near;
-  for (int64_t y = 0; y < s.height; ++y) {
-    for (int64_t start = 0; start < s.width; start += taps.most_positions) {
-      const int64_t count = s.width - start < taps.most_positions ? s.width - start : taps.most_positions;
-      if (s.deformable) locate<T, false>(s, args.offset, n, t, y, start, count, taps);
-      for (int64_t p = 0; p < count; ++p) {
-        const int64_t pixel = (y * s.width + start + p) * s.channels, at = frame * s.frame_size() + pixel;
-        const T* query = queries + pixel;
-        const T* incoming = widened<T, S>(grad + at, s.channels, scratch.grad);
-        T* grad_query = args.grad_x + at;
-        collect(s, taps, p * s.taps(), y, start + p, near);
-        for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[i] = 0;
-        for (int64_t g = 0; g < s.channels; g += group) {
-          dot_products<T, true>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
-          attend_backward(s, taps, p * s.taps(), scale, near, grad_offset);
-          scatter(near, keys + g, query + g, incoming + g, group, grad_query + g, grad_keys + g);
-        }
-        if (s.deformable) grad_offset += field;
+  const T *queries = frame_of(s, x, frame, scratch), *keys = frame_of(s, x, frame + 1, scratch);
+  const S* grad = static_cast<const S*>(args.grad) + frame * s.frame_size();
+  T *grad_queries = args.grad_x + frame * s.frame_size(), *grad_keys = grad_queries + s.frame_size();
+  const T* offset = nullptr;
+  T* grad_offset = nullptr;
+  if (s.deformable) {
+    offset = args.offset + n * s.offset_strides[0] + t * s.offset_strides[1];
+    grad_offset = args.grad_offset + (n * s.pairs() + t) * pixels * field;
+  }
+  Block<T>& block = scratch.block;
+  for (block.first = 0; block.first < pixels; block.first += kPositions) {
+    block.count = int(pixels - block.first < kPositions ? pixels - block.first : kPositions);
+    if (s.deformable) locate<T, false>(s, offset, block.first, block.count, block.taps);
+    block.collect(s, s.channels);
+    for (int p = 0; p < block.count; ++p) {
+      const int64_t pixel = block.first + p, at = pixel * s.channels;
+      const T *query = queries + at, *incoming = widened<T, S>(grad + at, s.channels, scratch.grad);
+      Neighbourhood<T>& near = block.near[p];
+      for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[pixel * field + i] = 0;
+      for (int64_t g = 0; g < s.channels; g += group) {
+        near.clear_sums();
+        dot_products<true>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
+        attend_backward(s, block.taps, p, scale, near, grad_offset + pixel * field);
+        scatter(near, keys + g, query + g, incoming + g, group, grad_queries + at + g, grad_keys + g);
       }
     }
   }
@@ -427,30 +591,49 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
 
 // ---- Entry points ---------------------------------------------------------------------------------------------------
 
-template <typename T>
-static int64_t scratch_entry(const Shape& s, Storage storage) {
+template <typename S>
+static int64_t forward_scratch(const Shape& s) {
   Arena arena{nullptr};
-  Scratch<T>(s, storage, arena);
+  ForwardScratch<S>().take(s, arena);
   return arena.used;
+}
+
+template <typename T>
+static int64_t scratch_entry(const Shape& s, Storage storage, bool backward) {
+  if (backward) {
+    Arena arena{nullptr};
+    BackwardScratch<T>().take(s, storage == Storage::Half || storage == Storage::BFloat16, arena);
+    return arena.used;
+  }
+  if (storage == Storage::Half) return forward_scratch<Half>(s);
+  if (storage == Storage::BFloat16) return forward_scratch<BFloat16>(s);
+  return forward_scratch<T>(s);
+}
+
+template <typename S, typename T>
+static void forward_stored(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end, void* memory) {
+  Arena arena{static_cast<char*>(memory)};
+  ForwardScratch<S> scratch;
+  scratch.take(s, arena);
+  forward_positions(s, args, begin, end, scratch);
 }
 
 template <typename T>
 static void forward_entry(const Shape& s, Storage storage, const ForwardArgs<T>& args, int64_t begin, int64_t end,
                           void* memory) {
-  Arena arena{static_cast<char*>(memory)};
-  Scratch<T> scratch(s, storage, arena);
   if constexpr (std::is_same_v<T, float>) {
-    if (storage == Storage::Half) return forward_rows<T, Half>(s, args, begin, end, scratch);
-    if (storage == Storage::BFloat16) return forward_rows<T, BFloat16>(s, args, begin, end, scratch);
+    if (storage == Storage::Half) return forward_stored<Half>(s, args, begin, end, memory);
+    if (storage == Storage::BFloat16) return forward_stored<BFloat16>(s, args, begin, end, memory);
   }
-  forward_rows<T, T>(s, args, begin, end, scratch);
+  forward_stored<T>(s, args, begin, end, memory);
 }
 
 template <typename T>
 static void backward_entry(const Shape& s, Storage storage, const BackwardArgs<T>& args, int64_t n, int64_t t,
                            void* memory) {
   Arena arena{static_cast<char*>(memory)};
-  Scratch<T> scratch(s, storage, arena);
+  BackwardScratch<T> scratch;
+  scratch.take(s, storage == Storage::Half || storage == Storage::BFloat16, arena);
   if constexpr (std::is_same_v<T, float>) {
     if (storage == Storage::Half) return backward_pair<T, Half>(s, args, n, t, scratch);
     if (storage == Storage::BFloat16) return backward_pair<T, BFloat16>(s, args, n, t, scratch);

@@ -1,4 +1,4 @@
-// Which pixels the positions of a row attend to, and with which bilinear weights. Included once for each instruction
+// Which pixels the positions of a frame attend to, and with which bilinear weights. Included once for each instruction
 // set, by kernel_impl.h.
 //
 // Where a tap samples is random to the processor, and a branch on it guessed wrongly costs as much as a hundred
@@ -20,14 +20,17 @@ struct Arena {
   }
 };
 
-// Taps are located this many at a time: as many addresses as a vector holds.
-constexpr int kPlaces = SIFA_VECTOR_BYTES / 8;
+// Positions are worked on in blocks of this many that follow one another in a frame, one position to a lane.
+constexpr int kPositions = 16;
+
 template <typename T>
-struct Places {
-  using Reals = typename Part<T, kPlaces * sizeof(T)>::type;
-  using Ints = typename Part<Int<T>, kPlaces * sizeof(T)>::type;
-  using Addresses = typename Part<int64_t, kPlaces * sizeof(int64_t)>::type;
-};
+using Ints = typename Part<Int<T>, SIFA_VECTOR_BYTES>::type;
+// Addresses and maps of bits take twice the room of a float: of them fewer lanes fill a vector.
+constexpr int kPlaces = SIFA_VECTOR_BYTES / 8;
+using Addresses = typename Part<int64_t, SIFA_VECTOR_BYTES>::type;
+using Maps = typename Part<uint64_t, SIFA_VECTOR_BYTES>::type;
+template <typename T>
+using IntsOfPlaces = typename Part<Int<T>, kPlaces * sizeof(T)>::type;
 
 template <typename V, typename E>
 SIFA_INLINE V load_as(const E* from) {
@@ -41,129 +44,90 @@ SIFA_INLINE void store_as(E* to, V v) {
   __builtin_memcpy(to, &v, sizeof(v));
 }
 
-// Taps of a block of positions, unless one position alone has more.
-constexpr int64_t kBlockTaps = 144;
-
-// The taps of a block of neighbours in a row: tap j of position p at p * k*k + j. The four corners of the cell around a
-// sampling point are numbered 0 upper left, 1 upper right, 2 lower left, 3 lower right.
+// The taps of a block: tap j of its position p at j * kPositions + p. The four corners of the cell around a sampling
+// point are numbered 0 upper left, 1 upper right, 2 lower left, 3 lower right.
 template <typename T>
 struct Taps {
-  int64_t most_positions;  // that a block holds
-  T *y, *x;                // where taps lie without displacement, in a block that begins at (0, 0)
-  T* displacement;         // vertical and horizontal in turn, where the call's offsets do not lie so
-  T *fy, *fx;              // the sampling point's place in its cell, from 0 to 1
-  T* weight[4];            // of the corners; zero where they are not read
-  Int<T>*row, *col;        // of corner 0; -1 is above or left of the map
-  Int<T>* reads;           // bit i: corner i is read: it is needed, and lies in the map
-  const T** corner[4];     // the pixel; zeros where it is not read
-  bool between;            // whether any point of the block lies between pixels
+  T *y, *x;          // of the positions
+  T* displacement;   // vertical and horizontal in turn, so twice the taps
+  T *fy, *fx;        // the sampling point's place in its cell, from 0 to 1
+  T* weight[4];      // of the corners; zero where they are not read
+  Int<T>*row, *col;  // of corner 0; -1 is above or left of the map
+  Int<T>* reads;     // bit i: corner i is read: it is needed, and lies in the map
+  bool between;      // whether any point of the block lies between pixels
 
-  Taps(const Shape& s, Arena& arena) {
-    most_positions = s.taps() < kBlockTaps ? kBlockTaps / s.taps() : 1;
-    const int64_t count = s.deformable ? most_positions * s.taps() + kPlaces : 0;
-    for (T** values : {&y, &x, &fy, &fx, &weight[0], &weight[1], &weight[2], &weight[3]})
-      *values = arena.take<T>(count);
+  void take(const Shape& s, Arena& arena) {
+    const int64_t positions = s.deformable ? kPositions : 0, count = positions * s.taps();
+    for (T** values : {&y, &x}) *values = arena.take<T>(positions);
     displacement = arena.take<T>(2 * count);
+    for (T** values : {&fy, &fx, &weight[0], &weight[1], &weight[2], &weight[3]}) *values = arena.take<T>(count);
     for (Int<T>** values : {&row, &col, &reads}) *values = arena.take<Int<T>>(count);
-    for (const T*** pixels : {&corner[0], &corner[1], &corner[2], &corner[3]}) *pixels = arena.take<const T*>(count);
-    if (!arena.memory) return;
-    const int64_t k = s.kernel_size, reach = k / 2 * s.dilation;
-    for (int64_t position = 0, at = 0; at < count; ++position)
-      for (int64_t i = 0; i < k && at < count; ++i)
-        for (int64_t j = 0; j < k && at < count; ++j, ++at) {
-          y[at] = T(i * s.dilation - reach);
-          x[at] = T(position + j * s.dilation - reach);
-        }
   }
 };
 
-// The displacements of a block's taps, vertical and horizontal in turn: where they lie if they do so there, else
-// copied. `offset` points at channel 0 of the first position.
-template <typename T>
-static const T* displacements(const Shape& s, const T* offset, int64_t positions, Taps<T>& taps) {
-  const int64_t channels = 2 * s.taps(), step = s.offset_strides[2], across = s.offset_strides[4];
-  if (step == 1 && across == channels) return offset;
-  for (int64_t p = 0; p < positions; ++p)
-    for (int64_t i = 0; i < channels; ++i) taps.displacement[p * channels + i] = offset[p * across + i * step];
-  return taps.displacement;
-}
-
-// Where the taps of the positions sample that lie in row `line` from column `start`: what cuda/sampling.h says of one
-// tap, for all of them. With SkipZero corners of weight zero are not read (three of four at integer offsets); the
-// gradient of the offsets needs them. `offset` is that of the whole call.
+// Where the taps of `count` positions from number `first` of a frame sample: what cuda/sampling.h says of one tap, for
+// all of them. With SkipZero corners of weight zero are not read (three of four at integer offsets); the gradient of
+// the offsets needs them. `offset` is that of the pair of frames.
 template <typename T, bool SkipZero>
-static void locate(const Shape& s, const T* offset, int64_t n, int64_t t, int64_t line, int64_t start,
-                   int64_t positions, Taps<T>& taps) {
-  const int64_t* stride = s.offset_strides;
-  offset += n * stride[0] + t * stride[1] + line * stride[3] + start * stride[4];
-  const T* displacement = displacements(s, offset, positions, taps);
-  const int64_t count = positions * s.taps();
-  using Reals = typename Places<T>::Reals;
-  using Ints = typename Places<T>::Ints;
+static void locate(const Shape& s, const T* offset, int64_t first, int count, Taps<T>& taps) {
+  constexpr int lanes = kLanes<T>;
+  const int64_t k = s.kernel_size, reach = k / 2 * s.dilation, all = s.taps(), step = s.offset_strides[2];
+  int64_t line = first / s.width, column = first % s.width;
+  for (int p = 0; p < kPositions; ++p) {  // those beyond `count` repeat the last
+    taps.y[p] = T(line);
+    taps.x[p] = T(column);
+    const T* from = offset + line * s.offset_strides[3] + column * s.offset_strides[4];
+    for (int64_t i = 0; i < 2 * all; ++i) taps.displacement[i * kPositions + p] = from[i * step];
+    if (p + 1 < count && ++column == s.width) {
+      column = 0;
+      ++line;
+    }
+  }
   const T height = T(s.height), width = T(s.width);
   const Int<T> last_row = Int<T>(s.height - 1), last_col = Int<T>(s.width - 1);
-  Ints between{};
-  for (int64_t at = 0; at < count; at += kPlaces) {
-    Reals moves[2] = {};
-    if (at + kPlaces <= count)
-      __builtin_memcpy(moves, displacement + 2 * at, sizeof(moves));
-    else
-      __builtin_memcpy(moves, displacement + 2 * at, 2 * (count - at) * sizeof(T));
-    Reals y = load_as<Reals>(taps.y + at) + T(line) + halves<T, kPlaces, 1, 0>(moves[0], moves[1]);
-    Reals x = load_as<Reals>(taps.x + at) + T(start) + halves<T, kPlaces, 1, 1>(moves[0], moves[1]);
-    const Ints inside = (y > T(-1)) & (y < height) & (x > T(-1)) & (x < width);
-    // Points far outside, and NaN, are brought to the border, where they can be converted to integers.
-    y = y > T(-1) ? y : Reals{} - 1;
-    x = x > T(-1) ? x : Reals{} - 1;
-    y = y < height ? y : Reals{} + T(last_row);
-    x = x < width ? x : Reals{} + T(last_col);
-    Ints row = __builtin_convertvector(y, Ints), col = __builtin_convertvector(x, Ints);
-    row += y < __builtin_convertvector(row, Reals);  // true is -1: truncation rounds up in (-1, 0)
-    col += x < __builtin_convertvector(col, Reals);
-    const Reals fy = y - __builtin_convertvector(row, Reals), fx = x - __builtin_convertvector(col, Reals);
-    const Ints top = row >= 0, left = col >= 0;
-    Ints bottom = row < last_row, right = col < last_col;
-    between |= (fy != T(0)) | (fx != T(0));
-    if (SkipZero) {
-      bottom &= fy != T(0);
-      right &= fx != T(0);
-    }
-    store_as(taps.row + at, row);
-    store_as(taps.col + at, col);
-    store_as(taps.fy + at, fy);
-    store_as(taps.fx + at, fx);
-    const Ints reads[4] = {inside & top & left, inside & top & right, inside & bottom & left, inside & bottom & right};
-    const Reals weight[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
-    Ints bits{};
+  Ints<T> between{};
+  for (int64_t tap = 0; tap < all; ++tap) {
+    const T down = T(tap / k * s.dilation - reach), right_by = T(tap % k * s.dilation - reach);
+    for (int p = 0; p < kPositions; p += lanes) {
+      const int64_t at = tap * kPositions + p;
+      Vec<T> y = load(taps.y + p) + down + load(taps.displacement + 2 * tap * kPositions + p);
+      Vec<T> x = load(taps.x + p) + right_by + load(taps.displacement + (2 * tap + 1) * kPositions + p);
+      const Ints<T> inside = (y > T(-1)) & (y < height) & (x > T(-1)) & (x < width);
+      // Points far outside, and NaN, are brought to the border, where they can be converted to integers.
+      y = y > T(-1) ? y : Vec<T>{} - 1;
+      x = x > T(-1) ? x : Vec<T>{} - 1;
+      y = y < height ? y : Vec<T>{} + T(last_row);
+      x = x < width ? x : Vec<T>{} + T(last_col);
+      Ints<T> row = __builtin_convertvector(y, Ints<T>), col = __builtin_convertvector(x, Ints<T>);
+      row += y < __builtin_convertvector(row, Vec<T>);  // true is -1: truncation rounds up in (-1, 0)
+      col += x < __builtin_convertvector(col, Vec<T>);
+      const Vec<T> fy = y - __builtin_convertvector(row, Vec<T>), fx = x - __builtin_convertvector(col, Vec<T>);
+      const Ints<T> top = row >= 0, left = col >= 0;
+      Ints<T> bottom = row < last_row, right = col < last_col;
+      between |= (fy != T(0)) | (fx != T(0));
+      if (SkipZero) {
+        bottom &= fy != T(0);
+        right &= fx != T(0);
+      }
+      store_as(taps.row + at, row);
+      store_as(taps.col + at, col);
+      store_as(taps.fy + at, fy);
+      store_as(taps.fx + at, fx);
+      const Ints<T> reads[4] = {inside & top & left, inside & top & right, inside & bottom & left,
+                                inside & bottom & right};
+      const Vec<T> weight[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
+      Ints<T> bits{};
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-      bits |= reads[i] & (1 << i);
-      store_as(taps.weight[i] + at, reads[i] ? weight[i] : Reals{});
+      for (int i = 0; i < 4; ++i) {
+        bits |= reads[i] & (1 << i);
+        store_as(taps.weight[i] + at, reads[i] ? weight[i] : Vec<T>{});
+      }
+      store_as(taps.reads + at, bits);
     }
-    store_as(taps.reads + at, bits);
   }
   Int<T> any = 0;
-  for (int i = 0; i < kPlaces; ++i) any |= between[i];
+  for (int i = 0; i < lanes; ++i) any |= between[i];
   taps.between = any != 0;
-}
-
-// Where the corners are in memory; `zeros` for those that are not needed.
-template <typename T>
-static void point_at_corners(const Shape& s, const T* keys, const T* zeros, int64_t count, Taps<T>& taps) {
-  using Addresses = typename Places<T>::Addresses;
-  using Ints = typename Places<T>::Ints;
-  const int64_t pixel = s.channels * sizeof(T), line = s.width * pixel;
-  const int64_t step[4] = {0, pixel, line, line + pixel};
-  for (int64_t at = 0; at < count; at += kPlaces) {
-    const Addresses row = __builtin_convertvector(load_as<Ints>(taps.row + at), Addresses);
-    const Addresses col = __builtin_convertvector(load_as<Ints>(taps.col + at), Addresses);
-    const Addresses reads = __builtin_convertvector(load_as<Ints>(taps.reads + at), Addresses);
-    const Addresses first = row * line + col * pixel + reinterpret_cast<int64_t>(keys);
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i)
-      store_as(taps.corner[i] + at,
-               Addresses((reads & (1 << i)) != 0 ? first + step[i] : Addresses{} + reinterpret_cast<int64_t>(zeros)));
-  }
 }
 
 // Lists of cells are padded so that blocks of cells may run over the end.
@@ -173,20 +137,20 @@ constexpr int kCellBlock = 8;
 template <typename T>
 struct Neighbourhood {
   int count;         // cells
-  int64_t* cell;     // element offset of each in its frame
+  int64_t* cell;     // where each pixel begins in its frame, in elements
   T *a, *b, *c, *h;  // see kernel_impl.h; there is room before and after
   // Two for each tap: the cell of its upper left and of its lower left corner; the right corner is the next one. A
   // corner that is not read may be any cell, also -1 or `count`: its weight is zero (and makes an infinity of another
   // cell a NaN, of which there is one in the result then in any case).
   int* left_cells;
 
-  Neighbourhood(const Shape& s, Arena& arena) {
-    const int64_t most = (s.deformable ? 4 : 1) * s.taps() + kCellBlock;
-    cell = arena.take<int64_t>(most);
-    for (T** values : {&a, &b, &c, &h}) {
-      arena.take<T>(1);
-      *values = arena.take<T>(most + kLanes<T>);
-    }
+  int64_t most;  // room for values, a whole number of vectors
+
+  void take(const Shape& s, Arena& arena) {
+    const int64_t cells = (s.deformable ? 4 : 1) * s.taps() + kCellBlock;
+    cell = arena.take<int64_t>(cells);
+    most = (cells + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    for (T** values : {&a, &b, &c, &h}) *values = arena.take<T>(most + kLanes<T>) + kLanes<T>;
     left_cells = arena.take<int>(s.deformable ? 2 * s.taps() : 0);
   }
 
@@ -196,72 +160,171 @@ struct Neighbourhood {
     for (int i = 0; i < kCellBlock; ++i) cell[cells + i] = last;  // near by in the cache
   }
 
+  // All, not `count`: how often a loop goes round is better not random either.
+  void clear_sums() {
+    for (T* values : {a, b, c, h})
+      for (int64_t i = 0; i < most; i += kLanes<T>) store<T>(values + i, Vec<T>{});
+  }
+
   // The values of corners that are not read.
-  static void clear_around(T* values, int count) { values[-1] = values[count] = values[count + 1] = 0; }
+  void clear_around(T* values) const { values[-1] = values[count] = values[count + 1] = 0; }
 };
 
 // The taps of the regular neighbourhood that lie inside the map.
 template <typename T>
-static void collect_regular(const Shape& s, int64_t y, int64_t x, Neighbourhood<T>& near) {
+static void collect_regular(const Shape& s, int64_t stride, int64_t y, int64_t x, Neighbourhood<T>& near) {
   const int64_t k = s.kernel_size, reach = k / 2 * s.dilation;
   int n = 0;
   for (int64_t i = 0, row = y - reach; i < k; ++i, row += s.dilation) {
     if (row < 0 || row >= s.height) continue;
     for (int64_t j = 0, col = x - reach; j < k; ++j, col += s.dilation) {
       if (col < 0 || col >= s.width) continue;
-      near.cell[n++] = (row * s.width + col) * s.channels;
+      near.cell[n++] = (row * s.width + col) * stride;
     }
   }
   near.end(n);
 }
 
-// Corners are merged by a map of bits, one for each pixel of a window around the taps, rows of 2^row_bits bits. A bit's
-// rank among those set is the number of its cell.
-constexpr int kMostWords = 32;
-
-// Words: how many words of 64 bits the map has at most; a single one stays in a register.
-template <typename T, int Words>
-SIFA_INLINE void merge(const Shape& s, const Taps<T>& taps, int64_t first, int64_t top, int64_t left, int rows,
-                       int row_bits, Neighbourhood<T>& near) {
-  const int count = int(s.taps()), words = Words == 1 ? 1 : ((rows << row_bits) + 63) / 64, below = 1 << row_bits;
-  const auto word_of = [](int bit) { return Words == 1 ? 0 : bit / 64; };
-  uint64_t wanted[Words];
-  int rank[Words];
-  for (int i = 0; i < words; ++i) wanted[i] = 0;
-  for (int t = 0; t < count; ++t) {
-    const int64_t at = first + t;
-    const int bit = int(taps.row[at] - top) << row_bits | int(taps.col[at] - left);
-    const uint64_t reads = uint64_t(taps.reads[at]);
-    wanted[word_of(bit)] |= (reads & 3) << bit % 64;
-    wanted[word_of(bit + below)] |= (reads >> 2) << (bit + below) % 64;
-    near.left_cells[2 * t] = bit;
+// Corners are merged by a map of bits, one for each pixel of a window around the taps of a position: 8 rows of 8 bits
+// nearly always. A bit's rank among those set is the number of its cell.
+struct Columns {
+  int32_t set[256][8];  // the numbers of the bits that are set in each byte, the lowest first
+  constexpr Columns() : set() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0, n = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) set[byte][n++] = bit;
   }
-  const int64_t pixel = s.channels, line = s.width * pixel, corner = top * line + left * pixel;
-  int64_t* cell = near.cell;
-  int n = 0;
-  for (int i = 0; i < words; ++i) {
+};
+static constexpr Columns kColumns;
+
+// The number of the cell of a bit, or of the cell before it if the bit is not set.
+SIFA_INLINE int64_t rank_of(uint64_t map, int64_t bit) {
+  return __builtin_popcountll(map & ~(~uint64_t(1) << bit)) - 1;
+}
+
+// The windows of a block: where they begin, their maps, and the bit of each tap's upper left corner.
+template <typename T>
+struct Windows {
+  Int<T>*top, *left, *fits;  // fits: 8 rows and columns are enough
+  uint64_t* map;
+  Int<T>* bit;
+
+  void take(const Shape& s, Arena& arena) {
+    const int64_t positions = s.deformable ? kPositions : 0;
+    for (Int<T>** values : {&top, &left, &fits}) *values = arena.take<Int<T>>(positions);
+    map = arena.take<uint64_t>(positions);
+    bit = arena.take<Int<T>>(positions * s.taps());
+  }
+
+  void lay(const Shape& s, const Taps<T>& taps) {
+    const int64_t all = kPositions * s.taps();
+    for (int p = 0; p < kPositions; p += kLanes<T>) {
+      const auto lines = load_as<Ints<T>>(taps.row + p), columns = load_as<Ints<T>>(taps.col + p);
+      Ints<T> first_row = lines, last_row = lines, first_col = columns, last_col = columns;
+      for (int64_t at = p + kPositions; at < all; at += kPositions) {
+        const auto row = load_as<Ints<T>>(taps.row + at), col = load_as<Ints<T>>(taps.col + at);
+        first_row = row < first_row ? row : first_row;
+        last_row = row > last_row ? row : last_row;
+        first_col = col < first_col ? col : first_col;
+        last_col = col > last_col ? col : last_col;
+      }
+      for (int64_t at = p; at < all; at += kPositions) {
+        const auto row = load_as<Ints<T>>(taps.row + at), col = load_as<Ints<T>>(taps.col + at);
+        store_as(bit + at, Ints<T>(((row - first_row) << 3 | (col - first_col)) & 63));
+      }
+      store_as(top + p, first_row);
+      store_as(left + p, first_col);
+      store_as(fits + p, Ints<T>((last_row - first_row <= 6) & (last_col - first_col <= 6)));
+    }
+    for (int p = 0; p < kPositions; p += kPlaces) {
+      Maps bits{};
+      for (int64_t at = p; at < all; at += kPositions) {
+        const Maps upper = __builtin_convertvector(load_as<IntsOfPlaces<T>>(bit + at), Maps);
+        const Maps reads = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.reads + at), Maps);
+        bits |= (reads & 3) << upper | (reads >> 2) << ((upper + 8) & 63);
+      }
+      store_as(map + p, bits);
+    }
+  }
+};
+
+// The distinct corners of position p's taps in a window of 8 rows and columns.
+template <typename T>
+static void collect_window(const Shape& s, int64_t stride, const Windows<T>& windows, int p, Neighbourhood<T>& near) {
+  using Eight = typename Part<int64_t, 64>::type;
+  using EightColumns = typename Part<int32_t, 32>::type;
+  const uint64_t map = windows.map[p];
+  int64_t line = (int64_t(windows.top[p]) * s.width + windows.left[p]) * stride;
+  int64_t n = 0;
+#pragma GCC unroll 8
+  for (int row = 0; row < 8; ++row, line += s.width * stride) {
+    const uint8_t columns = uint8_t(map >> 8 * row);
+    // All eight are written; the next row overwrites those that are too many.
+    store_as(near.cell + n, line + stride * __builtin_convertvector(load_as<EightColumns>(kColumns.set[columns]), Eight));
+    n += __builtin_popcount(columns);
+  }
+  for (int64_t tap = 0; tap < s.taps(); ++tap) {
+    const int64_t bit = windows.bit[tap * kPositions + p];
+    near.left_cells[2 * tap] = int(rank_of(map, bit));
+    near.left_cells[2 * tap + 1] = int(rank_of(map, (bit + 8) & 63));
+  }
+  near.end(int(n));
+}
+
+// The same in a wider window, of rows of 2^row_bits bits.
+constexpr int64_t kMostWords = 32;
+
+template <typename T>
+static void collect_wide(const Shape& s, int64_t stride, const Taps<T>& taps, int p, int64_t top, int64_t left, int64_t rows,
+                         int row_bits, Neighbourhood<T>& near) {
+  const int64_t count = s.taps(), words = ((rows << row_bits) + 63) / 64, below = int64_t(1) << row_bits;
+  uint64_t wanted[kMostWords];
+  int64_t rank[kMostWords];
+  const auto bit_of = [&](int64_t tap) {
+    const int64_t at = tap * kPositions + p;
+    return (taps.row[at] - top) << row_bits | (taps.col[at] - left);
+  };
+  for (int64_t i = 0; i < words; ++i) wanted[i] = 0;
+  for (int64_t tap = 0; tap < count; ++tap) {
+    const int64_t bit = bit_of(tap);
+    const uint64_t reads = uint64_t(taps.reads[tap * kPositions + p]);
+    wanted[bit / 64] |= (reads & 3) << bit % 64;
+    wanted[(bit + below) / 64] |= (reads >> 2) << (bit + below) % 64;
+  }
+  int64_t n = 0;
+  for (int64_t i = 0; i < words; ++i) {
     rank[i] = n;
     for (uint64_t bits = wanted[i]; bits != 0; bits &= bits - 1) {
       const int64_t bit = 64 * i + __builtin_ctzll(bits);
-      cell[n++] = corner + (bit >> row_bits) * line + (bit & (below - 1)) * pixel;
+      near.cell[n++] = ((top + (bit >> row_bits)) * s.width + left + (bit & (below - 1))) * stride;
     }
   }
-  int* left_cells = near.left_cells;
-  for (int t = 0; t < count; ++t, left_cells += 2) {
-    for (int i = 0, bit = left_cells[0]; i < 2; ++i, bit += below) {
-      const uint64_t word = wanted[word_of(bit)];
-      left_cells[i] = rank[word_of(bit)] + __builtin_popcountll(word & ~(~uint64_t(1) << bit % 64)) - 1;
+  for (int64_t tap = 0; tap < count; ++tap) {
+    for (int64_t lower = 0, bit = bit_of(tap); lower < 2; ++lower, bit += below)
+      near.left_cells[2 * tap + lower] = int(rank[bit / 64] + rank_of(wanted[bit / 64], bit % 64));
+  }
+  near.end(int(n));
+}
+
+// Taps flung far apart: every corner is a cell of its own.
+template <typename T>
+static void collect_apart(const Shape& s, int64_t stride, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
+  int n = 0, *left_cells = near.left_cells;
+  for (int64_t at = p; at < kPositions * s.taps(); at += kPositions) {
+    for (int corner = 0; corner < 4; corner += 2) {
+      const int64_t pixel = (taps.row[at] + corner / 2) * s.width + taps.col[at];
+      *left_cells++ = n - 1 + int(taps.reads[at] >> corner & 1);
+      for (int right = 0; right < 2; ++right)
+        if (taps.reads[at] >> (corner + right) & 1) near.cell[n++] = (pixel + right) * stride;
     }
   }
   near.end(n);
 }
 
-// The distinct corners of the taps [first, first + k*k).
 template <typename T>
-static void collect_displaced(const Shape& s, const Taps<T>& taps, int64_t first, Neighbourhood<T>& near) {
-  const int count = int(s.taps());
-  Int<T> top = taps.row[first], left = taps.col[first], last_row = top, last_col = left;
-  for (int64_t at = first + 1; at < first + count; ++at) {
+static void collect_far(const Shape& s, int64_t stride, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
+  Int<T> top = taps.row[p], left = taps.col[p], last_row = top, last_col = left;
+  for (int64_t at = p; at < kPositions * s.taps(); at += kPositions) {
     const Int<T> row = taps.row[at], col = taps.col[at];
     top = row < top ? row : top;
     left = col < left ? col : left;
@@ -269,32 +332,43 @@ static void collect_displaced(const Shape& s, const Taps<T>& taps, int64_t first
     last_col = col > last_col ? col : last_col;
   }
   const int64_t rows = int64_t(last_row) - top + 2, cols = int64_t(last_col) - left + 2;
-  if (rows <= 8 && cols <= 8) return merge<T, 1>(s, taps, first, top, left, int(rows), 3, near);
   int row_bits = 3;
   while (row_bits < 6 && cols > 1 << row_bits) ++row_bits;
   if (cols <= 1 << row_bits && rows << row_bits <= 64 * kMostWords)
-    return merge<T, kMostWords>(s, taps, first, top, left, int(rows), row_bits, near);
+    collect_wide(s, stride, taps, p, top, left, rows, row_bits, near);
+  else
+    collect_apart(s, stride, taps, p, near);
+}
 
-  // Taps flung far apart: every corner is a cell of its own.
-  int n = 0, *left_cells = near.left_cells;
-  for (int64_t at = first; at < first + count; ++at) {
-    for (int corner = 0; corner < 4; corner += 2) {
-      const int64_t pixel = (taps.row[at] + corner / 2) * s.width + taps.col[at];
-      *left_cells++ = n - 1 + (taps.reads[at] >> corner & 1);
-      for (int right = 0; right < 2; ++right)
-        if (taps.reads[at] >> (corner + right) & 1) near.cell[n++] = (pixel + right) * s.channels;
+// Positions that follow one another in a frame, with their taps and neighbourhoods.
+template <typename T>
+struct Block {
+  int64_t first;  // the number of the first position in its frame
+  int count;
+  Taps<T> taps;
+  Windows<T> windows;
+  Neighbourhood<T> near[kPositions];
+
+  void take(const Shape& s, Arena& arena) {
+    taps.take(s, arena);
+    windows.take(s, arena);
+    for (Neighbourhood<T>& one : near) one.take(s, arena);
+  }
+
+  // `stride`: from one pixel of the keys to the next, in elements.
+  void collect(const Shape& s, int64_t stride) {
+    if (!s.deformable) {
+      for (int p = 0; p < count; ++p) collect_regular(s, stride, (first + p) / s.width, (first + p) % s.width, near[p]);
+      return;
+    }
+    windows.lay(s, taps);
+    for (int p = 0; p < count; ++p) {
+      if (windows.fits[p])
+        collect_window(s, stride, windows, p, near[p]);
+      else
+        collect_far(s, stride, taps, p, near[p]);
     }
   }
-  near.end(n);
-}
-
-template <typename T>
-SIFA_INLINE void collect(const Shape& s, const Taps<T>& taps, int64_t first, int64_t y, int64_t x,
-                         Neighbourhood<T>& near) {
-  if (s.deformable)
-    collect_displaced(s, taps, first, near);
-  else
-    collect_regular(s, y, x, near);
-}
+};
 
 }  // namespace sifa::SIFA_CAPABILITY

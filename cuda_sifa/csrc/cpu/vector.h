@@ -91,10 +91,14 @@ SIFA_INLINE Vec<float> widen(HalfBits value, Half) {
   return (Vec<float>)(scaled | special | (bits & 0x8000u) << 16);
 }
 
+// The upper 16 bits are the nearest BFloat16, ties to even; a NaN stays one.
+SIFA_INLINE FloatBits rounded(Vec<float> value) {
+  const FloatBits bits = (FloatBits)value;
+  return value != value ? FloatBits{} + 0x7fc00000u : bits + 0x7fffu + (bits >> 16 & 1u);
+}
+
 SIFA_INLINE HalfBits narrow(Vec<float> value, BFloat16) {
-  // Round to nearest, ties to even; a NaN stays one.
-  const FloatBits bits = (FloatBits)value, rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-  return __builtin_convertvector(value != value ? FloatBits{} + 0x7fc0u : rounded, HalfBits);
+  return __builtin_convertvector(rounded(value) >> 16, HalfBits);
 }
 SIFA_INLINE HalfBits narrow(Vec<float> value, Half) {
   const FloatBits bits = (FloatBits)value, magnitude = bits & 0x7fffffffu;
@@ -137,5 +141,44 @@ SIFA_INLINE void narrow(const float* from, int64_t n, S* to) {
   bits = narrow(last, S{});
   __builtin_memcpy(to, &bits, n * sizeof(S));
 }
+
+// ---- The channels of a pixel, stored as S, read a unit at a time in the type that is computed in --------------------
+
+template <typename S>
+struct Unit {
+  using Real = S;
+  static constexpr int vectors = 1, lanes = kLanes<S>;
+
+  SIFA_INLINE void load(const S* from, Vec<S>* values) { __builtin_memcpy(values, from, sizeof(Vec<S>)); }
+  SIFA_INLINE void store(S* to, const Vec<S>* values) { __builtin_memcpy(to, values, sizeof(Vec<S>)); }
+  SIFA_INLINE S value(S stored) { return stored; }
+  SIFA_INLINE void keep(S* to, S value) { *to = value; }
+};
+
+// A vector's load brings two vectors of numbers: those of even channels and those of odd ones. The order of channels
+// does not matter to what is computed, as long as it is the same everywhere.
+template <>
+struct Unit<BFloat16> {
+  using Real = float;
+  static constexpr int vectors = 2, lanes = 2 * kLanes<float>;
+
+  SIFA_INLINE void load(const BFloat16* from, Vec<float>* values) {
+    FloatBits pairs;
+    __builtin_memcpy(&pairs, from, sizeof(pairs));
+    values[0] = (Vec<float>)(pairs << 16);
+    values[1] = (Vec<float>)(pairs & 0xffff0000u);
+  }
+  SIFA_INLINE void store(BFloat16* to, const Vec<float>* values) {
+    const FloatBits pairs = rounded(values[0]) >> 16 | (rounded(values[1]) & 0xffff0000u);
+    __builtin_memcpy(to, &pairs, sizeof(pairs));
+  }
+  SIFA_INLINE float value(BFloat16 stored) {
+    const uint32_t bits = uint32_t(stored.bits) << 16;
+    float value;
+    __builtin_memcpy(&value, &bits, sizeof(value));
+    return value;
+  }
+  SIFA_INLINE void keep(BFloat16* to, float value) { narrow(&value, 1, to); }
+};
 
 }  // namespace sifa::SIFA_CAPABILITY
