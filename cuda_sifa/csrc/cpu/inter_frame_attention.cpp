@@ -9,6 +9,8 @@
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
+#include <algorithm>
+#include <cstring>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -78,6 +80,17 @@ void check_extents(const at::Tensor& x) {
 // How many pieces of work, of so many multiply-adds each, a thread is worth starting for.
 int64_t worth_a_thread(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
 
+// The last frames of all samples have no next frame: zeros at the pixels [begin, end) of them.
+void clear_last_frames(const Shape& shape, at::Tensor& out, int64_t begin, int64_t end) {
+  const int64_t pixels = shape.height * shape.width, pixel = shape.channels * out.element_size();
+  char* first = static_cast<char*>(out.mutable_data_ptr()) + shape.pairs() * pixels * pixel;
+  for (int64_t stop; begin < end; begin = stop) {
+    const int64_t n = begin / pixels;
+    stop = std::min(end, (n + 1) * pixels);
+    std::memset(first + (n * shape.frames * pixels + begin % pixels) * pixel, 0, (stop - begin) * pixel);
+  }
+}
+
 template <typename Acc>
 void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at::Tensor>& offset, at::Tensor& out) {
   const Storage storage = storage_of(x.scalar_type());
@@ -85,7 +98,9 @@ void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at
   const ForwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
                               out.mutable_data_ptr()};
   const int64_t grain = worth_a_thread(shape.channels * shape.taps() * 6);
-  at::parallel_for(0, shape.batch * shape.pairs() * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
+  const int64_t pairs = shape.pairs();
+  at::parallel_for(0, shape.batch * pairs * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
+    clear_last_frames(shape, out, begin / pairs, end / pairs);
     const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage, false));
     kernel.forward(shape, storage, args, begin, end, memory.get());
   });
@@ -98,7 +113,7 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
   const at::Tensor dense = channels_last(x);
   at::Tensor out = at::empty(dense.sizes(), dense.options());
   if (out.numel() == 0) return channels_third(out);
-  out.select(1, x.size(1) - 1).zero_();  // the last frame has no next frame
+  if (x.size(1) == 1) return channels_third(out.zero_());
   const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const auto field = offset ? std::optional(offset->to(acc)) : std::nullopt;
   const Shape shape = shape_of_call(x, field, kernel_size, dilation, groups);

@@ -44,14 +44,18 @@ SIFA_INLINE Vec<T> lane_sums(const Vec<T>* v) {
   }
 }
 
-// sums[i] += the sum over the lanes of v[i], for Count vectors.
-template <typename T, int Count>
-SIFA_INLINE void add_lane_sums(const Vec<T>* v, T* sums) {
-  using Some = typename Part<T, Count * sizeof(T)>::type;
+// Writes the sums over the lanes of Count vectors, and up to a vector's length beyond them, or with Add adds them.
+template <bool Add, typename T, int Count>
+SIFA_INLINE void keep_lane_sums(const Vec<T>* v, T* sums) {
   const Vec<T> all = lane_sums<T, Count>(v);
-  Some some;
-  __builtin_memcpy(&some, &all, sizeof(some));
-  store_as(sums, load_as<Some>(sums) + some);
+  if constexpr (Add) {
+    using Some = typename Part<T, Count * sizeof(T)>::type;
+    Some some;
+    __builtin_memcpy(&some, &all, sizeof(some));
+    store_as(sums, load_as<Some>(sums) + some);
+  } else {
+    store<T>(sums, all);
+  }
 }
 
 // The pixels of a frame: number i at `first` + i * stride.
@@ -61,10 +65,10 @@ struct Frame {
   int64_t stride;
 };
 
-// a[u] += <q, keys + cell[u]> and, with Two, b[u] += <g, keys + cell[u]>, over n channels, for Count cells. A multiply-add
-// takes four cycles or five and two can begin in each, so there are sums enough to have as many under way: the channels
-// of a cell go to `Apart` of them in turn.
-template <typename K, bool Two, int Count, typename T>
+// a[u] = <q, keys + cell[u]> and, with Two, b[u] = <g, keys + cell[u]>, over n channels, for Count cells; with Add added to
+// what is there. A multiply-add takes four cycles or five and two can begin in each, so there are sums enough to have
+// as many under way: the channels of a cell go to `apart` of them in turn.
+template <typename K, bool Two, bool Add, int Count, typename T>
 SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a, T* b) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   constexpr int apart = Two ? 1 : kMostInRegisters / Count < vectors ? 1 : kMostInRegisters / Count;
@@ -108,23 +112,25 @@ SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q,
   for (int part = 1; part < apart; ++part)
 #pragma GCC unroll 16
     for (int i = 0; i < Count; ++i) sum_a[0][i] += sum_a[part][i];
-  add_lane_sums<T, Count>(sum_a[0], a);
-  if (Two) add_lane_sums<T, Count>(sum_b, b);
-  for (; c < n; ++c) {
-    for (int i = 0; i < Count; ++i) {
-      a[i] += Unit<K>::value(q[c]) * Unit<K>::value(key[i][c]);
-      if (Two) b[i] += Unit<K>::value(g[c]) * Unit<K>::value(key[i][c]);
+  keep_lane_sums<Add, T, Count>(sum_a[0], a);
+  if (Two) keep_lane_sums<Add, T, Count>(sum_b, b);
+  if constexpr (vectors == 1) {
+    for (; c < n; ++c) {
+      for (int i = 0; i < Count; ++i) {
+        a[i] += q[c] * key[i][c];
+        if (Two) b[i] += g[c] * key[i][c];
+      }
     }
   }
 }
 
-template <bool Two, typename K, typename T>
+template <bool Two, bool Add, typename K, typename T>
 static void dot_products(int64_t count, const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a,
                          T* b) {
   constexpr int block = kBlock<T>, half = block / 2;
   int64_t u = 0;
-  for (; u + half < count; u += block) dot_products_of<K, Two, block>(cell + u, keys, q, g, n, a + u, b + u);
-  if (u < count) dot_products_of<K, Two, half>(cell + u, keys, q, g, n, a + u, b + u);
+  for (; u + half < count; u += block) dot_products_of<K, Two, Add, block>(cell + u, keys, q, g, n, a + u, b + u);
+  if (u < count) dot_products_of<K, Two, Add, half>(cell + u, keys, q, g, n, a + u, b + u);
 }
 
 // result = sum_u c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
@@ -158,10 +164,11 @@ static void weighted_sum(int64_t count, const int64_t* cell, const K* keys, cons
   int64_t from = weighted_sum_part<K, most>(count, cell, keys, c, 0, n, result);
   from = weighted_sum_part<K, most / 2>(count, cell, keys, c, from, n, result);
   from = weighted_sum_part<K, 1>(count, cell, keys, c, from, n, result);
-  for (; from < n; ++from) {
-    T total = 0;
-    for (int64_t u = 0; u < count; ++u) total += c[u] * Unit<K>::value(keys[cell[u] + from]);
-    Unit<K>::keep(result + from, total);
+  if constexpr (Unit<K>::vectors == 1) {
+    for (; from < n; ++from) {
+      result[from] = 0;
+      for (int64_t u = 0; u < count; ++u) result[from] += c[u] * keys[cell[u] + from];
+    }
   }
 }
 
@@ -220,10 +227,6 @@ SIFA_INLINE const T* widened(const S* from, int64_t n, T* buffer) {
 
 // ---- Forward --------------------------------------------------------------------------------------------------------
 
-// What keys are read as: Half is widened beforehand, since every key is read by some twenty positions.
-template <typename S>
-using Key = std::conditional_t<std::is_same_v<S, Half>, float, S>;
-
 // Where the corners of a block's taps are in memory, numbered as the taps; `zeros` for those that are not read.
 template <typename K>
 struct Corners {
@@ -250,16 +253,26 @@ struct Corners {
   }
 };
 
+// Heads of so many channels go through attend_in_registers. A unit of two vectors needs work to be loaded, and the
+// other way loads less often.
+template <typename K>
+static bool in_registers(const Shape& s) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
+  const int64_t group = s.channels / s.groups;
+  return s.deformable && group % lanes == 0 && group <= kMostInRegisters / vectors / vectors * lanes;
+}
+
 // The keys around one position fill the first cache when a pixel has many channels, and every key is then read from the
 // second, twice for each position. Beyond this many bytes of a pixel a batch of positions goes through the channels in
 // chunks, of which the keys around a row of positions stay in the cache.
 constexpr int64_t kWholeBytes = 2048, kChunkBytes = 1024;
 constexpr int kMostBlocks = 8;
 
-template <typename S>
+// S is what is stored, K what is computed on: S, or float for half precision that is widened beforehand.
+template <typename S, typename K>
 struct ForwardScratch {
-  using K = Key<S>;
   using T = typename Unit<K>::Real;
+  static constexpr bool widens = !std::is_same_v<S, K>;
 
   int64_t chunk;  // channels
   int blocks;     // of positions in a batch
@@ -269,10 +282,9 @@ struct ForwardScratch {
   // The keys, copied, with a cache line between pixels: pixels of a power of two bytes would share few lines.
   K* packed;
   int64_t packed_stride, packed_frame = -1;
-  K *queries, *result;  // of Half: a batch of queries widened, and one position's result
+  K *queries, *result;  // widened: a batch of queries, and one position's result
 
   void take(const Shape& s, Arena& arena) {
-    const bool half = !std::is_same_v<S, K>;
     const int64_t group = s.channels / s.groups, line = 64 / int64_t(sizeof(K));
     const bool chunks = s.deformable && group * int64_t(sizeof(K)) > kWholeBytes;
     chunk = chunks ? kChunkBytes / int64_t(sizeof(K)) : group;
@@ -281,32 +293,30 @@ struct ForwardScratch {
     corners.take(s, arena);
     zeros = arena.take<K>(s.channels);
     packed_stride = (s.channels + line - 1) / line * line + line;
-    packed = arena.take<K>(half || chunks ? s.height * s.width * packed_stride : 0);
-    queries = arena.take<K>(half ? blocks * kPositions * s.channels : 0);
-    result = arena.take<K>(half ? s.channels : 0);
+    packed = arena.take<K>(widens || chunks ? s.height * s.width * packed_stride : 0);
+    queries = arena.take<K>(widens ? blocks * kPositions * s.channels : 0);
+    result = arena.take<K>(widens ? s.channels : 0);
     if (arena.memory) __builtin_memset(zeros, 0, s.channels * sizeof(K));
   }
 };
 
 // Frame number `frame` of x, as keys of so many positions.
-template <typename S>
-static Frame<Key<S>> keys_of(const Shape& s, const S* x, int64_t frame, int64_t positions, ForwardScratch<S>& scratch) {
-  using K = Key<S>;
+template <typename S, typename K>
+static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t positions, ForwardScratch<S, K>& scratch) {
   const int64_t pixels = s.height * s.width;
   const S* stored = x + frame * s.frame_size();
-  if constexpr (std::is_same_v<S, K>) {
+  if constexpr (!scratch.widens) {
     if (scratch.blocks == 1 || 4 * positions < pixels) return {stored, s.channels};
   }
-  const Frame<K> packed{scratch.packed, scratch.packed_stride};
   for (int64_t i = 0; i < pixels && scratch.packed_frame != frame; ++i) {
-    K* to = scratch.packed + i * packed.stride;
-    if constexpr (std::is_same_v<S, K>)
-      __builtin_memcpy(to, stored + i * s.channels, s.channels * sizeof(K));
-    else
+    K* to = scratch.packed + i * scratch.packed_stride;
+    if constexpr (scratch.widens)
       widen(stored + i * s.channels, s.channels, to);
+    else
+      __builtin_memcpy(to, stored + i * s.channels, s.channels * sizeof(K));
   }
   scratch.packed_frame = frame;
-  return packed;
+  return {scratch.packed, scratch.packed_stride};
 }
 
 // From the dot products a to the weights c of the cells, in place of the sums over taps and corners.
@@ -318,6 +328,7 @@ static void attend(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbou
   }
   const int64_t all = s.taps();
   T *a = near.a, *c = near.c;
+  near.clear(c);
   near.clear_around(a);
   const int* left_cells = near.left_cells;
   if (!taps.between) {  // on pixels
@@ -380,12 +391,12 @@ static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corne
 }
 
 // `units`: of channels. Points: corners of each tap.
-template <typename K, typename T, int Width = kMostInRegisters / Unit<K>::vectors>
+template <typename K, int Width = kMostInRegisters / Unit<K>::vectors, typename T>
 SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corners<K>& corners, int p, const K* q,
                                      T scale, int64_t units, K* result) {
   if constexpr (Width > 0) {
     if (units != Width)
-      attend_in_registers<K, T, Width - 1>(s, taps, corners, p, q, scale, units, result);
+      attend_in_registers<K, Width - 1>(s, taps, corners, p, q, scale, units, result);
     else if (taps.between)
       attend_in_registers<4, Width>(s, taps, corners, p, q, scale, result);
     else
@@ -393,26 +404,75 @@ SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, const 
   }
 }
 
-// Where to compute what is to be stored at `to`: there, or of Half in a buffer. keep() then stores n values.
-template <typename S>
-SIFA_INLINE Key<S>* result_for(S* to, Key<S>* buffer) {
-  if constexpr (std::is_same_v<S, Key<S>>)
+// Where to compute what is to be stored at `to`: there, or in a buffer. keep() then stores n values.
+template <typename K, typename S>
+SIFA_INLINE K* result_for(S* to, K* buffer) {
+  if constexpr (std::is_same_v<S, K>)
     return to;
   else
     return buffer;
 }
-template <typename S>
-SIFA_INLINE void keep(const Key<S>* result, int64_t n, S* to) {
-  if constexpr (!std::is_same_v<S, Key<S>>) narrow(result, n, to);
+template <typename K, typename S>
+SIFA_INLINE void keep(const K* result, int64_t n, S* to) {
+  if constexpr (!std::is_same_v<S, K>) narrow(result, n, to);
 }
 
-template <typename S, typename T>
-static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end,
-                              ForwardScratch<S>& scratch) {
-  using K = Key<S>;
-  const int64_t channels = s.channels, group = channels / s.groups, pixels = s.height * s.width;
-  const bool in_registers = s.deformable && group % Unit<K>::lanes == 0 && group <= kMostInRegisters * kLanes<T>;
+// The positions of a batch of blocks: from queries, keys and out, which point at channel 0 of a pair of frames.
+template <typename S, typename K, typename T>
+static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K> keys, S* out,
+                          ForwardScratch<S, K>& scratch) {
+  const int64_t channels = s.channels, group = channels / s.groups, chunk = scratch.chunk;
   const T scale = T(1) / T(group);
+  const auto each = [&](auto work) {
+    for (int i = 0; i < blocks; ++i) {
+      Block<T>& block = scratch.block[i];
+      for (int p = 0; p < block.count; ++p) work(block, p, (block.first + p) * channels);
+    }
+  };
+  for (int64_t g = 0; g < channels; g += group) {
+    if (in_registers<K>(s)) {
+      scratch.corners.point(s, scratch.block[0].taps, {keys.first + g, keys.stride}, scratch.zeros);
+      each([&](Block<T>& block, int p, int64_t at) {
+        K* result = result_for(out + at + g, scratch.result);
+        attend_in_registers(s, block.taps, scratch.corners, p, queries + at + g, scale, group / Unit<K>::lanes, result);
+        keep(result, group, out + at + g);
+      });
+    } else {
+      // Of the channels from c: all of the head, or a chunk.
+      const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c, auto add) {
+        const Neighbourhood<T>& near = block.near[p];
+        const int64_t some = g + group - c < chunk ? g + group - c : chunk;
+        dot_products<false, add>(near.count, near.cell, keys.first + c, queries + at + c, queries, some, near.a, near.b);
+      };
+      const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c) {
+        const Neighbourhood<T>& near = block.near[p];
+        const int64_t some = g + group - c < chunk ? g + group - c : chunk;
+        K* result = result_for(out + at + c, scratch.result);
+        weighted_sum(near.count, near.cell, keys.first + c, near.c, some, result);
+        keep(result, some, out + at + c);
+      };
+      if (chunk == group) {
+        each([&](Block<T>& block, int p, int64_t at) {
+          dots(block, p, at, g, std::false_type());
+          attend(s, block.taps, p, scale, block.near[p]);
+          sums(block, p, at, g);  // while the keys are in the cache
+        });
+      } else {
+        each([&](Block<T>& block, int p, int64_t) { block.near[p].clear(block.near[p].a); });
+        for (int64_t c = g; c < g + group; c += chunk)
+          each([&](Block<T>& block, int p, int64_t at) { dots(block, p, at, c, std::true_type()); });
+        each([&](Block<T>& block, int p, int64_t) { attend(s, block.taps, p, scale, block.near[p]); });
+        for (int64_t c = g; c < g + group; c += chunk)
+          each([&](Block<T>& block, int p, int64_t at) { sums(block, p, at, c); });
+      }
+    }
+  }
+}
+
+template <typename S, typename K, typename T>
+static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end,
+                              ForwardScratch<S, K>& scratch) {
+  const int64_t channels = s.channels, pixels = s.height * s.width;
   for (int64_t next = begin; next < end;) {
     const int64_t pair = next / pixels, n = pair / s.pairs(), t = pair % s.pairs(), frame = n * s.frames + t;
     const int64_t first = next - pair * pixels, last = end - pair * pixels < pixels ? end - pair * pixels : pixels;
@@ -422,63 +482,18 @@ static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_
     const S* stored = x + frame * s.frame_size();
     S* out = static_cast<S*>(args.out) + frame * s.frame_size();
     const T* offset = s.deformable ? args.offset + n * s.offset_strides[0] + t * s.offset_strides[1] : nullptr;
-    for (int64_t batch = first, batch_end; batch < last; batch = batch_end) {
-      batch_end = batch + scratch.blocks * kPositions < last ? batch + scratch.blocks * kPositions : last;
-      const int blocks = int((batch_end - batch + kPositions - 1) / kPositions);
-      const K* queries = widened<K, S>(stored + batch * channels, (batch_end - batch) * channels, scratch.queries);
+    for (int64_t at = first, batch_end; at < last; at = batch_end) {
+      batch_end = at + scratch.blocks * kPositions < last ? at + scratch.blocks * kPositions : last;
+      const int blocks = int((batch_end - at + kPositions - 1) / kPositions);
       for (int i = 0; i < blocks; ++i) {
         Block<T>& block = scratch.block[i];
-        block.first = batch + i * kPositions;
+        block.first = at + i * kPositions;
         block.count = int(batch_end - block.first < kPositions ? batch_end - block.first : kPositions);
         if (s.deformable) locate<T, true>(s, offset, block.first, block.count, block.taps);
-        if (!in_registers) block.collect(s, keys.stride);
+        if (!in_registers<K>(s)) block.collect(s, keys.stride);
       }
-      const auto each = [&](auto work) {  // of the batch's positions
-        for (int i = 0; i < blocks; ++i) {
-          Block<T>& block = scratch.block[i];
-          for (int p = 0; p < block.count; ++p) work(block, p, (block.first + p) * channels);
-        }
-      };
-      for (int64_t g = 0; g < channels; g += group) {
-        const K* query = queries - batch * channels;
-        if (in_registers) {
-          scratch.corners.point(s, scratch.block[0].taps, {keys.first + g, keys.stride}, scratch.zeros);
-          each([&](Block<T>& block, int p, int64_t at) {
-            K* result = result_for(out + at + g, scratch.result);
-            attend_in_registers(s, block.taps, scratch.corners, p, query + at + g, scale, group / Unit<K>::lanes,
-                                result);
-            keep(result, group, out + at + g);
-          });
-          continue;
-        }
-        const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c) {
-          const Neighbourhood<T>& near = block.near[p];
-          const int64_t some = g + group - c < scratch.chunk ? g + group - c : scratch.chunk;
-          dot_products<false>(near.count, near.cell, keys.first + c, query + at + c, query, some, near.a, near.b);
-        };
-        const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c) {
-          const Neighbourhood<T>& near = block.near[p];
-          const int64_t some = g + group - c < scratch.chunk ? g + group - c : scratch.chunk;
-          K* result = result_for(out + at + c, scratch.result);
-          weighted_sum(near.count, near.cell, keys.first + c, near.c, some, result);
-          keep(result, some, out + at + c);
-        };
-        if (scratch.chunk == group) {  // one position after the other
-          each([&](Block<T>& block, int p, int64_t at) {
-            block.near[p].clear_sums();
-            dots(block, p, at, g);
-            attend(s, block.taps, p, scale, block.near[p]);
-            sums(block, p, at, g);
-          });
-        } else {
-          each([&](Block<T>& block, int p, int64_t) { block.near[p].clear_sums(); });
-          for (int64_t c = g; c < g + group; c += scratch.chunk)
-            each([&](Block<T>& block, int p, int64_t at) { dots(block, p, at, c); });
-          each([&](Block<T>& block, int p, int64_t) { attend(s, block.taps, p, scale, block.near[p]); });
-          for (int64_t c = g; c < g + group; c += scratch.chunk)
-            each([&](Block<T>& block, int p, int64_t at) { sums(block, p, at, c); });
-        }
-      }
+      const K* queries = widened<K>(stored + at * channels, (batch_end - at) * channels, scratch.queries);
+      forward_batch<S, K, T>(s, blocks, queries - at * channels, keys, out, scratch);
     }
   }
 }
@@ -525,6 +540,7 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale,
     }
     return;
   }
+  for (T* values : {near.c, near.h}) near.clear(values);
   for (T* values : {near.a, near.b}) near.clear_around(values);
   const int* left_cells = near.left_cells;
   for (int64_t at = p, end = s.taps() * kPositions; at < end; at += kPositions, left_cells += 2, grad_offset += 2) {
@@ -580,8 +596,7 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
       Neighbourhood<T>& near = block.near[p];
       for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[pixel * field + i] = 0;
       for (int64_t g = 0; g < s.channels; g += group) {
-        near.clear_sums();
-        dot_products<true>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
+        dot_products<true, false>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
         attend_backward(s, block.taps, p, scale, near, grad_offset + pixel * field);
         scatter(near, keys + g, query + g, incoming + g, group, grad_queries + at + g, grad_keys + g);
       }
@@ -591,41 +606,52 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
 
 // ---- Entry points ---------------------------------------------------------------------------------------------------
 
-template <typename S>
+template <typename S, typename K>
 static int64_t forward_scratch(const Shape& s) {
   Arena arena{nullptr};
-  ForwardScratch<S>().take(s, arena);
+  ForwardScratch<S, K>().take(s, arena);
   return arena.used;
+}
+
+template <typename S, typename K, typename T>
+static void forward_stored(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end, void* memory) {
+  Arena arena{static_cast<char*>(memory)};
+  ForwardScratch<S, K> scratch;
+  scratch.take(s, arena);
+  forward_positions(s, args, begin, end, scratch);
+}
+
+// What is computed on, of half precision. Half is widened beforehand, since some twenty positions read every key, and so
+// is BFloat16 where heads are no whole number of units.
+template <typename Use>
+static auto with_keys(const Shape& s, Storage storage, Use use) {
+  if (storage == Storage::Half) return use(Half{}, float{});
+  if (s.channels / s.groups % Unit<BFloat16>::lanes != 0) return use(BFloat16{}, float{});
+  return use(BFloat16{}, BFloat16{});
 }
 
 template <typename T>
 static int64_t scratch_entry(const Shape& s, Storage storage, bool backward) {
+  const bool half = storage == Storage::Half || storage == Storage::BFloat16;
   if (backward) {
     Arena arena{nullptr};
-    BackwardScratch<T>().take(s, storage == Storage::Half || storage == Storage::BFloat16, arena);
+    BackwardScratch<T>().take(s, half, arena);
     return arena.used;
   }
-  if (storage == Storage::Half) return forward_scratch<Half>(s);
-  if (storage == Storage::BFloat16) return forward_scratch<BFloat16>(s);
-  return forward_scratch<T>(s);
-}
-
-template <typename S, typename T>
-static void forward_stored(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end, void* memory) {
-  Arena arena{static_cast<char*>(memory)};
-  ForwardScratch<S> scratch;
-  scratch.take(s, arena);
-  forward_positions(s, args, begin, end, scratch);
+  if (!half) return forward_scratch<T, T>(s);
+  return with_keys(s, storage, [&](auto stored, auto key) { return forward_scratch<decltype(stored), decltype(key)>(s); });
 }
 
 template <typename T>
 static void forward_entry(const Shape& s, Storage storage, const ForwardArgs<T>& args, int64_t begin, int64_t end,
                           void* memory) {
   if constexpr (std::is_same_v<T, float>) {
-    if (storage == Storage::Half) return forward_stored<Half>(s, args, begin, end, memory);
-    if (storage == Storage::BFloat16) return forward_stored<BFloat16>(s, args, begin, end, memory);
+    if (storage != Storage::Float)
+      return with_keys(s, storage, [&](auto stored, auto key) {
+        forward_stored<decltype(stored), decltype(key)>(s, args, begin, end, memory);
+      });
   }
-  forward_stored<T>(s, args, begin, end, memory);
+  forward_stored<T, T>(s, args, begin, end, memory);
 }
 
 template <typename T>

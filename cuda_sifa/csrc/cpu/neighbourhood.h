@@ -161,9 +161,8 @@ struct Neighbourhood {
   }
 
   // All, not `count`: how often a loop goes round is better not random either.
-  void clear_sums() {
-    for (T* values : {a, b, c, h})
-      for (int64_t i = 0; i < most; i += kLanes<T>) store<T>(values + i, Vec<T>{});
+  void clear(T* values) const {
+    for (int64_t i = 0; i < most; i += kLanes<T>) store<T>(values + i, Vec<T>{});
   }
 
   // The values of corners that are not read.

@@ -142,7 +142,7 @@ SIFA_INLINE void narrow(const float* from, int64_t n, S* to) {
   __builtin_memcpy(to, &bits, n * sizeof(S));
 }
 
-// ---- The channels of a pixel, stored as S, read a unit at a time in the type that is computed in --------------------
+// ---- The channels of a pixel, read a unit at a time in the type that is computed in ---------------------------------
 
 template <typename S>
 struct Unit {
@@ -151,8 +151,6 @@ struct Unit {
 
   SIFA_INLINE void load(const S* from, Vec<S>* values) { __builtin_memcpy(values, from, sizeof(Vec<S>)); }
   SIFA_INLINE void store(S* to, const Vec<S>* values) { __builtin_memcpy(to, values, sizeof(Vec<S>)); }
-  SIFA_INLINE S value(S stored) { return stored; }
-  SIFA_INLINE void keep(S* to, S value) { *to = value; }
 };
 
 // A vector's load brings two vectors of numbers: those of even channels and those of odd ones. The order of channels
@@ -172,13 +170,6 @@ struct Unit<BFloat16> {
     const FloatBits pairs = rounded(values[0]) >> 16 | (rounded(values[1]) & 0xffff0000u);
     __builtin_memcpy(to, &pairs, sizeof(pairs));
   }
-  SIFA_INLINE float value(BFloat16 stored) {
-    const uint32_t bits = uint32_t(stored.bits) << 16;
-    float value;
-    __builtin_memcpy(&value, &bits, sizeof(value));
-    return value;
-  }
-  SIFA_INLINE void keep(BFloat16* to, float value) { narrow(&value, 1, to); }
 };
 
 }  // namespace sifa::SIFA_CAPABILITY
