@@ -130,13 +130,16 @@ static void dot_products(int64_t count, const int64_t* cell, const K* keys, cons
   constexpr int block = kBlock<T>, half = block / 2;
   int64_t u = 0;
   for (; u + half < count; u += block) dot_products_of<K, Two, Add, block>(cell + u, keys, q, g, n, a + u, b + u);
-  if (u < count) dot_products_of<K, Two, Add, half>(cell + u, keys, q, g, n, a + u, b + u);
+  if (u + 1 == count)
+    dot_products_of<K, Two, Add, 1>(cell + u, keys, q, g, n, a + u, b + u);  // of nine, say
+  else if (u < count)
+    dot_products_of<K, Two, Add, half>(cell + u, keys, q, g, n, a + u, b + u);
 }
 
-// result = sum_u c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
+// result = scale * sum_u c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
 template <typename K, int Width, typename T>
-SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const K* keys, const T* c, int64_t from,
-                                      int64_t to, K* result) {
+SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const K* keys, const T* c, T scale,
+                                      int64_t from, int64_t to, K* result) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   for (; from + Width * lanes <= to; from += Width * lanes) {
     Vec<T> sums[Width * vectors];
@@ -153,21 +156,23 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const 
       }
     }
 #pragma GCC unroll 16
+    for (int i = 0; i < Width * vectors; ++i) sums[i] = scale * sums[i];
+#pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) Unit<K>::store(result + from + i * lanes, sums + i * vectors);
   }
   return from;
 }
 
 template <typename K, typename T>
-static void weighted_sum(int64_t count, const int64_t* cell, const K* keys, const T* c, int64_t n, K* result) {
+static void weighted_sum(int64_t count, const int64_t* cell, const K* keys, const T* c, T scale, int64_t n, K* result) {
   constexpr int most = kMostInRegisters / Unit<K>::vectors;
-  int64_t from = weighted_sum_part<K, most>(count, cell, keys, c, 0, n, result);
-  from = weighted_sum_part<K, most / 2>(count, cell, keys, c, from, n, result);
-  from = weighted_sum_part<K, 1>(count, cell, keys, c, from, n, result);
+  int64_t from = weighted_sum_part<K, most>(count, cell, keys, c, scale, 0, n, result);
+  from = weighted_sum_part<K, most / 2>(count, cell, keys, c, scale, from, n, result);
+  from = weighted_sum_part<K, 1>(count, cell, keys, c, scale, from, n, result);
   if constexpr (Unit<K>::vectors == 1) {
     for (; from < n; ++from) {
       result[from] = 0;
-      for (int64_t u = 0; u < count; ++u) result[from] += c[u] * keys[cell[u] + from];
+      for (int64_t u = 0; u < count; ++u) result[from] += scale * c[u] * keys[cell[u] + from];
     }
   }
 }
@@ -319,13 +324,11 @@ static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t posit
   return {scratch.packed, scratch.packed_stride};
 }
 
-// From the dot products a to the weights c of the cells, in place of the sums over taps and corners.
+// From the dot products a to the weights c of the cells, in place of the sums over taps and corners; returns the weights.
+// Of the regular neighbourhood one is the other.
 template <typename T>
-static void attend(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbourhood<T>& near) {
-  if (!s.deformable) {
-    for (int64_t u = 0; u < near.count; ++u) near.c[u] = scale * near.a[u];
-    return;
-  }
+static const T* attend(const Shape& s, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
+  if (!s.deformable) return near.a;
   const int64_t all = s.taps();
   T *a = near.a, *c = near.c;
   near.clear(c);
@@ -334,19 +337,20 @@ static void attend(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbou
   if (!taps.between) {  // on pixels
     for (int64_t t = 0; t < all; ++t) {
       const int64_t cell = left_cells[2 * t];
-      c[cell] += scale * taps.weight[0][t * kPositions + p] * a[cell];
+      c[cell] += taps.weight[0][t * kPositions + p] * a[cell];
     }
-    return;
+    return c;
   }
-  const T *w0 = taps.weight[0] + p, *w1 = taps.weight[1] + p, *w2 = taps.weight[2] + p, *w3 = taps.weight[3] + p;
-  for (int64_t t = 0, at = 0; t < all; ++t, at += kPositions) {
+  for (int64_t t = 0, at = p; t < all; ++t, at += kPositions) {
+    const T w0 = taps.weight[0][at], w1 = taps.weight[1][at], w2 = taps.weight[2][at], w3 = taps.weight[3][at];
     const int64_t upper = left_cells[2 * t], lower = left_cells[2 * t + 1];
-    const T d = scale * ((w0[at] * a[upper] + w1[at] * a[upper + 1]) + (w2[at] * a[lower] + w3[at] * a[lower + 1]));
-    c[upper] += w0[at] * d;
-    c[upper + 1] += w1[at] * d;
-    c[lower] += w2[at] * d;
-    c[lower + 1] += w3[at] * d;
+    const T d = (w0 * a[upper] + w1 * a[upper + 1]) + (w2 * a[lower] + w3 * a[lower + 1]);
+    c[upper] += w0 * d;
+    c[upper + 1] += w1 * d;
+    c[lower] += w2 * d;
+    c[lower + 1] += w3 * d;
   }
+  return c;
 }
 
 // Heads of few channels: a tap's sample stays in registers until its weight is known. That takes more multiply-adds
@@ -444,26 +448,26 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
         const int64_t some = g + group - c < chunk ? g + group - c : chunk;
         dot_products<false, add>(near.count, near.cell, keys.first + c, queries + at + c, queries, some, near.a, near.b);
       };
-      const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c) {
+      const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c, const T* weights) {
         const Neighbourhood<T>& near = block.near[p];
         const int64_t some = g + group - c < chunk ? g + group - c : chunk;
         K* result = result_for(out + at + c, scratch.result);
-        weighted_sum(near.count, near.cell, keys.first + c, near.c, some, result);
+        weighted_sum(near.count, near.cell, keys.first + c, weights, scale, some, result);
         keep(result, some, out + at + c);
       };
       if (chunk == group) {
         each([&](Block<T>& block, int p, int64_t at) {
           dots(block, p, at, g, std::false_type());
-          attend(s, block.taps, p, scale, block.near[p]);
-          sums(block, p, at, g);  // while the keys are in the cache
+          const T* weights = attend(s, block.taps, p, block.near[p]);
+          sums(block, p, at, g, weights);  // while the keys are in the cache
         });
       } else {
         each([&](Block<T>& block, int p, int64_t) { block.near[p].clear(block.near[p].a); });
         for (int64_t c = g; c < g + group; c += chunk)
           each([&](Block<T>& block, int p, int64_t at) { dots(block, p, at, c, std::true_type()); });
-        each([&](Block<T>& block, int p, int64_t) { attend(s, block.taps, p, scale, block.near[p]); });
+        each([&](Block<T>& block, int p, int64_t) { attend(s, block.taps, p, block.near[p]); });
         for (int64_t c = g; c < g + group; c += chunk)
-          each([&](Block<T>& block, int p, int64_t at) { sums(block, p, at, c); });
+          each([&](Block<T>& block, int p, int64_t at) { sums(block, p, at, c, block.near[p].c); });
       }
     }
   }

@@ -50,7 +50,7 @@ template <typename T>
 struct Taps {
   T *y, *x;          // of the positions
   T* displacement;   // vertical and horizontal in turn, so twice the taps
-  T *fy, *fx;        // the sampling point's place in its cell, from 0 to 1
+  T *fy, *fx;        // the sampling point's place in its cell, from 0 to 1; for the backward pass alone
   T* weight[4];      // of the corners; zero where they are not read
   Int<T>*row, *col;  // of corner 0; -1 is above or left of the map
   Int<T>* reads;     // bit i: corner i is read: it is needed, and lies in the map
@@ -65,33 +65,74 @@ struct Taps {
   }
 };
 
+// The columns of a square of as many rows as a vector has lanes: each step takes the even and the odd lanes of two rows.
+template <typename T, int Step = kLanes<T> / 2>
+SIFA_INLINE void transpose(Vec<T>* rows) {
+  if constexpr (Step > 0) {
+    constexpr int lanes = kLanes<T>;
+    Vec<T> next[lanes];
+#pragma GCC unroll 8
+    for (int i = 0; i < lanes / 2; ++i) {
+      next[i] = halves<T, lanes, 1, 0>(rows[2 * i], rows[2 * i + 1]);
+      next[lanes / 2 + i] = halves<T, lanes, 1, 1>(rows[2 * i], rows[2 * i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < lanes; ++i) rows[i] = next[i];
+    transpose<T, Step / 2>(rows);
+  }
+}
+
+// The displacements of a block of positions whose first ones are at `from`, one position to a lane.
+template <typename T>
+SIFA_INLINE void fetch(const Shape& s, const T* const* from, T* displacement) {
+  constexpr int lanes = kLanes<T>;
+  const int64_t channels = 2 * s.taps(), step = s.offset_strides[2];
+  if (step != 1 || channels < lanes) {
+    for (int64_t i = 0; i < channels; ++i)
+      for (int p = 0; p < kPositions; ++p) displacement[i * kPositions + p] = from[p][i * step];
+    return;
+  }
+  for (int p = 0; p < kPositions; p += lanes) {
+    for (int64_t i = 0; i < channels; i += lanes) {
+      const int64_t first = i + lanes < channels ? i : channels - lanes;  // the last ones overlap others
+      Vec<T> square[lanes];
+#pragma GCC unroll 16
+      for (int row = 0; row < lanes; ++row) square[row] = load(from[p + row] + first);
+      transpose<T>(square);
+#pragma GCC unroll 16
+      for (int row = 0; row < lanes; ++row) store<T>(displacement + (first + row) * kPositions + p, square[row]);
+    }
+  }
+}
+
 // Where the taps of `count` positions from number `first` of a frame sample: what cuda/sampling.h says of one tap, for
 // all of them. With SkipZero corners of weight zero are not read (three of four at integer offsets); the gradient of
 // the offsets needs them. `offset` is that of the pair of frames.
 template <typename T, bool SkipZero>
 static void locate(const Shape& s, const T* offset, int64_t first, int count, Taps<T>& taps) {
   constexpr int lanes = kLanes<T>;
-  const int64_t k = s.kernel_size, reach = k / 2 * s.dilation, all = s.taps(), step = s.offset_strides[2];
+  const int64_t reach = s.kernel_size / 2 * s.dilation, all = s.taps();
   int64_t line = first / s.width, column = first % s.width;
+  const T* from[kPositions];
   for (int p = 0; p < kPositions; ++p) {  // those beyond `count` repeat the last
     taps.y[p] = T(line);
     taps.x[p] = T(column);
-    const T* from = offset + line * s.offset_strides[3] + column * s.offset_strides[4];
-    for (int64_t i = 0; i < 2 * all; ++i) taps.displacement[i * kPositions + p] = from[i * step];
+    from[p] = offset + line * s.offset_strides[3] + column * s.offset_strides[4];
     if (p + 1 < count && ++column == s.width) {
       column = 0;
       ++line;
     }
   }
+  fetch(s, from, taps.displacement);
   const T height = T(s.height), width = T(s.width);
   const Int<T> last_row = Int<T>(s.height - 1), last_col = Int<T>(s.width - 1);
   Ints<T> between{};
+  int64_t row_by = -reach, column_by = -reach;  // the tap's place in the regular neighbourhood
   for (int64_t tap = 0; tap < all; ++tap) {
-    const T down = T(tap / k * s.dilation - reach), right_by = T(tap % k * s.dilation - reach);
     for (int p = 0; p < kPositions; p += lanes) {
       const int64_t at = tap * kPositions + p;
-      Vec<T> y = load(taps.y + p) + down + load(taps.displacement + 2 * tap * kPositions + p);
-      Vec<T> x = load(taps.x + p) + right_by + load(taps.displacement + (2 * tap + 1) * kPositions + p);
+      Vec<T> y = load(taps.y + p) + T(row_by) + load(taps.displacement + 2 * tap * kPositions + p);
+      Vec<T> x = load(taps.x + p) + T(column_by) + load(taps.displacement + (2 * tap + 1) * kPositions + p);
       const Ints<T> inside = (y > T(-1)) & (y < height) & (x > T(-1)) & (x < width);
       // Points far outside, and NaN, are brought to the border, where they can be converted to integers.
       y = y > T(-1) ? y : Vec<T>{} - 1;
@@ -111,8 +152,10 @@ static void locate(const Shape& s, const T* offset, int64_t first, int count, Ta
       }
       store_as(taps.row + at, row);
       store_as(taps.col + at, col);
-      store_as(taps.fy + at, fy);
-      store_as(taps.fx + at, fx);
+      if (!SkipZero) {
+        store_as(taps.fy + at, fy);
+        store_as(taps.fx + at, fx);
+      }
       const Ints<T> reads[4] = {inside & top & left, inside & top & right, inside & bottom & left,
                                 inside & bottom & right};
       const Vec<T> weight[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
@@ -123,6 +166,11 @@ static void locate(const Shape& s, const T* offset, int64_t first, int count, Ta
         store_as(taps.weight[i] + at, reads[i] ? weight[i] : Vec<T>{});
       }
       store_as(taps.reads + at, bits);
+    }
+    column_by += s.dilation;
+    if (column_by > reach) {
+      column_by = -reach;
+      row_by += s.dilation;
     }
   }
   Int<T> any = 0;
@@ -158,6 +206,12 @@ struct Neighbourhood {
     count = cells;
     const int64_t last = cells > 0 ? cell[cells - 1] : 0;
     for (int i = 0; i < kCellBlock; ++i) cell[cells + i] = last;  // near by in the cache
+  }
+
+  // The regular neighbourhood one pixel further to the right, when neither is cut off at its left or right.
+  void follow(const Neighbourhood& before, int64_t stride) {
+    count = before.count;
+    for (int64_t i = 0; i < count + kCellBlock; ++i) cell[i] = before.cell[i] + stride;
   }
 
   // All, not `count`: how often a loop goes round is better not random either.
@@ -357,7 +411,18 @@ struct Block {
   // `stride`: from one pixel of the keys to the next, in elements.
   void collect(const Shape& s, int64_t stride) {
     if (!s.deformable) {
-      for (int p = 0; p < count; ++p) collect_regular(s, stride, (first + p) / s.width, (first + p) % s.width, near[p]);
+      const int64_t reach = s.kernel_size / 2 * s.dilation;
+      int64_t y = first / s.width, x = first % s.width;
+      for (int p = 0; p < count; ++p) {
+        if (p > 0 && x > reach && x + reach < s.width)
+          near[p].follow(near[p - 1], stride);
+        else
+          collect_regular(s, stride, y, x, near[p]);
+        if (++x == s.width) {
+          x = 0;
+          ++y;
+        }
+      }
       return;
     }
     windows.lay(s, taps);
