@@ -65,9 +65,9 @@ struct Frame {
   int64_t stride;
 };
 
-// a[u] = <q, keys + cell[u]> and, with Two, b[u] = <g, keys + cell[u]>, over n channels, for Count cells; with Add added to
-// what is there. A multiply-add takes four cycles or five and two can begin in each, so there are sums enough to have
-// as many under way: the channels of a cell go to `apart` of them in turn.
+// a[u] = <q, keys + cell[u]> and, with Two, b[u] = <g, keys + cell[u]>, over n channels, for Count cells; with Add
+// added to what is there. A multiply-add takes four cycles or five and two can begin in each, so there are sums enough
+// to have as many under way: the channels of a cell go to `apart` of them in turn.
 template <typename K, bool Two, bool Add, int Count, typename T>
 SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a, T* b) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
@@ -310,12 +310,12 @@ template <typename S, typename K>
 static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t positions, ForwardScratch<S, K>& scratch) {
   const int64_t pixels = s.height * s.width;
   const S* stored = x + frame * s.frame_size();
-  if constexpr (!scratch.widens) {
+  if constexpr (!ForwardScratch<S, K>::widens) {
     if (scratch.blocks == 1 || 4 * positions < pixels) return {stored, s.channels};
   }
   for (int64_t i = 0; i < pixels && scratch.packed_frame != frame; ++i) {
     K* to = scratch.packed + i * scratch.packed_stride;
-    if constexpr (scratch.widens)
+    if constexpr (ForwardScratch<S, K>::widens)
       widen(stored + i * s.channels, s.channels, to);
     else
       __builtin_memcpy(to, stored + i * s.channels, s.channels * sizeof(K));
@@ -324,8 +324,8 @@ static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t posit
   return {scratch.packed, scratch.packed_stride};
 }
 
-// From the dot products a to the weights c of the cells, in place of the sums over taps and corners; returns the weights.
-// Of the regular neighbourhood one is the other.
+// From the dot products a to the weights c of the cells, in place of the sums over taps and corners; returns the
+// weights. Of the regular neighbourhood one is the other.
 template <typename T>
 static const T* attend(const Shape& s, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
   if (!s.deformable) return near.a;
@@ -386,7 +386,7 @@ static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corne
     }
 #pragma GCC unroll 16
     for (int i = 0; i < all; ++i) dots[i % 2] += value[i] * query[i];
-    const T d = sum_of<T>(dots[0] + dots[1]);
+    const Vec<T> d = sum_of<T>(dots[0] + dots[1]);
 #pragma GCC unroll 16
     for (int i = 0; i < all; ++i) sum[i] += d * value[i];
   }
@@ -446,7 +446,8 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
       const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c, auto add) {
         const Neighbourhood<T>& near = block.near[p];
         const int64_t some = g + group - c < chunk ? g + group - c : chunk;
-        dot_products<false, add>(near.count, near.cell, keys.first + c, queries + at + c, queries, some, near.a, near.b);
+        dot_products<false, add>(near.count, near.cell, keys.first + c, queries + at + c, queries, some, near.a,
+                                 near.b);
       };
       const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c, const T* weights) {
         const Neighbourhood<T>& near = block.near[p];
@@ -625,8 +626,8 @@ static void forward_stored(const Shape& s, const ForwardArgs<T>& args, int64_t b
   forward_positions(s, args, begin, end, scratch);
 }
 
-// What is computed on, of half precision. Half is widened beforehand, since some twenty positions read every key, and so
-// is BFloat16 where heads are no whole number of units.
+// What is computed on, of half precision. Half is widened beforehand, since some twenty positions read every key, and
+// so is BFloat16 where heads are no whole number of units.
 template <typename Use>
 static auto with_keys(const Shape& s, Storage storage, Use use) {
   if (storage == Storage::Half) return use(Half{}, float{});
@@ -643,7 +644,8 @@ static int64_t scratch_entry(const Shape& s, Storage storage, bool backward) {
     return arena.used;
   }
   if (!half) return forward_scratch<T, T>(s);
-  return with_keys(s, storage, [&](auto stored, auto key) { return forward_scratch<decltype(stored), decltype(key)>(s); });
+  return with_keys(s, storage,
+                   [&](auto stored, auto key) { return forward_scratch<decltype(stored), decltype(key)>(s); });
 }
 
 template <typename T>

@@ -65,7 +65,8 @@ struct Taps {
   }
 };
 
-// The columns of a square of as many rows as a vector has lanes: each step takes the even and the odd lanes of two rows.
+// The columns of a square of as many rows as a vector has lanes: each step takes the even and the odd lanes of two
+// rows.
 template <typename T, int Step = kLanes<T> / 2>
 SIFA_INLINE void transpose(Vec<T>* rows) {
   if constexpr (Step > 0) {
@@ -313,7 +314,8 @@ static void collect_window(const Shape& s, int64_t stride, const Windows<T>& win
   for (int row = 0; row < 8; ++row, line += s.width * stride) {
     const uint8_t columns = uint8_t(map >> 8 * row);
     // All eight are written; the next row overwrites those that are too many.
-    store_as(near.cell + n, line + stride * __builtin_convertvector(load_as<EightColumns>(kColumns.set[columns]), Eight));
+    store_as(near.cell + n,
+             line + stride * __builtin_convertvector(load_as<EightColumns>(kColumns.set[columns]), Eight));
     n += __builtin_popcount(columns);
   }
   for (int64_t tap = 0; tap < s.taps(); ++tap) {
@@ -328,8 +330,8 @@ static void collect_window(const Shape& s, int64_t stride, const Windows<T>& win
 constexpr int64_t kMostWords = 32;
 
 template <typename T>
-static void collect_wide(const Shape& s, int64_t stride, const Taps<T>& taps, int p, int64_t top, int64_t left, int64_t rows,
-                         int row_bits, Neighbourhood<T>& near) {
+static void collect_wide(const Shape& s, int64_t stride, const Taps<T>& taps, int p, int64_t top, int64_t left,
+                         int64_t rows, int row_bits, Neighbourhood<T>& near) {
   const int64_t count = s.taps(), words = ((rows << row_bits) + 63) / 64, below = int64_t(1) << row_bits;
   uint64_t wanted[kMostWords];
   int64_t rank[kMostWords];

@@ -35,17 +35,24 @@ SIFA_INLINE void store(T* to, Vec<T> v) {
   __builtin_memcpy(to, &v, sizeof(v));
 }
 
-// The sum over the lanes of `Bytes` of vectors. Halves are added until one lane is left: a fixed order, so the same
-// bits every time.
-template <typename T, int Bytes = SIFA_VECTOR_BYTES>
-SIFA_INLINE T sum_of(typename Part<T, Bytes>::type v) {
-  if constexpr (Bytes == sizeof(T)) {
-    return v[0];
-  } else {
-    typename Part<T, Bytes / 2>::type half[2];
-    __builtin_memcpy(half, &v, sizeof(half));
-    return sum_of<T, Bytes / 2>(half[0] + half[1]);
-  }
+// Every lane gets the value Width lanes before or after it.
+template <int Width, typename V, typename Numbers, int... Lane>
+SIFA_INLINE V swapped(V v, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(v, v, (Lane ^ Width)...);
+#else
+  return __builtin_shuffle(v, Numbers{(Lane ^ Width)...});
+#endif
+}
+
+// The sum over the lanes, in every lane: a fixed order, so the same bits every time.
+template <typename T, int Width = kLanes<T> / 2>
+SIFA_INLINE Vec<T> sum_of(Vec<T> v) {
+  if constexpr (Width == 0)
+    return v;
+  else
+    return sum_of<T, Width / 2>(v + swapped<Width, Vec<T>, typename Part<Int<T>, SIFA_VECTOR_BYTES>::type>(
+                                        v, std::make_integer_sequence<int, kLanes<T>>()));
 }
 
 // From (a, b), each of Lanes lanes: the first (Half = 0) or second (Half = 1) half of every group of 2 * Width lanes,
