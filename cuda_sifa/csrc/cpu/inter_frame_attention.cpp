@@ -65,8 +65,10 @@ at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3
 
 Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
                     int64_t groups) {
-  Shape shape{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups, false, {}};
+  Shape shape{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups};
   shape.deformable = offset.has_value();
+  shape.storage = storage_of(x.scalar_type());
+  shape.offset_storage = offset ? storage_of(offset->scalar_type()) : shape.storage;
   for (int i = 0; shape.deformable && i < 5; ++i) shape.offset_strides[i] = offset->stride(i);
   return shape;
 }
@@ -93,16 +95,14 @@ void clear_last_frames(const Shape& shape, at::Tensor& out, int64_t begin, int64
 
 template <typename Acc>
 void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at::Tensor>& offset, at::Tensor& out) {
-  const Storage storage = storage_of(x.scalar_type());
   const Kernels<Acc>& kernel = kernels<Acc>();
-  const ForwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
-                              out.mutable_data_ptr()};
+  const ForwardArgs args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, out.mutable_data_ptr()};
   const int64_t grain = worth_a_thread(shape.channels * shape.taps() * 6);
   const int64_t pairs = shape.pairs();
   at::parallel_for(0, shape.batch * pairs * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
     clear_last_frames(shape, out, begin / pairs, end / pairs);
-    const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage, false));
-    kernel.forward(shape, storage, args, begin, end, memory.get());
+    const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, false));
+    kernel.forward(shape, args, begin, end, memory.get());
   });
 }
 
@@ -114,35 +114,41 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
   at::Tensor out = at::empty(dense.sizes(), dense.options());
   if (out.numel() == 0) return channels_third(out);
   if (x.size(1) == 1) return channels_third(out.zero_());
-  const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto field = offset ? std::optional(offset->to(acc)) : std::nullopt;
-  const Shape shape = shape_of_call(x, field, kernel_size, dilation, groups);
-  if (acc == at::kDouble)
-    run_forward<double>(shape, dense, field, out);
+  const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
+  if (shape.storage == Storage::Double)
+    run_forward<double>(shape, dense, offset, out);
   else
-    run_forward<float>(shape, dense, field, out);
+    run_forward<float>(shape, dense, offset, out);
   return channels_third(out);
 }
 
 template <typename Acc>
 void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& x,
                   const std::optional<at::Tensor>& offset, at::Tensor& grad_x, at::Tensor& grad_offset) {
-  const Storage storage = storage_of(x.scalar_type());
   const Kernels<Acc>& kernel = kernels<Acc>();
-  const BackwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr<Acc>() : nullptr,
-                               grad.const_data_ptr(), grad_x.mutable_data_ptr<Acc>(),
-                               offset ? grad_offset.mutable_data_ptr<Acc>() : nullptr};
+  const BackwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, grad.const_data_ptr(),
+                               grad_x.mutable_data_ptr<Acc>(), offset ? grad_offset.mutable_data_ptr<Acc>() : nullptr};
   // A pair of frames adds to the gradients of both. Even pairs share no frame, nor do odd ones: two rounds, each
   // without a race whatever the offsets are, and each sum in the same order for any number of threads.
   const int64_t grain = worth_a_thread(shape.frame_size() * shape.taps() * 15);
   for (int64_t parity = 0; parity < 2; ++parity) {
     const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
     at::parallel_for(0, shape.batch * per_sample, grain, [&](int64_t begin, int64_t end) {
-      const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, storage, true));
+      const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, true));
       for (int64_t i = begin; i < end; ++i)
-        kernel.backward(shape, storage, args, i / per_sample, 2 * (i % per_sample) + parity, memory.get());
+        kernel.backward(shape, args, i / per_sample, 2 * (i % per_sample) + parity, memory.get());
     });
   }
+}
+
+at::Tensor narrowed(const Shape& shape, const at::Tensor& grad_x, at::ScalarType type) {
+  at::Tensor stored = at::empty(grad_x.sizes(), grad_x.options().dtype(type));
+  const Kernels<float>& kernel = kernels<float>();
+  const int64_t pixels = shape.batch * shape.frames * shape.height * shape.width;
+  at::parallel_for(0, pixels, worth_a_thread(shape.channels), [&](int64_t begin, int64_t end) {
+    kernel.narrow(shape, grad_x.const_data_ptr<float>(), stored.mutable_data_ptr(), begin, end);
+  });
+  return stored;
 }
 
 std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x,
@@ -156,18 +162,18 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
   const at::TensorOptions options = x.options().dtype(acc);
   at::Tensor grad_x = at::zeros(dense.sizes(), options);
   at::Tensor grad_offset = at::empty({0}, options);
-  const auto field = offset ? std::optional(offset->to(acc)) : std::nullopt;
   if (offset) {
     grad_offset =
         at::empty({offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, options);
     if (x.numel() == 0) grad_offset.zero_();  // a map without channels still has offsets
   }
   if (x.numel() > 0) {
-    const Shape shape = shape_of_call(x, field, kernel_size, dilation, groups);
+    const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
     if (acc == at::kDouble)
-      run_backward<double>(shape, incoming, dense, field, grad_x, grad_offset);
+      run_backward<double>(shape, incoming, dense, offset, grad_x, grad_offset);
     else
-      run_backward<float>(shape, incoming, dense, field, grad_x, grad_offset);
+      run_backward<float>(shape, incoming, dense, offset, grad_x, grad_offset);
+    if (acc != x.scalar_type()) grad_x = narrowed(shape, grad_x, x.scalar_type());
   }
   grad_x = channels_third(grad_x.to(x.scalar_type()));
   if (!offset) return {grad_x, grad_offset};

@@ -6,11 +6,15 @@
 
 namespace sifa {
 
+enum class Storage { Double, Float, Half, BFloat16 };
+
 // x, out, grad and grad_x lie dense in memory as (N, T, H, W, C). The offset has any strides, in elements.
 struct Shape {
   int64_t batch, frames, channels, height, width;
   int64_t kernel_size, dilation, groups;
   bool deformable;            // false: no offset, the regular neighbourhood
+  Storage storage;            // of x, out and grad
+  Storage offset_storage;     // that of x, or Float beside half precision
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
 
   int64_t pairs() const { return frames > 0 ? frames - 1 : 0; }
@@ -18,22 +22,19 @@ struct Shape {
   int64_t frame_size() const { return height * width * channels; }
 };
 
-enum class Storage { Double, Float, Half, BFloat16 };
-
-// `Acc` is float (for float and the half types) or double; offset and gradients of x are in it.
-template <typename Acc>
 struct ForwardArgs {
   const void* x;
-  const Acc* offset;
+  const void* offset;
   void* out;
 };
 
+// `Acc` is float (for float and the half types) or double; gradients are summed in it.
 template <typename Acc>
 struct BackwardArgs {
   const void* x;
-  const Acc* offset;
+  const void* offset;
   const void* grad;
-  Acc* grad_x;       // zero-filled by the caller
+  Acc* grad_x;       // zero-filled by the caller; of half precision its channels are in an order that narrow() knows
   Acc* grad_offset;  // dense (N, T-1, H, W, 2*k*k); null without offsets
 };
 
@@ -41,12 +42,14 @@ struct BackwardArgs {
 // scratch() says, at a multiple of 64.
 template <typename Acc>
 struct Kernels {
-  int64_t (*scratch)(const Shape&, Storage, bool backward);
+  int64_t (*scratch)(const Shape&, bool backward);
   // Positions [begin, end) of all N * (T-1) * H * W queries.
-  void (*forward)(const Shape&, Storage, const ForwardArgs<Acc>&, int64_t begin, int64_t end, void* memory);
+  void (*forward)(const Shape&, const ForwardArgs&, int64_t begin, int64_t end, void* memory);
   // The pair of frames (t, t + 1) of sample n: writes into the gradients of both frames, so two pairs that share a
   // frame must not run at once.
-  void (*backward)(const Shape&, Storage, const BackwardArgs<Acc>&, int64_t n, int64_t t, void* memory);
+  void (*backward)(const Shape&, const BackwardArgs<Acc>&, int64_t n, int64_t t, void* memory);
+  // Of half precision: the gradient of x at pixels [begin, end) of all N * T * H * W, as it is stored.
+  void (*narrow)(const Shape&, const Acc* grad_x, void* stored, int64_t begin, int64_t end);
 };
 
 namespace baseline {

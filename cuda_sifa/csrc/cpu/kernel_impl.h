@@ -178,43 +178,53 @@ static void weighted_sum(int64_t count, const int64_t* cell, const K* keys, cons
 }
 
 // grad_query += sum_u h[u] v_u and grad_keys at each cell += c[u] g + h[u] q.
-template <typename T, int Width>
-SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const T* keys, const T* q, const T* g, int64_t from,
+template <typename K, int Width, typename T>
+SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t from,
                                  int64_t to, T* grad_query, T* grad_keys) {
-  constexpr int lanes = kLanes<T>;
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors, all = Width * vectors;
   for (; from + Width * lanes <= to; from += Width * lanes) {
-    Vec<T> sums[Width], query[Width], grad[Width];
+    Vec<T> sums[all], query[all], grad[all];
 #pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) {
-      sums[i] = load(grad_query + from + i * lanes);
-      query[i] = load(q + from + i * lanes);
-      grad[i] = load(g + from + i * lanes);
+      Unit<K>::load(q + from + i * lanes, query + i * vectors);
+      Unit<K>::load(g + from + i * lanes, grad + i * vectors);
     }
+#pragma GCC unroll 16
+    for (int i = 0; i < all; ++i) sums[i] = load(grad_query + from + i * kLanes<T>);
     for (int64_t u = 0; u < near.count; ++u) {
       const T c = near.c[u], h = near.h[u];
-      const T* key = keys + near.cell[u] + from;
+      const K* key = keys + near.cell[u] + from;
       T* grad_key = grad_keys + near.cell[u] + from;
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) {
-        sums[i] += h * load(key + i * lanes);
-        store<T>(grad_key + i * lanes, load(grad_key + i * lanes) + c * grad[i] + h * query[i]);
+        Vec<T> value[vectors];
+        Unit<K>::load(key + i * lanes, value);
+#pragma GCC unroll 2
+        for (int v = 0; v < vectors; ++v) {
+          const int at = i * vectors + v;
+          sums[at] += h * value[v];
+          T* to_key = grad_key + at * kLanes<T>;
+          store<T>(to_key, load(to_key) + c * grad[at] + h * query[at]);
+        }
       }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < Width; ++i) store<T>(grad_query + from + i * lanes, sums[i]);
+    for (int i = 0; i < all; ++i) store<T>(grad_query + from + i * kLanes<T>, sums[i]);
   }
   return from;
 }
 
-template <typename T>
-static void scatter(const Neighbourhood<T>& near, const T* keys, const T* q, const T* g, int64_t n, T* grad_query,
+template <typename K, typename T>
+static void scatter(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t n, T* grad_query,
                     T* grad_keys) {
-  int64_t from = scatter_part<T, 4>(near, keys, q, g, 0, n, grad_query, grad_keys);
-  from = scatter_part<T, 1>(near, keys, q, g, from, n, grad_query, grad_keys);
-  for (; from < n; ++from) {
-    for (int64_t u = 0; u < near.count; ++u) {
-      grad_query[from] += near.h[u] * keys[near.cell[u] + from];
-      grad_keys[near.cell[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
+  int64_t from = scatter_part<K, 4 / Unit<K>::vectors>(near, keys, q, g, 0, n, grad_query, grad_keys);
+  from = scatter_part<K, 1>(near, keys, q, g, from, n, grad_query, grad_keys);
+  if constexpr (Unit<K>::vectors == 1) {
+    for (; from < n; ++from) {
+      for (int64_t u = 0; u < near.count; ++u) {
+        grad_query[from] += near.h[u] * keys[near.cell[u] + from];
+        grad_keys[near.cell[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
+      }
     }
   }
 }
@@ -474,9 +484,10 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
   }
 }
 
-template <typename S, typename K, typename T>
-static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end,
+template <typename S, typename K>
+static void forward_positions(const Shape& s, const ForwardArgs& args, int64_t begin, int64_t end,
                               ForwardScratch<S, K>& scratch) {
+  using T = typename Unit<K>::Real;
   const int64_t channels = s.channels, pixels = s.height * s.width;
   for (int64_t next = begin; next < end;) {
     const int64_t pair = next / pixels, n = pair / s.pairs(), t = pair % s.pairs(), frame = n * s.frames + t;
@@ -486,7 +497,6 @@ static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_
     const Frame<K> keys = keys_of(s, x, frame + 1, last - first, scratch);
     const S* stored = x + frame * s.frame_size();
     S* out = static_cast<S*>(args.out) + frame * s.frame_size();
-    const T* offset = s.deformable ? args.offset + n * s.offset_strides[0] + t * s.offset_strides[1] : nullptr;
     for (int64_t at = first, batch_end; at < last; at = batch_end) {
       batch_end = at + scratch.blocks * kPositions < last ? at + scratch.blocks * kPositions : last;
       const int blocks = int((batch_end - at + kPositions - 1) / kPositions);
@@ -494,7 +504,7 @@ static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_
         Block<T>& block = scratch.block[i];
         block.first = at + i * kPositions;
         block.count = int(batch_end - block.first < kPositions ? batch_end - block.first : kPositions);
-        if (s.deformable) locate<T, true>(s, offset, block.first, block.count, block.taps);
+        if (s.deformable) locate<T, true>(s, args.offset, n, t, block.first, block.count, block.taps);
         if (!in_registers<K>(s)) block.collect(s, keys.stride);
       }
       const K* queries = widened<K>(stored + at * channels, (batch_end - at) * channels, scratch.queries);
@@ -505,26 +515,28 @@ static void forward_positions(const Shape& s, const ForwardArgs<T>& args, int64_
 
 // ---- Backward -------------------------------------------------------------------------------------------------------
 
-// Half precision is widened into T.
-template <typename T>
+template <typename S, typename K>
 struct BackwardScratch {
+  using T = typename Unit<K>::Real;
+  static constexpr bool widens = !std::is_same_v<S, K>;
+
   Block<T> block;
-  T* grad;  // of one position
-  T* frame[2];
+  K* grad;  // widened: one position's, and frames
+  K* frame[2];
   int64_t frame_number[2] = {-1, -1};
 
-  void take(const Shape& s, bool half, Arena& arena) {
+  void take(const Shape& s, Arena& arena) {
     block.take(s, arena);
-    grad = arena.take<T>(half ? s.channels : 0);
-    for (T*& widened : frame) widened = arena.take<T>(half ? s.frame_size() : 0);
+    grad = arena.take<K>(widens ? s.channels : 0);
+    for (K*& widened : frame) widened = arena.take<K>(widens ? s.frame_size() : 0);
   }
 };
 
-// Frame number `frame` of x in T. Widened, it is kept: the keys of one pair of frames are the queries of the next.
-template <typename T, typename S>
-static const T* frame_of(const Shape& s, const S* x, int64_t frame, BackwardScratch<T>& scratch) {
+// Frame number `frame` of x. Widened, it is kept: the keys of one pair of frames are the queries of the next.
+template <typename S, typename K>
+static const K* frame_of(const Shape& s, const S* x, int64_t frame, BackwardScratch<S, K>& scratch) {
   const S* stored = x + frame * s.frame_size();
-  if constexpr (std::is_same_v<S, T>) {
+  if constexpr (std::is_same_v<S, K>) {
     return stored;
   } else {
     const int slot = frame % 2;
@@ -574,30 +586,25 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale,
   }
 }
 
-template <typename T, typename S>
+template <typename S, typename K, typename T>
 static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t,
-                          BackwardScratch<T>& scratch) {
+                          BackwardScratch<S, K>& scratch) {
   const S* x = static_cast<const S*>(args.x);
   const int64_t group = s.channels / s.groups, frame = n * s.frames + t, field = 2 * s.taps();
   const int64_t pixels = s.height * s.width;
   const T scale = T(1) / T(group);
-  const T *queries = frame_of(s, x, frame, scratch), *keys = frame_of(s, x, frame + 1, scratch);
+  const K *queries = frame_of(s, x, frame, scratch), *keys = frame_of(s, x, frame + 1, scratch);
   const S* grad = static_cast<const S*>(args.grad) + frame * s.frame_size();
   T *grad_queries = args.grad_x + frame * s.frame_size(), *grad_keys = grad_queries + s.frame_size();
-  const T* offset = nullptr;
-  T* grad_offset = nullptr;
-  if (s.deformable) {
-    offset = args.offset + n * s.offset_strides[0] + t * s.offset_strides[1];
-    grad_offset = args.grad_offset + (n * s.pairs() + t) * pixels * field;
-  }
+  T* grad_offset = s.deformable ? args.grad_offset + (n * s.pairs() + t) * pixels * field : nullptr;
   Block<T>& block = scratch.block;
   for (block.first = 0; block.first < pixels; block.first += kPositions) {
     block.count = int(pixels - block.first < kPositions ? pixels - block.first : kPositions);
-    if (s.deformable) locate<T, false>(s, offset, block.first, block.count, block.taps);
+    if (s.deformable) locate<T, false>(s, args.offset, n, t, block.first, block.count, block.taps);
     block.collect(s, s.channels);
     for (int p = 0; p < block.count; ++p) {
       const int64_t pixel = block.first + p, at = pixel * s.channels;
-      const T *query = queries + at, *incoming = widened<T, S>(grad + at, s.channels, scratch.grad);
+      const K *query = queries + at, *incoming = widened<K>(grad + at, s.channels, scratch.grad);
       Neighbourhood<T>& near = block.near[p];
       for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[pixel * field + i] = 0;
       for (int64_t g = 0; g < s.channels; g += group) {
@@ -611,71 +618,78 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
 
 // ---- Entry points ---------------------------------------------------------------------------------------------------
 
-template <typename S, typename K>
-static int64_t forward_scratch(const Shape& s) {
-  Arena arena{nullptr};
-  ForwardScratch<S, K>().take(s, arena);
-  return arena.used;
-}
-
-template <typename S, typename K, typename T>
-static void forward_stored(const Shape& s, const ForwardArgs<T>& args, int64_t begin, int64_t end, void* memory) {
-  Arena arena{static_cast<char*>(memory)};
-  ForwardScratch<S, K> scratch;
-  scratch.take(s, arena);
-  forward_positions(s, args, begin, end, scratch);
-}
-
-// What is computed on, of half precision. Half is widened beforehand, since some twenty positions read every key, and
-// so is BFloat16 where heads are no whole number of units.
-template <typename Use>
-static auto with_keys(const Shape& s, Storage storage, Use use) {
-  if (storage == Storage::Half) return use(Half{}, float{});
-  if (s.channels / s.groups % Unit<BFloat16>::lanes != 0) return use(BFloat16{}, float{});
-  return use(BFloat16{}, BFloat16{});
+// Calls `use` with what x is stored as and what is computed on. Half is widened beforehand, since some twenty positions
+// read every key, and so is BFloat16 where heads are no whole number of units.
+template <typename T, typename Use>
+static auto with_types(const Shape& s, Use use) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (s.storage == Storage::Half) return use(Half{}, float{});
+    if (s.storage == Storage::BFloat16) {
+      if (s.channels / s.groups % Unit<BFloat16>::lanes != 0) return use(BFloat16{}, float{});
+      return use(BFloat16{}, BFloat16{});
+    }
+  }
+  return use(T{}, T{});
 }
 
 template <typename T>
-static int64_t scratch_entry(const Shape& s, Storage storage, bool backward) {
-  const bool half = storage == Storage::Half || storage == Storage::BFloat16;
-  if (backward) {
+static int64_t scratch_entry(const Shape& s, bool backward) {
+  return with_types<T>(s, [&](auto stored, auto key) {
+    using S = decltype(stored);
+    using K = decltype(key);
     Arena arena{nullptr};
-    BackwardScratch<T>().take(s, half, arena);
+    if (backward)
+      BackwardScratch<S, K>().take(s, arena);
+    else
+      ForwardScratch<S, K>().take(s, arena);
     return arena.used;
-  }
-  if (!half) return forward_scratch<T, T>(s);
-  return with_keys(s, storage,
-                   [&](auto stored, auto key) { return forward_scratch<decltype(stored), decltype(key)>(s); });
+  });
 }
 
 template <typename T>
-static void forward_entry(const Shape& s, Storage storage, const ForwardArgs<T>& args, int64_t begin, int64_t end,
-                          void* memory) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (storage != Storage::Float)
-      return with_keys(s, storage, [&](auto stored, auto key) {
-        forward_stored<decltype(stored), decltype(key)>(s, args, begin, end, memory);
-      });
-  }
-  forward_stored<T, T>(s, args, begin, end, memory);
+static void forward_entry(const Shape& s, const ForwardArgs& args, int64_t begin, int64_t end, void* memory) {
+  with_types<T>(s, [&](auto stored, auto key) {
+    Arena arena{static_cast<char*>(memory)};
+    ForwardScratch<decltype(stored), decltype(key)> scratch;
+    scratch.take(s, arena);
+    forward_positions(s, args, begin, end, scratch);
+  });
 }
 
 template <typename T>
-static void backward_entry(const Shape& s, Storage storage, const BackwardArgs<T>& args, int64_t n, int64_t t,
-                           void* memory) {
-  Arena arena{static_cast<char*>(memory)};
-  BackwardScratch<T> scratch;
-  scratch.take(s, storage == Storage::Half || storage == Storage::BFloat16, arena);
-  if constexpr (std::is_same_v<T, float>) {
-    if (storage == Storage::Half) return backward_pair<T, Half>(s, args, n, t, scratch);
-    if (storage == Storage::BFloat16) return backward_pair<T, BFloat16>(s, args, n, t, scratch);
-  }
-  backward_pair<T, T>(s, args, n, t, scratch);
+static void backward_entry(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t, void* memory) {
+  with_types<T>(s, [&](auto stored, auto key) {
+    Arena arena{static_cast<char*>(memory)};
+    BackwardScratch<decltype(stored), decltype(key)> scratch;
+    scratch.take(s, arena);
+    backward_pair(s, args, n, t, scratch);
+  });
+}
+
+template <typename T>
+static void narrow_entry(const Shape& s, const T* grad_x, void* stored, int64_t begin, int64_t end) {
+  with_types<T>(s, [&](auto as, auto key) {
+    using S = decltype(as);
+    using K = decltype(key);
+    S* to = static_cast<S*>(stored);
+    begin *= s.channels;
+    end *= s.channels;
+    if constexpr (Unit<K>::vectors == 1) {
+      if constexpr (!std::is_same_v<S, K>) narrow(grad_x + begin, end - begin, to + begin);
+    } else {
+      for (int64_t at = begin; at < end; at += Unit<K>::lanes) {
+        const Vec<T> values[2] = {load(grad_x + at), load(grad_x + at + kLanes<T>)};
+        Unit<K>::store(to + at, values);
+      }
+    }
+  });
 }
 
 extern const Kernels<float> kernels_float;
 extern const Kernels<double> kernels_double;
-const Kernels<float> kernels_float{scratch_entry<float>, forward_entry<float>, backward_entry<float>};
-const Kernels<double> kernels_double{scratch_entry<double>, forward_entry<double>, backward_entry<double>};
+const Kernels<float> kernels_float{scratch_entry<float>, forward_entry<float>, backward_entry<float>,
+                                   narrow_entry<float>};
+const Kernels<double> kernels_double{scratch_entry<double>, forward_entry<double>, backward_entry<double>,
+                                     narrow_entry<double>};
 
 }  // namespace sifa::SIFA_CAPABILITY

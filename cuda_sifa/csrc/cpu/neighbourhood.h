@@ -83,14 +83,27 @@ SIFA_INLINE void transpose(Vec<T>* rows) {
   }
 }
 
-// The displacements of a block of positions whose first ones are at `from`, one position to a lane.
-template <typename T>
-SIFA_INLINE void fetch(const Shape& s, const T* const* from, T* displacement) {
+// Positions of a frame and their displacements, one position to a lane; those beyond `count` repeat the last. `offset`,
+// stored as S, is that of the pair of frames.
+template <typename T, typename S>
+static void fetch(const Shape& s, const S* offset, int64_t first_position, int count, Taps<T>& taps) {
   constexpr int lanes = kLanes<T>;
   const int64_t channels = 2 * s.taps(), step = s.offset_strides[2];
+  T* displacement = taps.displacement;
+  int64_t line = first_position / s.width, column = first_position % s.width;
+  const S* from[kPositions];
+  for (int p = 0; p < kPositions; ++p) {
+    taps.y[p] = T(line);
+    taps.x[p] = T(column);
+    from[p] = offset + line * s.offset_strides[3] + column * s.offset_strides[4];
+    if (p + 1 < count && ++column == s.width) {
+      column = 0;
+      ++line;
+    }
+  }
   if (step != 1 || channels < lanes) {
     for (int64_t i = 0; i < channels; ++i)
-      for (int p = 0; p < kPositions; ++p) displacement[i * kPositions + p] = from[p][i * step];
+      for (int p = 0; p < kPositions; ++p) displacement[i * kPositions + p] = real(from[p][i * step]);
     return;
   }
   for (int p = 0; p < kPositions; p += lanes) {
@@ -98,7 +111,7 @@ SIFA_INLINE void fetch(const Shape& s, const T* const* from, T* displacement) {
       const int64_t first = i + lanes < channels ? i : channels - lanes;  // the last ones overlap others
       Vec<T> square[lanes];
 #pragma GCC unroll 16
-      for (int row = 0; row < lanes; ++row) square[row] = load(from[p + row] + first);
+      for (int row = 0; row < lanes; ++row) square[row] = load_real(from[p + row] + first);
       transpose<T>(square);
 #pragma GCC unroll 16
       for (int row = 0; row < lanes; ++row) store<T>(displacement + (first + row) * kPositions + p, square[row]);
@@ -108,23 +121,20 @@ SIFA_INLINE void fetch(const Shape& s, const T* const* from, T* displacement) {
 
 // Where the taps of `count` positions from number `first` of a frame sample: what cuda/sampling.h says of one tap, for
 // all of them. With SkipZero corners of weight zero are not read (three of four at integer offsets); the gradient of
-// the offsets needs them. `offset` is that of the pair of frames.
+// the offsets needs them. `offset` is that of the whole call, n and t say of which pair of frames.
 template <typename T, bool SkipZero>
-static void locate(const Shape& s, const T* offset, int64_t first, int count, Taps<T>& taps) {
+static void locate(const Shape& s, const void* offset, int64_t n, int64_t t, int64_t first, int count, Taps<T>& taps) {
   constexpr int lanes = kLanes<T>;
   const int64_t reach = s.kernel_size / 2 * s.dilation, all = s.taps();
-  int64_t line = first / s.width, column = first % s.width;
-  const T* from[kPositions];
-  for (int p = 0; p < kPositions; ++p) {  // those beyond `count` repeat the last
-    taps.y[p] = T(line);
-    taps.x[p] = T(column);
-    from[p] = offset + line * s.offset_strides[3] + column * s.offset_strides[4];
-    if (p + 1 < count && ++column == s.width) {
-      column = 0;
-      ++line;
-    }
-  }
-  fetch(s, from, taps.displacement);
+  const int64_t pair = n * s.offset_strides[0] + t * s.offset_strides[1];
+  if constexpr (std::is_same_v<T, double>)
+    fetch(s, static_cast<const double*>(offset) + pair, first, count, taps);
+  else if (s.offset_storage == Storage::Half)
+    fetch(s, static_cast<const Half*>(offset) + pair, first, count, taps);
+  else if (s.offset_storage == Storage::BFloat16)
+    fetch(s, static_cast<const BFloat16*>(offset) + pair, first, count, taps);
+  else
+    fetch(s, static_cast<const float*>(offset) + pair, first, count, taps);
   const T height = T(s.height), width = T(s.width);
   const Int<T> last_row = Int<T>(s.height - 1), last_col = Int<T>(s.width - 1);
   Ints<T> between{};
@@ -284,7 +294,7 @@ struct Windows {
       }
       for (int64_t at = p; at < all; at += kPositions) {
         const auto row = load_as<Ints<T>>(taps.row + at), col = load_as<Ints<T>>(taps.col + at);
-        store_as(bit + at, Ints<T>(((row - first_row) << 3 | (col - first_col)) & 63));
+        store_as(bit + at, Ints<T>(((row - first_row) & 7) << 3 | ((col - first_col) & 7)));
       }
       store_as(top + p, first_row);
       store_as(left + p, first_col);

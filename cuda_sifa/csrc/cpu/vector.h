@@ -149,6 +149,30 @@ SIFA_INLINE void narrow(const float* from, int64_t n, S* to) {
   __builtin_memcpy(to, &bits, n * sizeof(S));
 }
 
+// A value, and a vector of them, in the type that is computed in.
+template <typename T>
+SIFA_INLINE T real(T stored) {
+  return stored;
+}
+SIFA_INLINE float real(BFloat16 stored) {
+  float value;
+  widen(&stored, 1, &value);
+  return value;
+}
+SIFA_INLINE float real(Half stored) {
+  float value;
+  widen(&stored, 1, &value);
+  return value;
+}
+SIFA_INLINE Vec<double> load_real(const double* from) { return load(from); }
+SIFA_INLINE Vec<float> load_real(const float* from) { return load(from); }
+template <typename S>
+SIFA_INLINE Vec<float> load_real(const S* from) {
+  HalfBits bits;
+  __builtin_memcpy(&bits, from, sizeof(bits));
+  return widen(bits, S{});
+}
+
 // ---- The channels of a pixel, read a unit at a time in the type that is computed in ---------------------------------
 
 template <typename S>
