@@ -212,6 +212,34 @@ def test_the_same_bits_for_any_number_of_threads(case: Case) -> None:
         assert all(torch.equal(other[name], results[0][name]) for name in other)
 
 
+def test_an_overflow_is_the_same_for_any_number_of_threads() -> None:
+    """Which positions share a block with one between pixels depends on where a thread begins; its sums must not."""
+    x = torch.ones(1, 2, 1, 1, 40002)
+    x[..., 20010] = 1e30
+    offset = torch.zeros(1, 1, 2, 1, 40002)
+    offset[0, 0, 1, 0, 20016] = 0.5
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(inter_frame_attention(x, offset, kernel_size=1)[0, 0, 0, 0])
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0][20010].isinf()
+    for other in results[1:]:
+        assert torch.equal(other, results[0])
+
+
+@pytest.mark.parametrize("channels", [1024, 1025])
+def test_large_values_whose_mean_product_is_finite(channels: int) -> None:
+    """The scale comes before the second product, as in the reference: 9 x 2.5e23 x 5e11, and not 1024 times that."""
+    x = torch.full((1, 2, channels, 3, 3), 5e11)
+    attended = inter_frame_attention(x)
+    assert attended[0, 0, :, 1, 1].isfinite().all()
+    assert relative_error(attended, reference.inter_frame_attention(x)) < TOLERANCE[torch.float32]
+
+
 def test_groups_are_heads(device: torch.device) -> None:
     """g heads of C/g channels equal g calls with those channels and the same offsets."""
     case = Case(shape=(2, 3, 6, 5, 7), groups=3)

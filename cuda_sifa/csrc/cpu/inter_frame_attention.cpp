@@ -100,6 +100,7 @@ void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at
   const int64_t grain = worth_a_thread(shape.channels * shape.taps() * 6);
   const int64_t pairs = shape.pairs();
   at::parallel_for(0, shape.batch * pairs * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
+    // Of N * (T-1) * H * W positions each thread has its share, and so of the N * H * W pixels.
     clear_last_frames(shape, out, begin / pairs, end / pairs);
     const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, false));
     kernel.forward(shape, args, begin, end, memory.get());

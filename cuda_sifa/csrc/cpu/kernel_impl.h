@@ -136,7 +136,7 @@ static void dot_products(int64_t count, const int64_t* cell, const K* keys, cons
     dot_products_of<K, Two, Add, half>(cell + u, keys, q, g, n, a + u, b + u);
 }
 
-// result = scale * sum_u c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
+// result = sum_u scale * c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
 template <typename K, int Width, typename T>
 SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const K* keys, const T* c, T scale,
                                       int64_t from, int64_t to, K* result) {
@@ -147,16 +147,15 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const 
     for (int i = 0; i < Width * vectors; ++i) sums[i] = Vec<T>{};
     for (int64_t u = 0; u < count; ++u) {
       const K* key = keys + cell[u] + from;
+      const T weight = scale * c[u];
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) {
         Vec<T> value[vectors];
         Unit<K>::load(key + i * lanes, value);
 #pragma GCC unroll 2
-        for (int v = 0; v < vectors; ++v) sums[i * vectors + v] += c[u] * value[v];
+        for (int v = 0; v < vectors; ++v) sums[i * vectors + v] += weight * value[v];
       }
     }
-#pragma GCC unroll 16
-    for (int i = 0; i < Width * vectors; ++i) sums[i] = scale * sums[i];
 #pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) Unit<K>::store(result + from + i * lanes, sums + i * vectors);
   }
@@ -344,7 +343,7 @@ static const T* attend(const Shape& s, const Taps<T>& taps, int p, Neighbourhood
   near.clear(c);
   near.clear_around(a);
   const int* left_cells = near.left_cells;
-  if (!taps.between) {  // on pixels
+  if (!taps.between[p]) {  // on pixels
     for (int64_t t = 0; t < all; ++t) {
       const int64_t cell = left_cells[2 * t];
       c[cell] += taps.weight[0][t * kPositions + p] * a[cell];
@@ -411,7 +410,7 @@ SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, const 
   if constexpr (Width > 0) {
     if (units != Width)
       attend_in_registers<K, Width - 1>(s, taps, corners, p, q, scale, units, result);
-    else if (taps.between)
+    else if (taps.any_between)
       attend_in_registers<4, Width>(s, taps, corners, p, q, scale, result);
     else
       attend_in_registers<1, Width>(s, taps, corners, p, q, scale, result);
@@ -431,11 +430,12 @@ SIFA_INLINE void keep(const K* result, int64_t n, S* to) {
   if constexpr (!std::is_same_v<S, K>) narrow(result, n, to);
 }
 
-// The positions of a batch of blocks: from queries, keys and out, which point at channel 0 of a pair of frames.
+// The positions of a batch of blocks. `queries` points at the first of them, keys and out at a frame.
 template <typename S, typename K, typename T>
 static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K> keys, S* out,
                           ForwardScratch<S, K>& scratch) {
   const int64_t channels = s.channels, group = channels / s.groups, chunk = scratch.chunk;
+  const int64_t start = scratch.block[0].first * channels;
   const T scale = T(1) / T(group);
   const auto each = [&](auto work) {
     for (int i = 0; i < blocks; ++i) {
@@ -448,7 +448,8 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
       scratch.corners.point(s, scratch.block[0].taps, {keys.first + g, keys.stride}, scratch.zeros);
       each([&](Block<T>& block, int p, int64_t at) {
         K* result = result_for(out + at + g, scratch.result);
-        attend_in_registers(s, block.taps, scratch.corners, p, queries + at + g, scale, group / Unit<K>::lanes, result);
+        attend_in_registers(s, block.taps, scratch.corners, p, queries + (at - start) + g, scale,
+                            group / Unit<K>::lanes, result);
         keep(result, group, out + at + g);
       });
     } else {
@@ -456,8 +457,8 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
       const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c, auto add) {
         const Neighbourhood<T>& near = block.near[p];
         const int64_t some = g + group - c < chunk ? g + group - c : chunk;
-        dot_products<false, add>(near.count, near.cell, keys.first + c, queries + at + c, queries, some, near.a,
-                                 near.b);
+        dot_products<false, add>(near.count, near.cell, keys.first + c, queries + (at - start) + c, queries, some,
+                                 near.a, near.b);
       };
       const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c, const T* weights) {
         const Neighbourhood<T>& near = block.near[p];
@@ -508,7 +509,7 @@ static void forward_positions(const Shape& s, const ForwardArgs& args, int64_t b
         if (!in_registers<K>(s)) block.collect(s, keys.stride);
       }
       const K* queries = widened<K>(stored + at * channels, (batch_end - at) * channels, scratch.queries);
-      forward_batch<S, K, T>(s, blocks, queries - at * channels, keys, out, scratch);
+      forward_batch<S, K, T>(s, blocks, queries, keys, out, scratch);
     }
   }
 }
@@ -523,7 +524,6 @@ struct BackwardScratch {
   Block<T> block;
   K* grad;  // widened: one position's, and frames
   K* frame[2];
-  int64_t frame_number[2] = {-1, -1};
 
   void take(const Shape& s, Arena& arena) {
     block.take(s, arena);
@@ -531,20 +531,6 @@ struct BackwardScratch {
     for (K*& widened : frame) widened = arena.take<K>(widens ? s.frame_size() : 0);
   }
 };
-
-// Frame number `frame` of x. Widened, it is kept: the keys of one pair of frames are the queries of the next.
-template <typename S, typename K>
-static const K* frame_of(const Shape& s, const S* x, int64_t frame, BackwardScratch<S, K>& scratch) {
-  const S* stored = x + frame * s.frame_size();
-  if constexpr (std::is_same_v<S, K>) {
-    return stored;
-  } else {
-    const int slot = frame % 2;
-    if (scratch.frame_number[slot] != frame) widen(stored, s.frame_size(), scratch.frame[slot]);
-    scratch.frame_number[slot] = frame;
-    return scratch.frame[slot];
-  }
-}
 
 // From the dot products a and b to the weights c and h of the cells; adds the gradient of this position's offsets.
 template <typename T>
@@ -589,11 +575,12 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale,
 template <typename S, typename K, typename T>
 static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t,
                           BackwardScratch<S, K>& scratch) {
-  const S* x = static_cast<const S*>(args.x);
   const int64_t group = s.channels / s.groups, frame = n * s.frames + t, field = 2 * s.taps();
+  const S* x = static_cast<const S*>(args.x) + frame * s.frame_size();
   const int64_t pixels = s.height * s.width;
   const T scale = T(1) / T(group);
-  const K *queries = frame_of(s, x, frame, scratch), *keys = frame_of(s, x, frame + 1, scratch);
+  const K* queries = widened<K>(x, s.frame_size(), scratch.frame[0]);
+  const K* keys = widened<K>(x + s.frame_size(), s.frame_size(), scratch.frame[1]);
   const S* grad = static_cast<const S*>(args.grad) + frame * s.frame_size();
   T *grad_queries = args.grad_x + frame * s.frame_size(), *grad_keys = grad_queries + s.frame_size();
   T* grad_offset = s.deformable ? args.grad_offset + (n * s.pairs() + t) * pixels * field : nullptr;
@@ -609,7 +596,7 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
       for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[pixel * field + i] = 0;
       for (int64_t g = 0; g < s.channels; g += group) {
         dot_products<true, false>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
-        attend_backward(s, block.taps, p, scale, near, grad_offset + pixel * field);
+        attend_backward(s, block.taps, p, scale, near, s.deformable ? grad_offset + pixel * field : nullptr);
         scatter(near, keys + g, query + g, incoming + g, group, grad_queries + at + g, grad_keys + g);
       }
     }

@@ -54,7 +54,8 @@ struct Taps {
   T* weight[4];      // of the corners; zero where they are not read
   Int<T>*row, *col;  // of corner 0; -1 is above or left of the map
   Int<T>* reads;     // bit i: corner i is read: it is needed, and lies in the map
-  bool between;      // whether any point of the block lies between pixels
+  Int<T>* between;   // of each position: whether any of its points lies between pixels
+  bool any_between;
 
   void take(const Shape& s, Arena& arena) {
     const int64_t positions = s.deformable ? kPositions : 0, count = positions * s.taps();
@@ -62,6 +63,7 @@ struct Taps {
     displacement = arena.take<T>(2 * count);
     for (T** values : {&fy, &fx, &weight[0], &weight[1], &weight[2], &weight[3]}) *values = arena.take<T>(count);
     for (Int<T>** values : {&row, &col, &reads}) *values = arena.take<Int<T>>(count);
+    between = arena.take<Int<T>>(positions);
   }
 };
 
@@ -137,7 +139,7 @@ static void locate(const Shape& s, const void* offset, int64_t n, int64_t t, int
     fetch(s, static_cast<const float*>(offset) + pair, first, count, taps);
   const T height = T(s.height), width = T(s.width);
   const Int<T> last_row = Int<T>(s.height - 1), last_col = Int<T>(s.width - 1);
-  Ints<T> between{};
+  for (int p = 0; p < kPositions; p += lanes) store_as(taps.between + p, Ints<T>{});
   int64_t row_by = -reach, column_by = -reach;  // the tap's place in the regular neighbourhood
   for (int64_t tap = 0; tap < all; ++tap) {
     for (int p = 0; p < kPositions; p += lanes) {
@@ -156,7 +158,7 @@ static void locate(const Shape& s, const void* offset, int64_t n, int64_t t, int
       const Vec<T> fy = y - __builtin_convertvector(row, Vec<T>), fx = x - __builtin_convertvector(col, Vec<T>);
       const Ints<T> top = row >= 0, left = col >= 0;
       Ints<T> bottom = row < last_row, right = col < last_col;
-      between |= (fy != T(0)) | (fx != T(0));
+      store_as(taps.between + p, load_as<Ints<T>>(taps.between + p) | (fy != T(0)) | (fx != T(0)));
       if (SkipZero) {
         bottom &= fy != T(0);
         right &= fx != T(0);
@@ -185,8 +187,8 @@ static void locate(const Shape& s, const void* offset, int64_t n, int64_t t, int
     }
   }
   Int<T> any = 0;
-  for (int i = 0; i < lanes; ++i) any |= between[i];
-  taps.between = any != 0;
+  for (int p = 0; p < kPositions; ++p) any |= taps.between[p];
+  taps.any_between = any != 0;
 }
 
 // Lists of cells are padded so that blocks of cells may run over the end.
@@ -199,8 +201,8 @@ struct Neighbourhood {
   int64_t* cell;     // where each pixel begins in its frame, in elements
   T *a, *b, *c, *h;  // see kernel_impl.h; there is room before and after
   // Two for each tap: the cell of its upper left and of its lower left corner; the right corner is the next one. A
-  // corner that is not read may be any cell, also -1 or `count`: its weight is zero (and makes an infinity of another
-  // cell a NaN, of which there is one in the result then in any case).
+  // corner that is not read may be any cell, also -1 or `count`: its weight is zero. (Where another cell's dot product
+  // is infinite, that makes a NaN of what may be an infinity otherwise.)
   int* left_cells;
 
   int64_t most;  // room for values, a whole number of vectors
@@ -209,7 +211,10 @@ struct Neighbourhood {
     const int64_t cells = (s.deformable ? 4 : 1) * s.taps() + kCellBlock;
     cell = arena.take<int64_t>(cells);
     most = (cells + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-    for (T** values : {&a, &b, &c, &h}) *values = arena.take<T>(most + kLanes<T>) + kLanes<T>;
+    for (T** values : {&a, &b, &c, &h}) {
+      arena.take<T>(kLanes<T>);
+      *values = arena.take<T>(most + kLanes<T>);
+    }
     left_cells = arena.take<int>(s.deformable ? 2 * s.taps() : 0);
   }
 
