@@ -43,8 +43,8 @@ if toolkit:
     torch_libraries = Path(torch.__file__).parent / "lib"
     link += [f"-L{torch_libraries}", "-lc10_cuda", str(runtime)]
 
-# Python is often built with -fwrapv and hands it on: nothing here counts on overflow, and loops over addresses are faster
-# without it.
+# Python is often built with -fwrapv and hands it on. Nothing here counts on overflow, and code on addresses is faster
+# without it: 43 ns instead of 100 to collect a position's pixels, with GCC 12.
 optimise = ["-O3", "-fno-wrapv"]
 if os.environ.get("SIFA_SANITIZE") == "1":
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g"]
