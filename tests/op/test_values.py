@@ -1,6 +1,8 @@
 """The op equals its twin in plain PyTorch: shapes, dtypes, strides, neighbourhoods, heads, awkward offsets."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -196,20 +198,26 @@ def test_the_memory_of_the_inputs_is_left_alone(device: torch.device) -> None:
     assert all(torch.equal(a, b) for a, b in zip((x, offset, grad), copies, strict=True))
 
 
+def with_threads(counts: tuple[int, ...], run: Callable[[], Any]) -> list[Any]:
+    """What `run` returns with each number of threads."""
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in counts:
+            torch.set_num_threads(count)
+            results.append(run())
+        return results
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("case", [Case(shape=(3, 5, 37, 9, 8)), Case(shape=(2, 6, 16, 9, 8), offset=None)], ids=str)
 def test_the_same_bits_for_any_number_of_threads(case: Case) -> None:
     x, offset = case.inputs(torch.float32)
     grad = torch.randn_like(x)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3, 1):
-            torch.set_num_threads(count)
-            results.append(run_op(case, x, offset, grad))
-    finally:
-        torch.set_num_threads(threads)
-    for other in results[1:]:
-        assert all(torch.equal(other[name], results[0][name]) for name in other)
+    first, *others = with_threads((1, 2, 3, 1), lambda: run_op(case, x, offset, grad))
+    for other in others:
+        assert all(torch.equal(other[name], first[name]) for name in other)
 
 
 def test_an_overflow_is_the_same_for_any_number_of_threads() -> None:
@@ -218,17 +226,10 @@ def test_an_overflow_is_the_same_for_any_number_of_threads() -> None:
     x[..., 20010] = 1e30
     offset = torch.zeros(1, 1, 2, 1, 40002)
     offset[0, 0, 1, 0, 20016] = 0.5
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            results.append(inter_frame_attention(x, offset, kernel_size=1)[0, 0, 0, 0])
-    finally:
-        torch.set_num_threads(threads)
-    assert results[0][20010].isinf()
-    for other in results[1:]:
-        assert torch.equal(other, results[0])
+    first, *others = with_threads((1, 2, 3), lambda: inter_frame_attention(x, offset, kernel_size=1)[0, 0, 0, 0])
+    assert first[20010].isinf()
+    for other in others:
+        assert torch.equal(other, first)
 
 
 @pytest.mark.parametrize("channels", [1024, 1025])

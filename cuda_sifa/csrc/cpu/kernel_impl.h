@@ -50,9 +50,7 @@ SIFA_INLINE void keep_lane_sums(const Vec<T>* v, T* sums) {
   const Vec<T> all = lane_sums<T, Count>(v);
   if constexpr (Add) {
     using Some = typename Part<T, Count * sizeof(T)>::type;
-    Some some;
-    __builtin_memcpy(&some, &all, sizeof(some));
-    store_as(sums, load_as<Some>(sums) + some);
+    store_as(sums, load_as<Some>(sums) + load_as<Some>(&all));
   } else {
     store<T>(sums, all);
   }
@@ -288,6 +286,7 @@ struct ForwardScratch {
   using T = typename Unit<K>::Real;
   static constexpr bool widens = !std::is_same_v<S, K>;
 
+  bool in_chunks;
   int64_t chunk;  // channels
   int blocks;     // of positions in a batch
   Block<T> block[kMostBlocks];
@@ -300,14 +299,14 @@ struct ForwardScratch {
 
   void take(const Shape& s, Arena& arena) {
     const int64_t group = s.channels / s.groups, line = 64 / int64_t(sizeof(K));
-    const bool chunks = s.deformable && group * int64_t(sizeof(K)) > kWholeBytes;
-    chunk = chunks ? kChunkBytes / int64_t(sizeof(K)) : group;
-    blocks = chunks ? kMostBlocks : 1;
+    in_chunks = s.deformable && group * int64_t(sizeof(K)) > kWholeBytes;
+    chunk = in_chunks ? kChunkBytes / int64_t(sizeof(K)) : group;
+    blocks = in_chunks ? kMostBlocks : 1;
     for (int i = 0; i < blocks; ++i) block[i].take(s, arena);
     corners.take(s, arena);
     zeros = arena.take<K>(s.channels);
     packed_stride = (s.channels + line - 1) / line * line + line;
-    packed = arena.take<K>(widens || chunks ? s.height * s.width * packed_stride : 0);
+    packed = arena.take<K>(widens || in_chunks ? s.height * s.width * packed_stride : 0);
     queries = arena.take<K>(widens ? blocks * kPositions * s.channels : 0);
     result = arena.take<K>(widens ? s.channels : 0);
     if (arena.memory) __builtin_memset(zeros, 0, s.channels * sizeof(K));
@@ -320,7 +319,7 @@ static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t posit
   const int64_t pixels = s.height * s.width;
   const S* stored = x + frame * s.frame_size();
   if constexpr (!ForwardScratch<S, K>::widens) {
-    if (scratch.blocks == 1 || 4 * positions < pixels) return {stored, s.channels};
+    if (!scratch.in_chunks || 4 * positions < pixels) return {stored, s.channels};
   }
   for (int64_t i = 0; i < pixels && scratch.packed_frame != frame; ++i) {
     K* to = scratch.packed + i * scratch.packed_stride;
@@ -431,9 +430,10 @@ SIFA_INLINE void keep(const K* result, int64_t n, S* to) {
 }
 
 // The positions of a batch of blocks. `queries` points at the first of them, keys and out at a frame.
-template <typename S, typename K, typename T>
+template <typename S, typename K>
 static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K> keys, S* out,
                           ForwardScratch<S, K>& scratch) {
+  using T = typename Unit<K>::Real;
   const int64_t channels = s.channels, group = channels / s.groups, chunk = scratch.chunk;
   const int64_t start = scratch.block[0].first * channels;
   const T scale = T(1) / T(group);
@@ -456,18 +456,18 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
       // Of the channels from c: all of the head, or a chunk.
       const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c, auto add) {
         const Neighbourhood<T>& near = block.near[p];
-        const int64_t some = g + group - c < chunk ? g + group - c : chunk;
+        const int64_t some = least(g + group - c, chunk);
         dot_products<false, add>(near.count, near.cell, keys.first + c, queries + (at - start) + c, queries, some,
                                  near.a, near.b);
       };
       const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c, const T* weights) {
         const Neighbourhood<T>& near = block.near[p];
-        const int64_t some = g + group - c < chunk ? g + group - c : chunk;
+        const int64_t some = least(g + group - c, chunk);
         K* result = result_for(out + at + c, scratch.result);
         weighted_sum(near.count, near.cell, keys.first + c, weights, scale, some, result);
         keep(result, some, out + at + c);
       };
-      if (chunk == group) {
+      if (!scratch.in_chunks) {
         each([&](Block<T>& block, int p, int64_t at) {
           dots(block, p, at, g, std::false_type());
           const T* weights = attend(s, block.taps, p, block.near[p]);
@@ -492,24 +492,24 @@ static void forward_positions(const Shape& s, const ForwardArgs& args, int64_t b
   const int64_t channels = s.channels, pixels = s.height * s.width;
   for (int64_t next = begin; next < end;) {
     const int64_t pair = next / pixels, n = pair / s.pairs(), t = pair % s.pairs(), frame = n * s.frames + t;
-    const int64_t first = next - pair * pixels, last = end - pair * pixels < pixels ? end - pair * pixels : pixels;
+    const int64_t first = next - pair * pixels, last = least(end - pair * pixels, pixels);
     next += last - first;
     const S* x = static_cast<const S*>(args.x);
     const Frame<K> keys = keys_of(s, x, frame + 1, last - first, scratch);
     const S* stored = x + frame * s.frame_size();
     S* out = static_cast<S*>(args.out) + frame * s.frame_size();
     for (int64_t at = first, batch_end; at < last; at = batch_end) {
-      batch_end = at + scratch.blocks * kPositions < last ? at + scratch.blocks * kPositions : last;
+      batch_end = least(at + scratch.blocks * kPositions, last);
       const int blocks = int((batch_end - at + kPositions - 1) / kPositions);
       for (int i = 0; i < blocks; ++i) {
         Block<T>& block = scratch.block[i];
         block.first = at + i * kPositions;
-        block.count = int(batch_end - block.first < kPositions ? batch_end - block.first : kPositions);
+        block.count = int(least(batch_end - block.first, kPositions));
         if (s.deformable) locate<T, true>(s, args.offset, n, t, block.first, block.count, block.taps);
         if (!in_registers<K>(s)) block.collect(s, keys.stride);
       }
       const K* queries = widened<K>(stored + at * channels, (batch_end - at) * channels, scratch.queries);
-      forward_batch<S, K, T>(s, blocks, queries, keys, out, scratch);
+      forward_batch(s, blocks, queries, keys, out, scratch);
     }
   }
 }
@@ -586,7 +586,7 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
   T* grad_offset = s.deformable ? args.grad_offset + (n * s.pairs() + t) * pixels * field : nullptr;
   Block<T>& block = scratch.block;
   for (block.first = 0; block.first < pixels; block.first += kPositions) {
-    block.count = int(pixels - block.first < kPositions ? pixels - block.first : kPositions);
+    block.count = int(least(pixels - block.first, kPositions));
     if (s.deformable) locate<T, false>(s, args.offset, n, t, block.first, block.count, block.taps);
     block.collect(s, s.channels);
     for (int p = 0; p < block.count; ++p) {
@@ -619,6 +619,14 @@ static auto with_types(const Shape& s, Use use) {
   return use(T{}, T{});
 }
 
+template <typename Scratch>
+static Scratch laid_in(void* memory, const Shape& s) {
+  Arena arena{static_cast<char*>(memory)};
+  Scratch scratch;
+  scratch.take(s, arena);
+  return scratch;
+}
+
 template <typename T>
 static int64_t scratch_entry(const Shape& s, bool backward) {
   return with_types<T>(s, [&](auto stored, auto key) {
@@ -636,9 +644,7 @@ static int64_t scratch_entry(const Shape& s, bool backward) {
 template <typename T>
 static void forward_entry(const Shape& s, const ForwardArgs& args, int64_t begin, int64_t end, void* memory) {
   with_types<T>(s, [&](auto stored, auto key) {
-    Arena arena{static_cast<char*>(memory)};
-    ForwardScratch<decltype(stored), decltype(key)> scratch;
-    scratch.take(s, arena);
+    auto scratch = laid_in<ForwardScratch<decltype(stored), decltype(key)>>(memory, s);
     forward_positions(s, args, begin, end, scratch);
   });
 }
@@ -646,9 +652,7 @@ static void forward_entry(const Shape& s, const ForwardArgs& args, int64_t begin
 template <typename T>
 static void backward_entry(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t, void* memory) {
   with_types<T>(s, [&](auto stored, auto key) {
-    Arena arena{static_cast<char*>(memory)};
-    BackwardScratch<decltype(stored), decltype(key)> scratch;
-    scratch.take(s, arena);
+    auto scratch = laid_in<BackwardScratch<decltype(stored), decltype(key)>>(memory, s);
     backward_pair(s, args, n, t, scratch);
   });
 }

@@ -23,26 +23,12 @@ struct Arena {
 // Positions are worked on in blocks of this many that follow one another in a frame, one position to a lane.
 constexpr int kPositions = 16;
 
-template <typename T>
-using Ints = typename Part<Int<T>, SIFA_VECTOR_BYTES>::type;
 // Addresses and maps of bits take twice the room of a float: of them fewer lanes fill a vector.
 constexpr int kPlaces = SIFA_VECTOR_BYTES / 8;
 using Addresses = typename Part<int64_t, SIFA_VECTOR_BYTES>::type;
 using Maps = typename Part<uint64_t, SIFA_VECTOR_BYTES>::type;
 template <typename T>
 using IntsOfPlaces = typename Part<Int<T>, kPlaces * sizeof(T)>::type;
-
-template <typename V, typename E>
-SIFA_INLINE V load_as(const E* from) {
-  V v;
-  __builtin_memcpy(&v, from, sizeof(v));
-  return v;
-}
-
-template <typename V, typename E>
-SIFA_INLINE void store_as(E* to, V v) {
-  __builtin_memcpy(to, &v, sizeof(v));
-}
 
 // The taps of a block: tap j of its position p at j * kPositions + p. The four corners of the cell around a sampling
 // point are numbered 0 upper left, 1 upper right, 2 lower left, 3 lower right.
@@ -204,7 +190,6 @@ struct Neighbourhood {
   // corner that is not read may be any cell, also -1 or `count`: its weight is zero. (Where another cell's dot product
   // is infinite, that makes a NaN of what may be an infinity otherwise.)
   int* left_cells;
-
   int64_t most;  // room for values, a whole number of vectors
 
   void take(const Shape& s, Arena& arena) {
@@ -271,16 +256,17 @@ SIFA_INLINE int64_t rank_of(uint64_t map, int64_t bit) {
   return __builtin_popcountll(map & ~(~uint64_t(1) << bit)) - 1;
 }
 
-// The windows of a block: where they begin, their maps, and the bit of each tap's upper left corner.
+// The windows around the taps of each position of a block, and of those of 8 rows and columns at most the maps and the
+// bit of each tap's upper left corner.
 template <typename T>
 struct Windows {
-  Int<T>*top, *left, *fits;  // fits: 8 rows and columns are enough
+  Int<T>*top, *left, *rows, *cols;
   uint64_t* map;
   Int<T>* bit;
 
   void take(const Shape& s, Arena& arena) {
     const int64_t positions = s.deformable ? kPositions : 0;
-    for (Int<T>** values : {&top, &left, &fits}) *values = arena.take<Int<T>>(positions);
+    for (Int<T>** values : {&top, &left, &rows, &cols}) *values = arena.take<Int<T>>(positions);
     map = arena.take<uint64_t>(positions);
     bit = arena.take<Int<T>>(positions * s.taps());
   }
@@ -303,7 +289,8 @@ struct Windows {
       }
       store_as(top + p, first_row);
       store_as(left + p, first_col);
-      store_as(fits + p, Ints<T>((last_row - first_row <= 6) & (last_col - first_col <= 6)));
+      store_as(rows + p, Ints<T>(last_row - first_row + 2));
+      store_as(cols + p, Ints<T>(last_col - first_col + 2));
     }
     for (int p = 0; p < kPositions; p += kPlaces) {
       Maps bits{};
@@ -317,7 +304,7 @@ struct Windows {
   }
 };
 
-// The distinct corners of position p's taps in a window of 8 rows and columns.
+// The distinct corners of position p's taps, in a window of 8 rows and columns.
 template <typename T>
 static void collect_window(const Shape& s, int64_t stride, const Windows<T>& windows, int p, Neighbourhood<T>& near) {
   using Eight = typename Part<int64_t, 64>::type;
@@ -341,12 +328,13 @@ static void collect_window(const Shape& s, int64_t stride, const Windows<T>& win
   near.end(int(n));
 }
 
-// The same in a wider window, of rows of 2^row_bits bits.
+// In a wider window, of rows of 2^row_bits bits.
 constexpr int64_t kMostWords = 32;
 
 template <typename T>
-static void collect_wide(const Shape& s, int64_t stride, const Taps<T>& taps, int p, int64_t top, int64_t left,
-                         int64_t rows, int row_bits, Neighbourhood<T>& near) {
+static void collect_wide(const Shape& s, int64_t stride, const Taps<T>& taps, const Windows<T>& windows, int p,
+                         int row_bits, Neighbourhood<T>& near) {
+  const int64_t top = windows.top[p], left = windows.left[p], rows = windows.rows[p];
   const int64_t count = s.taps(), words = ((rows << row_bits) + 63) / 64, below = int64_t(1) << row_bits;
   uint64_t wanted[kMostWords];
   int64_t rank[kMostWords];
@@ -391,21 +379,16 @@ static void collect_apart(const Shape& s, int64_t stride, const Taps<T>& taps, i
   near.end(n);
 }
 
+// The distinct corners of position p's taps.
 template <typename T>
-static void collect_far(const Shape& s, int64_t stride, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
-  Int<T> top = taps.row[p], left = taps.col[p], last_row = top, last_col = left;
-  for (int64_t at = p; at < kPositions * s.taps(); at += kPositions) {
-    const Int<T> row = taps.row[at], col = taps.col[at];
-    top = row < top ? row : top;
-    left = col < left ? col : left;
-    last_row = row > last_row ? row : last_row;
-    last_col = col > last_col ? col : last_col;
-  }
-  const int64_t rows = int64_t(last_row) - top + 2, cols = int64_t(last_col) - left + 2;
+static void collect_displaced(const Shape& s, int64_t stride, const Taps<T>& taps, const Windows<T>& windows, int p,
+                              Neighbourhood<T>& near) {
+  const int64_t rows = windows.rows[p], cols = windows.cols[p];
+  if (rows <= 8 && cols <= 8) return collect_window(s, stride, windows, p, near);
   int row_bits = 3;
   while (row_bits < 6 && cols > 1 << row_bits) ++row_bits;
   if (cols <= 1 << row_bits && rows << row_bits <= 64 * kMostWords)
-    collect_wide(s, stride, taps, p, top, left, rows, row_bits, near);
+    collect_wide(s, stride, taps, windows, p, row_bits, near);
   else
     collect_apart(s, stride, taps, p, near);
 }
@@ -443,12 +426,7 @@ struct Block {
       return;
     }
     windows.lay(s, taps);
-    for (int p = 0; p < count; ++p) {
-      if (windows.fits[p])
-        collect_window(s, stride, windows, p, near[p]);
-      else
-        collect_far(s, stride, taps, p, near[p]);
-    }
+    for (int p = 0; p < count; ++p) collect_displaced(s, stride, taps, windows, p, near[p]);
   }
 };
 

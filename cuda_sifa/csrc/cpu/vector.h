@@ -21,18 +21,32 @@ using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 template <typename T>
 using Vec = typename Part<T, SIFA_VECTOR_BYTES>::type;
 template <typename T>
+using Ints = typename Part<Int<T>, SIFA_VECTOR_BYTES>::type;
+template <typename T>
 constexpr int kLanes = SIFA_VECTOR_BYTES / int(sizeof(T));
 
-template <typename T>
-SIFA_INLINE Vec<T> load(const T* from) {
-  Vec<T> v;
+SIFA_INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+template <typename V, typename E>
+SIFA_INLINE V load_as(const E* from) {
+  V v;
   __builtin_memcpy(&v, from, sizeof(v));
   return v;
 }
 
+template <typename V, typename E>
+SIFA_INLINE void store_as(E* to, V v) {
+  __builtin_memcpy(to, &v, sizeof(v));
+}
+
+template <typename T>
+SIFA_INLINE Vec<T> load(const T* from) {
+  return load_as<Vec<T>>(from);
+}
+
 template <typename T>
 SIFA_INLINE void store(T* to, Vec<T> v) {
-  __builtin_memcpy(to, &v, sizeof(v));
+  store_as(to, v);
 }
 
 // Every lane gets the value Width lanes before or after it.
@@ -51,8 +65,7 @@ SIFA_INLINE Vec<T> sum_of(Vec<T> v) {
   if constexpr (Width == 0)
     return v;
   else
-    return sum_of<T, Width / 2>(v + swapped<Width, Vec<T>, typename Part<Int<T>, SIFA_VECTOR_BYTES>::type>(
-                                        v, std::make_integer_sequence<int, kLanes<T>>()));
+    return sum_of<T, Width / 2>(v + swapped<Width, Vec<T>, Ints<T>>(v, std::make_integer_sequence<int, kLanes<T>>()));
 }
 
 // From (a, b), each of Lanes lanes: the first (Half = 0) or second (Half = 1) half of every group of 2 * Width lanes,
@@ -122,13 +135,9 @@ SIFA_INLINE HalfBits narrow(Vec<float> value, Half) {
 template <typename S>
 SIFA_INLINE void widen(const S* from, int64_t n, float* to) {
   constexpr int lanes = kLanes<float>;
-  HalfBits bits;
-  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) {
-    __builtin_memcpy(&bits, from, sizeof(bits));
-    store<float>(to, widen(bits, S{}));
-  }
+  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) store(to, widen(load_as<HalfBits>(from), S{}));
   if (n == 0) return;
-  bits = HalfBits{};
+  HalfBits bits{};
   __builtin_memcpy(&bits, from, n * sizeof(S));
   const Vec<float> last = widen(bits, S{});
   __builtin_memcpy(to, &last, n * sizeof(float));
@@ -137,29 +146,19 @@ SIFA_INLINE void widen(const S* from, int64_t n, float* to) {
 template <typename S>
 SIFA_INLINE void narrow(const float* from, int64_t n, S* to) {
   constexpr int lanes = kLanes<float>;
-  HalfBits bits;
-  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) {
-    bits = narrow(load(from), S{});
-    __builtin_memcpy(to, &bits, sizeof(bits));
-  }
+  for (; n >= lanes; n -= lanes, from += lanes, to += lanes) store_as(to, narrow(load(from), S{}));
   if (n == 0) return;
   Vec<float> last{};
   __builtin_memcpy(&last, from, n * sizeof(float));
-  bits = narrow(last, S{});
+  const HalfBits bits = narrow(last, S{});
   __builtin_memcpy(to, &bits, n * sizeof(S));
 }
 
 // A value, and a vector of them, in the type that is computed in.
-template <typename T>
-SIFA_INLINE T real(T stored) {
-  return stored;
-}
-SIFA_INLINE float real(BFloat16 stored) {
-  float value;
-  widen(&stored, 1, &value);
-  return value;
-}
-SIFA_INLINE float real(Half stored) {
+SIFA_INLINE double real(double stored) { return stored; }
+SIFA_INLINE float real(float stored) { return stored; }
+template <typename S>
+SIFA_INLINE float real(S stored) {
   float value;
   widen(&stored, 1, &value);
   return value;
@@ -168,9 +167,7 @@ SIFA_INLINE Vec<double> load_real(const double* from) { return load(from); }
 SIFA_INLINE Vec<float> load_real(const float* from) { return load(from); }
 template <typename S>
 SIFA_INLINE Vec<float> load_real(const S* from) {
-  HalfBits bits;
-  __builtin_memcpy(&bits, from, sizeof(bits));
-  return widen(bits, S{});
+  return widen(load_as<HalfBits>(from), S{});
 }
 
 // ---- The channels of a pixel, read a unit at a time in the type that is computed in ---------------------------------
@@ -180,8 +177,8 @@ struct Unit {
   using Real = S;
   static constexpr int vectors = 1, lanes = kLanes<S>;
 
-  SIFA_INLINE void load(const S* from, Vec<S>* values) { __builtin_memcpy(values, from, sizeof(Vec<S>)); }
-  SIFA_INLINE void store(S* to, const Vec<S>* values) { __builtin_memcpy(to, values, sizeof(Vec<S>)); }
+  SIFA_INLINE void load(const S* from, Vec<S>* values) { values[0] = load_as<Vec<S>>(from); }
+  SIFA_INLINE void store(S* to, const Vec<S>* values) { store_as(to, values[0]); }
 };
 
 // A vector's load brings two vectors of numbers: those of even channels and those of odd ones. The order of channels
@@ -192,14 +189,12 @@ struct Unit<BFloat16> {
   static constexpr int vectors = 2, lanes = 2 * kLanes<float>;
 
   SIFA_INLINE void load(const BFloat16* from, Vec<float>* values) {
-    FloatBits pairs;
-    __builtin_memcpy(&pairs, from, sizeof(pairs));
+    const auto pairs = load_as<FloatBits>(from);
     values[0] = (Vec<float>)(pairs << 16);
     values[1] = (Vec<float>)(pairs & 0xffff0000u);
   }
   SIFA_INLINE void store(BFloat16* to, const Vec<float>* values) {
-    const FloatBits pairs = rounded(values[0]) >> 16 | (rounded(values[1]) & 0xffff0000u);
-    __builtin_memcpy(to, &pairs, sizeof(pairs));
+    store_as(to, FloatBits(rounded(values[0]) >> 16 | (rounded(values[1]) & 0xffff0000u)));
   }
 };
 
