@@ -75,9 +75,9 @@ setup(
             include_dirs=include_dirs,
             extra_compile_args={
                 # OpenMP's headers only: the threads are PyTorch's, so that torch.set_num_threads governs them.
-                # Python is often built with -fwrapv and hands it on. Nothing here counts on overflow: without it code on
-                # addresses is faster (43 ns instead of 100 to collect a position's pixels, GCC 12), and sanitizers see
-                # overflows.
+                # Python is often built with -fwrapv and hands it on. Nothing here counts on overflow: without it code
+                # on addresses is faster (43 ns instead of 100 to collect a position's pixels, GCC 12), and sanitizers
+                # see overflows.
                 "cxx": [*optimise, "-fno-wrapv", "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{build}"'],
                 "nvcc": cuda.NVCC_FLAGS,
             },
