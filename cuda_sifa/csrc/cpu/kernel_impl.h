@@ -239,14 +239,46 @@ SIFA_INLINE const T* widened(const S* from, int64_t n, T* buffer) {
 
 // ---- Forward --------------------------------------------------------------------------------------------------------
 
-// Where the corners of a block's taps are in memory, numbered as the taps; `zeros` for those that are not read.
+// Heads of so many channels go through attend_in_registers. A unit of two vectors needs work to be loaded, and the
+// other way loads less often.
+template <typename K>
+static bool in_registers(const Shape& s) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
+  const int64_t group = s.channels / s.groups;
+  return group % lanes == 0 && group <= kMostInRegisters / vectors / vectors * lanes;
+}
+
+// Where the corners of a block's taps are in memory, numbered as the taps; `zeros` for those that are not read. Of the
+// regular neighbourhood the first corners alone.
 template <typename K>
 struct Corners {
   const K** corner[4];
 
   void take(const Shape& s, Arena& arena) {
     for (const K*** pixels : {&corner[0], &corner[1], &corner[2], &corner[3]})
-      *pixels = arena.take<const K*>(s.deformable ? kPositions * s.taps() : 0);
+      *pixels = arena.take<const K*>(in_registers<K>(s) ? kPositions * s.taps() : 0);
+  }
+
+  void point_regular(const Shape& s, int64_t first_position, Frame<K> keys, const K* zeros) {
+    const int64_t reach = s.kernel_size / 2 * s.dilation, pixel = keys.stride * sizeof(K);
+    int64_t row[kPositions], col[kPositions], *to = reinterpret_cast<int64_t*>(corner[0]);
+    row[0] = first_position / s.width;
+    col[0] = first_position % s.width;
+    for (int p = 1; p < kPositions; ++p) {
+      const bool next_row = col[p - 1] + 1 == s.width;
+      row[p] = row[p - 1] + next_row;
+      col[p] = next_row ? 0 : col[p - 1] + 1;
+    }
+    for (int64_t row_by = -reach; row_by <= reach; row_by += s.dilation) {
+      for (int64_t col_by = -reach; col_by <= reach; col_by += s.dilation, to += kPositions) {
+        for (int p = 0; p < kPositions; p += kPlaces) {
+          const Addresses y = load_as<Addresses>(row + p) + row_by, x = load_as<Addresses>(col + p) + col_by;
+          const Addresses inside = (y >= 0) & (y < s.height) & (x >= 0) & (x < s.width);
+          const Addresses address = (y * s.width + x) * pixel + reinterpret_cast<int64_t>(keys.first);
+          store_as(to + p, inside ? address : Addresses{} + reinterpret_cast<int64_t>(zeros));
+        }
+      }
+    }
   }
 
   template <typename T>
@@ -264,15 +296,6 @@ struct Corners {
     }
   }
 };
-
-// Heads of so many channels go through attend_in_registers. A unit of two vectors needs work to be loaded, and the
-// other way loads less often.
-template <typename K>
-static bool in_registers(const Shape& s) {
-  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
-  const int64_t group = s.channels / s.groups;
-  return s.deformable && group % lanes == 0 && group <= kMostInRegisters / vectors / vectors * lanes;
-}
 
 // The keys around one position fill the first cache when a pixel has many channels, and every key is then read from the
 // second, twice for each position. Beyond this many bytes of a pixel a batch of positions goes through the channels in
@@ -409,7 +432,7 @@ SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, const 
   if constexpr (Width > 0) {
     if (units != Width)
       attend_in_registers<K, Width - 1>(s, taps, corners, p, q, scale, units, result);
-    else if (taps.any_between)
+    else if (s.deformable && taps.any_between)
       attend_in_registers<4, Width>(s, taps, corners, p, q, scale, result);
     else
       attend_in_registers<1, Width>(s, taps, corners, p, q, scale, result);
@@ -445,7 +468,12 @@ static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K>
   };
   for (int64_t g = 0; g < channels; g += group) {
     if (in_registers<K>(s)) {
-      scratch.corners.point(s, scratch.block[0].taps, {keys.first + g, keys.stride}, scratch.zeros);
+      const Block<T>& only = scratch.block[0];
+      const Frame<K> head = {keys.first + g, keys.stride};
+      if (s.deformable)
+        scratch.corners.point(s, only.taps, head, scratch.zeros);
+      else
+        scratch.corners.point_regular(s, only.first, head, scratch.zeros);
       each([&](Block<T>& block, int p, int64_t at) {
         K* result = result_for(out + at + g, scratch.result);
         attend_in_registers(s, block.taps, scratch.corners, p, queries + (at - start) + g, scale,
