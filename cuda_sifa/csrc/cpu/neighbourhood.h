@@ -107,6 +107,34 @@ static void fetch(const Shape& s, const S* offset, int64_t first_position, int c
   }
 }
 
+// Along one axis: the first of the two pixels around a point and the point's place between them, whether either is
+// read, and its weight, zero if not.
+template <typename T>
+struct Along {
+  Ints<T> first;
+  Vec<T> inside;
+  Ints<T> reads[2];
+  Vec<T> weight[2];
+};
+
+template <typename T, bool SkipZero>
+SIFA_INLINE Along<T> along(Vec<T> at, T size, Int<T> last) {
+  Along<T> a;
+  const Ints<T> in = (at > T(-1)) & (at < size);
+  // Points far outside, and NaN, are brought to the border, where they can be converted to integers.
+  at = at > T(-1) ? at : Vec<T>{} - 1;
+  at = at < size ? at : Vec<T>{} + T(last);
+  const Ints<T> before = at < T(0);
+  a.first = __builtin_convertvector(at, Ints<T>) | before;  // true is -1: truncation rounds up in (-1, 0)
+  a.inside = at - __builtin_convertvector(a.first, Vec<T>);
+  a.reads[0] = in & ~before;
+  a.reads[1] = in & (a.first < last);
+  if (SkipZero) a.reads[1] &= a.inside != T(0);
+  a.weight[0] = a.reads[0] ? 1 - a.inside : Vec<T>{};
+  a.weight[1] = a.reads[1] ? a.inside : Vec<T>{};
+  return a;
+}
+
 // Where the taps of `count` positions from number `first` of a frame sample: what cuda/sampling.h says of one tap, for
 // all of them. With SkipZero corners of weight zero are not read (three of four at integer offsets); the gradient of
 // the offsets needs them. `offset` is that of the whole call, n and t say of which pair of frames.
@@ -132,38 +160,20 @@ static void locate(const Shape& s, const void* offset, int64_t n, int64_t t, int
       const int64_t at = tap * kPositions + p;
       Vec<T> y = load(taps.y + p) + T(row_by) + load(taps.displacement + 2 * tap * kPositions + p);
       Vec<T> x = load(taps.x + p) + T(column_by) + load(taps.displacement + (2 * tap + 1) * kPositions + p);
-      const Ints<T> inside = (y > T(-1)) & (y < height) & (x > T(-1)) & (x < width);
-      // Points far outside, and NaN, are brought to the border, where they can be converted to integers.
-      y = y > T(-1) ? y : Vec<T>{} - 1;
-      x = x > T(-1) ? x : Vec<T>{} - 1;
-      y = y < height ? y : Vec<T>{} + T(last_row);
-      x = x < width ? x : Vec<T>{} + T(last_col);
-      Ints<T> row = __builtin_convertvector(y, Ints<T>), col = __builtin_convertvector(x, Ints<T>);
-      row += y < __builtin_convertvector(row, Vec<T>);  // true is -1: truncation rounds up in (-1, 0)
-      col += x < __builtin_convertvector(col, Vec<T>);
-      const Vec<T> fy = y - __builtin_convertvector(row, Vec<T>), fx = x - __builtin_convertvector(col, Vec<T>);
-      const Ints<T> top = row >= 0, left = col >= 0;
-      Ints<T> bottom = row < last_row, right = col < last_col;
-      store_as(taps.between + p, load_as<Ints<T>>(taps.between + p) | (fy != T(0)) | (fx != T(0)));
-      if (SkipZero) {
-        bottom &= fy != T(0);
-        right &= fx != T(0);
-      }
-      store_as(taps.row + at, row);
-      store_as(taps.col + at, col);
+      const Along<T> v = along<T, SkipZero>(y, height, last_row), h = along<T, SkipZero>(x, width, last_col);
+      store_as(taps.between + p, load_as<Ints<T>>(taps.between + p) | (v.inside != T(0)) | (h.inside != T(0)));
+      store_as(taps.row + at, v.first);
+      store_as(taps.col + at, h.first);
       if (!SkipZero) {
-        store_as(taps.fy + at, fy);
-        store_as(taps.fx + at, fx);
+        store_as(taps.fy + at, v.inside);
+        store_as(taps.fx + at, h.inside);
       }
-      const Ints<T> reads[4] = {inside & top & left, inside & top & right, inside & bottom & left,
-                                inside & bottom & right};
-      const Vec<T> weight[4] = {(1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx};
-      Ints<T> bits{};
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        bits |= reads[i] & (1 << i);
-        store_as(taps.weight[i] + at, reads[i] ? weight[i] : Vec<T>{});
-      }
+      store_as(taps.weight[0] + at, v.weight[0] * h.weight[0]);
+      store_as(taps.weight[1] + at, v.weight[0] * h.weight[1]);
+      store_as(taps.weight[2] + at, v.weight[1] * h.weight[0]);
+      store_as(taps.weight[3] + at, v.weight[1] * h.weight[1]);
+      const Ints<T> columns = (h.reads[0] & 1) | (h.reads[1] & 2);
+      const Ints<T> bits = (v.reads[0] & columns) | (v.reads[1] & columns << 2);
       store_as(taps.reads + at, bits);
     }
     column_by += s.dilation;
