@@ -16,6 +16,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch._dynamo.exc import TorchDynamoException
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -96,16 +97,27 @@ def share_of_the_op(step: Call, device: Device) -> float | None:
         for _ in range(3):
             step()
         device.wait()
-    return share(recorded.key_averages(), "device" if device.type == "cuda" else "cpu")
+    return share(recorded.events(), "device" if device.type == "cuda" else "cpu")
 
 
 def share(events: Any, of: str) -> float | None:
-    """From the profiler's averages; `of` "device" or "cpu" time. The op's calls count with all that they start."""
-    host, spent = [event for event in events if event.device_type == DeviceType.CPU], f"self_{of}_time_total"
-    counted = host if of == "cpu" else [e for e in events if e not in host and not e.is_user_annotation]
-    calls = [event for event in host if event.key.startswith("sifa::")]
+    """From the profiler's events; `of` "device" or "cpu" time. The op's calls count with all that they start, once: a
+    call with gradients is an event within the event of its autograd Function."""
+    host = [event for event in events if event.device_type == DeviceType.CPU]
+    device = [event for event in events if event.device_type != DeviceType.CPU and not event.is_user_annotation]
+    calls = [event for event in host if is_call(event) and not any(map(is_call, callers(event)))]
     part = sum(getattr(event, f"{of}_time_total") for event in calls)
-    return part / sum(getattr(event, spent) for event in counted) if calls else None
+    spent = sum(getattr(event, f"self_{of}_time_total") for event in (host if of == "cpu" else device))
+    return part / spent if calls else None
+
+
+def is_call(event: Any) -> bool:
+    return event.name.startswith("sifa::")
+
+
+def callers(event: Any) -> Iterator[Any]:
+    while (event := event.cpu_parent) is not None:
+        yield event
 
 
 def measure(device: Device, names: list[str], sizes: Sizes, seconds: float, out: Path | None) -> None:
@@ -134,6 +146,8 @@ def line(device: Device, variant: Variant, sizes: Sizes, seconds: float) -> str:
             memory = device.peak(step)
     except torch.OutOfMemoryError:
         return "out of memory | | | |"
+    except TorchDynamoException as error:  # what torch.compile needs is not there; the other variants go on
+        return f"does not compile: {str(error).strip().splitlines()[0]} | | | |"
     rates = " | ".join(f"{sizes.batch / run:.1f}" for run in runs)
     return f"{rates} | {500 * sum(runs):.1f} | {'' if part is None else f'{100 * part:.1f} %'} | {memory / 2**30:.1f}"
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 import cuda_sifa
 from benchmarks.baselines import by_gather, by_grid_sample
@@ -168,10 +169,13 @@ def contestants(device: Device, x: Tensor, offset: Tensor | None, seconds: float
 
 
 def seconds_or_none(device: Device, call: Call, seconds: float) -> float | None:
-    """None where the call does not fit in the device's memory."""
+    """None where the call does not fit in the device's memory, or what torch.compile needs is not there."""
     try:
         return median_seconds(device, [call], seconds)
     except torch.OutOfMemoryError:
+        return None
+    except TorchDynamoException as error:
+        print(f"left out: {str(error).strip().splitlines()[0]}", flush=True)
         return None
     finally:
         forget()

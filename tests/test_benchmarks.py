@@ -118,17 +118,24 @@ def test_the_networks_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_ops_share_counts_what_it_starts_and_no_annotation() -> None:
-    def event(key: str, kind: DeviceType, total: float, own: float, annotation: bool = False) -> Any:
+    def event(
+        name: str, kind: DeviceType, total: float, own: float, annotation: bool = False, caller: Any = None
+    ) -> Any:
         return SimpleNamespace(
-            key=key,
+            name=name,
+            cpu_parent=caller,
             device_type=kind,
             device_time_total=total,
             self_device_time_total=own,
             is_user_annotation=annotation,
         )
 
+    with_gradient = event("sifa::inter_frame_attention", DeviceType.CPU, 30, 0)
+    function = event("InterFrameAttention", DeviceType.CPU, 30, 0, caller=with_gradient)
     events = [
-        event("sifa::inter_frame_attention", DeviceType.CPU, 30, 25),
+        with_gradient,
+        function,
+        event("sifa::inter_frame_attention", DeviceType.CPU, 30, 25, caller=function),
         event("aten::zero_", DeviceType.CPU, 5, 5),
         event("sifa::forward_kernel", DeviceType.CUDA, 25, 25),
         event("fill", DeviceType.CUDA, 5, 5),
@@ -136,7 +143,7 @@ def test_the_ops_share_counts_what_it_starts_and_no_annotation() -> None:
         event("Optimizer.step", DeviceType.CUDA, 900, 900, annotation=True),
     ]
     assert bench_network.share(events, "device") == pytest.approx(0.3)
-    assert bench_network.share(events[1:], "device") is None
+    assert bench_network.share(events[3:], "device") is None
 
 
 def test_a_gpu_is_measured_with_nothing_but_pytorch_around() -> None:

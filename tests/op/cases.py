@@ -100,6 +100,13 @@ def run_reference(case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) ->
     return run(reference.inter_frame_attention, case, x, offset, grad)
 
 
+def is_same(name: str, result: Tensor, expected: Tensor) -> bool:
+    """Bit for bit; but on a GPU the gradients that reach a key are added up in no fixed order."""
+    if name == "grad_x" and result.device.type == "cuda":
+        return relative_error(result, expected) < 8 * torch.finfo(result.dtype).eps
+    return torch.equal(result, expected)
+
+
 def relative_error(result: Tensor, expected: Tensor) -> float:
     """The largest difference, relative to the largest value expected."""
     assert result.shape == expected.shape

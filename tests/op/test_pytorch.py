@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from cuda_sifa import inter_frame_attention
-from tests.op.cases import CASES, Case, relative_error, run_op
+from tests.op.cases import CASES, Case, is_same, relative_error, run_op
 
 SAMPLES = [
     Case(),
@@ -103,8 +103,8 @@ def test_gradient_checkpointing(device: torch.device) -> None:
     x.requires_grad_()
     offset.requires_grad_()
     checkpoint(inter_frame_attention, x, offset, use_reentrant=False).sum().backward()
-    assert torch.equal(x.grad, expected["grad_x"])  # type: ignore[arg-type]
-    assert torch.equal(offset.grad, expected["grad_offset"])  # type: ignore[arg-type]
+    assert is_same("grad_x", x.grad, expected["grad_x"])  # type: ignore[arg-type]
+    assert is_same("grad_offset", offset.grad, expected["grad_offset"])  # type: ignore[arg-type]
 
 
 def test_torch_func_gradient(device: torch.device) -> None:
@@ -114,7 +114,7 @@ def test_torch_func_gradient(device: torch.device) -> None:
     expected = run_op(case, x, offset, torch.ones_like(x))
     function = torch.func.grad(lambda x, offset: inter_frame_attention(x, offset).sum(), argnums=(0, 1))
     for result, name in zip(function(x, offset), ("grad_x", "grad_offset"), strict=True):
-        assert torch.equal(result, expected[name])
+        assert is_same(name, result, expected[name])
 
 
 @pytest.mark.parametrize("in_dims", [(0, 0), (2, 1), (0, None), (None, 0)], ids=str)
