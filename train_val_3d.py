@@ -7,12 +7,14 @@ python train_val_3d.py --config_file=settings/NAME.yml
 
 import argparse
 import errno
+import hashlib
 import logging
 import os
 import random
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -28,7 +30,7 @@ from datasets.clips import ClipDataset
 from datasets.mixing import MIXING_KEYS, Mixing, Repeated
 from engine.averaging import WeightAverage, precise_batch_norm
 from engine.build import build_dataset, build_loader, build_network, class_names, end_workers, load_initial_weights
-from engine.checkpoint import CheckpointError, fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
+from engine.checkpoint import CheckpointError, entry, fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
 from engine.config import ConfigError, load_config
 from engine.distributed import (
     Process,
@@ -51,6 +53,7 @@ from engine.feed import Feed
 from engine.loops import AMP, Diverged, autocast, train_epoch
 from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.record import EpochClock, Record
+from engine.run_folder import CHECKPOINTS, held, set_aside
 from engine.schema import Config
 from engine.stopping import Stopped, StopSignals
 from engine.training import Training
@@ -93,6 +96,7 @@ class Run:
     classes: list[str]
     validation: Validation
     record: Record
+    list_digest: str = ""  # of the training list
 
 
 def run(args: argparse.Namespace, config: Config, process: Process, signals: StopSignals) -> None:
@@ -100,24 +104,28 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
     model = build_network(config)
     validation = Validation(config, process, signals)
     classes = class_names(config)
-    saved, reports = checkpoint_to_resume(args, config)
+    trains, replaced = not (args.eval or args.test), any_process(restarted())
+    saved, reports = checkpoint_to_resume(args, config, replaced) if trains else (None, [])
     trained_epochs = 0
     if saved is None:
         trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
-    trains = not (args.eval or args.test)
-    prepare(model, config, process, trains)
-    record = Record(config, process, classes, trains=trains)
-    for report in reports:
-        log.info(report)
-    try:
-        if args.test:
-            validation.test(model, record, classes, {"checkpoint": fingerprint(args.checkpoint)})
-        elif args.eval:
-            validation.metrics(model, record, trained_epochs, "eval")
-        else:
-            train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
-    finally:
-        record.close()
+    folder = Path(config.output_dir)
+    with held(folder, process) if trains else nullcontext():  # from here on all have read what they go on from
+        if trains and process.is_main and not replaced and args.resume != "auto":
+            reports.append(set_aside(folder, saved and saved[0]))
+        prepare(model, config, process, trains)
+        record = Record(config, process, classes, trains=trains)
+        for report in filter(None, reports):
+            log.info(report)
+        try:
+            if args.test:
+                validation.test(model, record, classes, {"checkpoint": fingerprint(args.checkpoint)})
+            elif args.eval:
+                validation.metrics(model, record, trained_epochs, "eval")
+            else:
+                train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
+        finally:
+            record.close()
 
 
 def prepare(model: models.Network, config: Config, process: Process, trains: bool) -> None:
@@ -144,21 +152,19 @@ def set_random(config: Config) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
 
 
-def checkpoint_to_resume(args: argparse.Namespace, config: Config) -> tuple[Saved | None, list[str]]:
+def checkpoint_to_resume(args: argparse.Namespace, config: Config, replaced: bool) -> tuple[Saved | None, list[str]]:
     """The checkpoint that a training goes on from, and what there is to say about others.
 
-    Where torchrun replaced lost processes, it is the newest one, as with --resume auto.
+    Where torchrun replaced lost processes, it is the newest that they saved; whatever else was there, set_aside moved.
     """
-    if args.eval or args.test:
-        return None, []
     saved: Saved | None = None
     reports: list[str] = []
-    if args.resume not in (None, "auto"):
-        saved = Path(args.resume), read_checkpoint(Path(args.resume))
-    elif any_process(restarted()) or args.resume:
-        found = newest_checkpoint(Path(config.output_dir) / "checkpoints")
+    if replaced or args.resume == "auto":
+        found = newest_checkpoint(Path(config.output_dir) / CHECKPOINTS)
         if found:
             saved, reports = found[:2], found[2]
+    if saved is None and args.resume not in (None, "auto"):
+        saved = Path(args.resume), read_checkpoint(Path(args.resume))
     places = gather(saved and tuple(saved[1].get(name) for name in ("epoch", "iteration")))
     if any(place != places[0] for place in places):
         raise CheckpointError(f"the processes find different checkpoints in {config.output_dir}: they must share it")
@@ -172,6 +178,7 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
     sampler = TrainSampler(
         len(data), process, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=config.seed
     )
+    run = replace(run, list_digest=list_digest(config))
     if sampler.steps == 0:
         raise ConfigError(
             f"{config.dataset.list_file} has {len(data)} videos, fewer than one step takes: {process.world} "
@@ -193,17 +200,18 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
 
     if saved:
+        refuse_another_training(saved, run)
         training.resume(*saved, process)
         within = f" and {training.iteration} iterations" if training.iteration else ""
         log.info(f"resumed from {saved[0]} after epoch {training.epoch}{within}")
-        if changed := changes_since(saved[1]["config"], config.model_dump()):
+        if changed := changes_since(saved[1], run):
             log.warning(
                 f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's"
             )
     elif resumes:
         log.info(f"no checkpoint in {record.checkpoints}: training starts anew")
     # What rank 0 finds counts: the others may see an older state of the file.
-    validated = gather(record.rewind(training.epoch))[0] if saved or resumes else True
+    validated = gather(record.rewind(training.epoch))[0]
     log.info(
         f"{config.network.net_name}, {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, on "
         f"{process.world} x {process.device.type}; {len(data)} training and {len(run.validation.data.videos)} "
@@ -256,14 +264,47 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
             raise Stopped
 
 
-def changes_since(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """The keys of a configuration that make a training another one than that of a checkpoint: `key old -> new`."""
-    return [
-        f"{section}.{key} {before.get(section, {}).get(key)} -> {value}"
-        for section in ("dataset", "transform", "network", "SIFA", "optimization")
+def refuse_another_training(saved: Saved, run: Run) -> None:
+    """Raises CheckpointError where a checkpoint's optimiser, or the epoch that it is in the middle of, is another."""
+    path, contents = saved
+    config = entry(contents, "config", path)
+    before, now = config["optimization"], run.config.optimization.model_dump()
+    for key in ("optimizer", "layer_multipliers", "decay_all"):  # they say which parameters share a state
+        if key in before and before[key] != now[key]:
+            raise CheckpointError(
+                f"checkpoint {path} is of a run with optimization.{key} {before[key]}, this one has {now[key]}: resume "
+                "with the same, or start another training from it with --checkpoint"
+            )
+    if not contents.get("iteration"):
+        return
+    for what, was, is_now in (
+        ("seed", config["seed"], run.config.seed),
+        ("content of dataset.list_file", contents.get("list"), run.list_digest),
+    ):
+        if was not in (None, is_now):
+            raise CheckpointError(
+                f"checkpoint {path} is of the middle of an epoch, whose order another {what} changes ({was}, now "
+                f"{is_now}): resume with the same"
+            )
+
+
+def list_digest(config: Config) -> str:
+    return hashlib.sha256(Path(config.dataset.list_file).read_bytes()).hexdigest()[:16]
+
+
+def changes_since(saved: dict[str, Any], run: Run) -> list[str]:
+    """What makes a training another one than that of a checkpoint: `key old -> new`."""
+    before, now = saved["config"], run.config.model_dump()
+    sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
+    pairs = [(key, before.get(key), now[key]) for key in ("seed", "deterministic")]
+    pairs += [("content of dataset.list_file", saved["list"], run.list_digest)] if "list" in saved else []
+    pairs += [
+        (f"{section}.{key}", before.get(section, {}).get(key), value)
+        for section in sections
         for key, value in now[section].items()
-        if before.get(section, {}).get(key) != value and key not in ("num_workers", "pretrained_model")
+        if key not in ("num_workers", "pretrained_model", "timeout")
     ]
+    return [f"{name} {was} -> {is_now}" for name, was, is_now in pairs if was != is_now]
 
 
 def is_due(run: Run, epoch: int) -> bool:
@@ -293,7 +334,7 @@ def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
 def save(run: Run, training: Training) -> None:
     entries = training.contents()  # of all processes, so each takes part
     run.record.checkpoint(
-        {**entries, "config": run.config.model_dump(), "classes": run.classes},
+        {**entries, "config": run.config.model_dump(), "classes": run.classes, "list": run.list_digest},
         epoch=None if training.iteration else training.epoch,
     )
 

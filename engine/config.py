@@ -27,6 +27,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen: set[str] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
             if key_node.value in seen:
                 raise yaml.MarkedYAMLError(problem=f"key {key_node.value} twice", problem_mark=key_node.start_mark)
             seen.add(key_node.value)
@@ -106,12 +108,13 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _lay_over(values: dict, changes: dict, origin: Origin, source: str, at: tuple[str, ...] = ()) -> None:
-    for key, value in changes.items():
+    for key, value in list(changes.items()):
         here = (*at, str(key))
         origin[here] = source
         if isinstance(value, dict) and isinstance(values.get(key), dict):
             _lay_over(values[key], value, origin, source, here)
         else:
+            values.pop(str(key), None)  # of patterns the last counts: a file's own stand after its base's
             values[str(key)] = value
             if isinstance(value, dict):
                 _lay_over(value, dict(value), origin, source, here)

@@ -23,6 +23,7 @@ from engine.schema import Config
 from engine.stopping import Stopped
 from engine.training import Training
 
+SMALLEST_SCALE = 1.0  # of the loss in float16; below it the scale no longer helps
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -95,6 +96,18 @@ class LossWatch:
             )
 
 
+def refuse_lost_scale(scaler: torch.amp.GradScaler, iteration: int) -> None:
+    """Raises Diverged, in all processes alike, where float16 gradients are not finite at any scale."""
+    # It begins at 65536 and is halved at each step that is not taken, for that reason alone.
+    if scaler.is_enabled() and scaler.get_scale() < SMALLEST_SCALE:
+        raise Diverged(
+            f"the gradient was not finite at too many steps up to iteration {iteration}, and none was taken: lower "
+            "optimization.base_learning_rate or warm up for longer, or use execution.amp bf16 or none",
+            iteration,
+            False,
+        )
+
+
 def train_epoch(
     training: Training,
     network: nn.Module,
@@ -128,7 +141,7 @@ def train_epoch(
         Mean loss and accuracy of the epoch's clips as the network saw them in training, over all processes.
 
     Raises:
-        Diverged: the loss is not finite; the network is not worth saving any more.
+        Diverged: the loss is not finite, or in float16 its gradient at any scale; the network is not worth saving.
         Stopped: it was asked to, and has saved.
     """
     settings, print_freq, save_freq = config.optimization, config.logging.print_freq, config.logging.save_iter_freq
@@ -163,6 +176,7 @@ def train_epoch(
         advance()
         if i % print_freq == 0 or i == last:
             watch.check(learning_rate)
+            refuse_lost_scale(scaler, i)
         if i == last:
             break
         if i % print_freq == 0:

@@ -27,6 +27,7 @@ from engine.errors import UserError
 from engine.files import written_whole
 from engine.loops import Progress
 from engine.metrics import Metrics
+from engine.run_folder import CHECKPOINTS, FIGURES, not_writable
 from engine.schema import Config
 
 log = logging.getLogger("sifa")
@@ -50,7 +51,7 @@ class Record:
     def __init__(self, config: Config, process: Process, classes: list[str], *, trains: bool) -> None:
         self.config, self.folder, self.writes = config, Path(config.output_dir), process.is_main
         self.classes = classes
-        self.checkpoints = self.folder / "checkpoints"
+        self.checkpoints = self.folder / CHECKPOINTS
         self._bar: tqdm | None = None
         self._wandb: Any = None
         # The console of rank 0 and its file; the logger is the process's, so an earlier record's are replaced.
@@ -68,7 +69,7 @@ class Record:
             to_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
             self.events = SummaryWriter(str(self.folder / "tensorboard"))
         except OSError as error:
-            raise UserError(f"output_dir {self.folder} is not a folder to write in: {error}") from None
+            raise UserError(not_writable(self.folder, error)) from None
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(to_file)
         if trains and config.logging.wandb:
@@ -107,7 +108,7 @@ class Record:
         if not self.writes:
             return
         values = {**asdict(metrics), **more}
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as file:
+        with open(self.folder / FIGURES, "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "split": split, **values}) + "\n")
         self._scalars(split, {name: value for name, value in values.items() if name != "videos"}, epoch)
         self.events.flush()
@@ -132,7 +133,7 @@ class Record:
         Returns:
             Whether the epoch's validation is among the figures that are left.
         """
-        file = self.folder / "metrics.jsonl"
+        file = self.folder / FIGURES
         if not file.exists():
             return False
         kept, validated = [], False

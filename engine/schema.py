@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Dataset(Section):
@@ -179,6 +179,8 @@ class Optimization(Section):
             raise ValueError(f"warmup_epoch must be below epochs={self.epochs}, got {self.warmup_epoch}")
         if self.nesterov and self.optimizer != "sgd":
             raise ValueError(f"nesterov goes with optimizer sgd, got {self.optimizer}")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0, got 0")
         return self
 
 
@@ -206,7 +208,7 @@ class Logging(Section):
 
 class Config(Section):
     output_dir: str = Field("", description="empty: output/ and the name of the settings file")
-    seed: int = Field(0, ge=0, description="of weights, order, augmentation and dropout")
+    seed: int = Field(0, ge=0, lt=2**32, description="of weights, order, augmentation and dropout")
     deterministic: bool = Field(False, description="deterministic algorithms everywhere, slower on a GPU")
     dataset: Dataset = Dataset()
     transform: Transform = Transform()

@@ -1,14 +1,17 @@
 """train_val_3d.py as its users run it: train, validate, resume, several processes, and every mistake in one line."""
 
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import train_val_3d
+from engine.checkpoint import save_checkpoint
 from tests.script import ROOT, VIDEOS, arguments, launch, metrics, weights
 
 
@@ -89,6 +92,79 @@ def test_resume_auto_starts_anew_where_there_is_nothing(data: Path, tmp_path: Pa
     assert "training starts anew" in (tmp_path / "log.txt").read_text()
 
 
+def test_a_new_training_in_a_used_folder_leaves_the_earlier_one_whole(
+    data: Path, trained: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "used"
+    shutil.copytree(trained, output)
+    assert train_val_3d.main(arguments(data, output, "--set", "optimization.epochs=1", "seed=5")) == 0
+    assert [(line["epoch"], line["split"]) for line in metrics(output)] == [(1, "train"), (1, "val")]
+    assert {path.name for path in (output / "checkpoints").iterdir()} == {"last.pth", "epoch_1.pth"}
+    assert "what an earlier training left" in (output / "log.txt").read_text()
+    assert metrics(output / "earlier_1") == metrics(trained)
+    for name, value in weights(output / "earlier_1").items():
+        assert torch.equal(value, weights(trained)[name]), name
+
+
+def test_going_back_to_a_checkpoint_of_its_own(data: Path, trained: Path, tmp_path: Path) -> None:
+    output = tmp_path / "used"
+    shutil.copytree(trained, output)
+    assert train_val_3d.main(arguments(data, output, f"--resume={output}/checkpoints/epoch_1.pth")) == 0
+    assert [(line["epoch"], line["split"]) for line in metrics(output)] == [
+        (1, "train"),
+        (1, "val"),
+        (2, "train"),
+        (2, "val"),
+    ]
+    expected = weights(trained)
+    for name, value in weights(output).items():
+        assert torch.equal(value, expected[name]), name
+
+
+@pytest.fixture(scope="session")
+def within_an_epoch(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The state of a training after one of three iterations of an epoch, as a checkpoint."""
+    output = tmp_path_factory.mktemp("within")
+    saved = []
+
+    def save(path: Path, contents: dict, **options: Any) -> None:
+        save_checkpoint(path, contents, **options)
+        saved.append(contents["iteration"])
+        if contents["iteration"] == 1:
+            shutil.copy(path, output / "within.pth")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.record.save_checkpoint", save)
+        more = "--set", "logging.save_iter_freq=1", "optimization.epochs=1"
+        assert train_val_3d.main(arguments(data, output, *more)) == 0
+    assert saved == [1, 2, 0]
+    return output / "within.pth"
+
+
+def test_the_rest_of_an_epoch_is_refused_in_another_order(
+    data: Path, within_an_epoch: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "turned.txt").write_text("\n".join(reversed((data / "list.txt").read_text().splitlines())) + "\n")
+    for change, word in (("seed=1", "seed"), (f"dataset.list_file={tmp_path}/turned.txt", "dataset.list_file")):
+        line = mistake(capfd, arguments(data, tmp_path, f"--resume={within_an_epoch}", "--set", change))
+        assert "of the middle of an epoch" in line
+        assert word in line
+    more = f"--resume={within_an_epoch}", "--set", "optimization.epochs=1", "execution.channels_last=false"
+    assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
+    assert "other than before: execution.channels_last True -> False" in capfd.readouterr().out
+
+
+def test_another_optimiser_is_refused_and_another_seed_named(
+    data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    first = f"--resume={trained}/checkpoints/epoch_1.pth"
+    for change in ("optimization.optimizer=adamw", "optimization.layer_multipliers={'fc.*': 2.0}"):
+        line = mistake(capfd, arguments(data, tmp_path, first, "--set", change))
+        assert f"is of a run with {change.partition('=')[0]}" in line
+    assert train_val_3d.main(arguments(data, tmp_path, first, "--set", "seed=1")) == 0
+    assert "other than before: seed 0 -> 1" in capfd.readouterr().out
+
+
 @pytest.fixture(scope="session")
 def trained_by_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("two")
@@ -157,6 +233,9 @@ SETTINGS = {
     "missing root": ("dataset.root_path=nowhere", "nowhere"),
     "too few classes": ("dataset.num_classes=2", "classes"),
     "too large a batch": ("optimization.batch_size=50", "has 7 videos, fewer than one step takes"),
+    "a date for a seed": ("seed=20240101120000", "seed: input should be less than 4294967296"),
+    "no end": ("execution.timeout=.inf", "execution.timeout: input should be a finite number"),
+    "nesterov alone": ("optimization={nesterov: true, momentum: 0.0}", "nesterov needs a momentum above 0"),
     "missing weights": ("network.imagenet_weights=nowhere.pth", "checkpoint nowhere.pth does not exist"),
 }
 

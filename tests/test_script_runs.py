@@ -211,6 +211,43 @@ def test_a_lost_process_is_replaced_and_the_run_goes_on(data: Path, longer: str,
     assert_same_run(tmp_path / "whole", tmp_path / "replaced")
 
 
+def killed_at(line: str, *args: str) -> str:
+    """What torchrun prints that replaces its process once, which is killed at this line."""
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1", "--max-restarts=1"),
+            *("train_val_3d.py", *args),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    before = "".join(lines_until(run, line))
+    os.kill(process_of_rank(run, 0), signal.SIGKILL)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 0, output
+    return before + output
+
+
+def test_a_replaced_process_goes_on_with_its_own_training(data: Path, longer: str, tmp_path: Path) -> None:
+    """Not with one that was in the folder before, nor with the checkpoint that it once went on from."""
+    used, settings = tmp_path / "used", ["--set", longer, "optimization.epochs=2"]
+    assert train_val_3d.main(arguments(data, used, *settings)) == 0
+    epochs = "optimization.epochs=4"
+    started = killed_at("epoch 1/4  3/", *arguments(data, used, *settings, epochs, "seed=3"))
+    assert "resumed from" not in started
+    assert [line["epoch"] for line in metrics(used)] == [1, 1, 2, 2, 3, 3, 4, 4]
+    assert torch.load(used / "checkpoints/last.pth", weights_only=True)["config"]["seed"] == 3
+
+    first = f"--resume={used}/earlier_1/checkpoints/epoch_1.pth"
+    output = killed_at("epoch 4/4  3/", *arguments(data, tmp_path / "on", *settings, epochs, first))
+    assert "epoch_1.pth after epoch 1" in output
+    assert f"{tmp_path}/on/checkpoints/last.pth after epoch 3" in output
+    assert [line["epoch"] for line in metrics(tmp_path / "on")] == [1, 2, 2, 3, 3, 4, 4]  # with the first validation
+
+
 def test_a_process_that_hangs_is_named(data: Path, longer: str, tmp_path: Path) -> None:
     options = ["--set", longer, "optimization.epochs=1000", "execution.timeout=6"]
     run = start_run(3, arguments(data, tmp_path, *options))

@@ -48,7 +48,16 @@ def test_a_resolved_configuration_reads_back(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, dump_config(config))) == config
 
 
+def test_of_patterns_a_files_own_stand_last(tmp_path: Path) -> None:
+    """The last that fits a parameter counts."""
+    (tmp_path / "base.yml").write_text("optimization: {layer_multipliers: {'*': 0.1, 'fc.*': 1.0}}")
+    above = "base: base.yml\noptimization: {layer_multipliers: {'layer1.*': 0.01, '*': 0.5}}"
+    multipliers = load_config(write(tmp_path, above)).optimization.layer_multipliers
+    assert list(multipliers.items()) == [("fc.*", 1.0), ("layer1.*", 0.01), ("*", 0.5)]
+
+
 WRONG = {
+    "list for a key": ("? [a]\n: b", ":1: not valid YAML: a key must be a word"),
     "unknown key": ("optimization: {epoch: 3}", "unknown key optimization.epoch; did you mean epochs?"),
     "unknown section": ("optimisation: {epochs: 3}", "unknown key optimisation; did you mean optimization?"),
     "nothing like it": (

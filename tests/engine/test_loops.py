@@ -202,6 +202,17 @@ def test_the_scaler_skips_a_step_that_overflows() -> None:
     assert 0 < (model.one.weight - before).norm() < 1
 
 
+def test_gradients_that_no_scale_makes_finite_stop_the_run() -> None:
+    model, saved = Heads(), []
+    model.one.weight.register_hook(lambda gradient: gradient * float("inf"))
+    config = config_of(flat({"batch_size": 4}), "fp16", print_freq=2)
+    training = new_training(model, config, 6)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with pytest.raises(Diverged, match="not finite at too many steps up to iteration 4"):
+        train_one_epoch(training, DataLoader(Clips(24), batch_size=4), config, save=lambda: saved.append(1))
+    assert training.scaler.get_scale() == 0.25
+
+
 @pytest.fixture
 def _process_group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
