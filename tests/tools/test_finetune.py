@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,26 @@ def test_the_classifier_first_then_everything(trained: Path, checkpoint: Path, v
     head = weights(tmp_path / "head")
     for name, value in head.items():
         assert name.startswith("fc") or torch.equal(value, start[name]), name
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"), [(("jump", "sit"), False), ((), False), (CLASSES, True)], ids=["others", "unnamed", "same"]
+)
+def test_as_many_other_classes_get_a_new_classifier(
+    classes: Sequence[str], kept: bool, videos: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Trained for two epochs of one step at next to no learning rate, it ends as it began."""
+    contents = torch.load(checkpoint, weights_only=True)
+    model = contents["model"]
+    model |= {name: torch.randn_like(value[:2]) for name, value in model.items() if name.startswith("fc")}
+    config = contents["config"]
+    config["dataset"]["num_classes"] = 2
+    torch.save({**contents, "classes": list(classes)}, tmp_path / "two.pth")
+    options = "optimization.base_learning_rate=1e-9", "optimization.weight_decay=0"
+    assert run(videos, tmp_path / "two.pth", tmp_path / "out", *options) == 0
+    end = weights(tmp_path / "out")
+    for name in ("fc.weight", "fc_dual.weight"):
+        assert torch.allclose(end[name], model[name], atol=1e-5) == kept, name
 
 
 @pytest.mark.parametrize("stopped_in", ["extraction", "training"])
