@@ -129,6 +129,25 @@ def test_as_many_other_classes_get_a_new_classifier(
         assert torch.allclose(end[name], model[name], atol=1e-5) == kept, name
 
 
+def test_classes_that_are_numbers(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Folders 2 and 10 are two classes, neither eleven nor three; what they are called is kept."""
+    for name, number in zip(CLASSES, ("10", "2"), strict=True):
+        shutil.copytree(videos / name, tmp_path / "numbers" / number)
+    out = tmp_path / "out"
+    assert run(tmp_path / "numbers", checkpoint, out) == 0
+    assert torch.load(out / "checkpoints/last.pth", weights_only=True)["classes"] == ["2", "10"]
+    labels = {line.split("/")[0]: line.split()[-1] for line in (out / "train.txt").read_text().splitlines()}
+    assert labels == {"2": "0", "10": "1"}
+
+
+def test_a_class_name_that_is_no_line(
+    videos: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(videos / "circle", tmp_path / "odd/circle")
+    shutil.copytree(videos / "square", tmp_path / "odd" / "squ\nare")
+    assert "a class name must be one line" in mistake(capfd, tmp_path / "odd", checkpoint, tmp_path / "out")
+
+
 @pytest.mark.parametrize("stopped_in", ["extraction", "training"])
 def test_the_same_command_goes_on(
     stopped_in: str, videos: Path, checkpoint: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
