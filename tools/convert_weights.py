@@ -5,8 +5,8 @@ python -m tools.convert_weights IN OUT --to release --clip_length 16
 python -m tools.convert_weights IN OUT --to torchvision
 
 IN is recognised by its content: a checkpoint of ours or of the release, .pth or .safetensors; for --to torchvision also
-a ResNet or Swin of torchvision, timm or Microsoft. Such image networks lack what looks over time, and are loaded as they
-are: network.pretrained_model. OUT is a .pth that holds the state dict.
+a ResNet or Swin of torchvision, timm or Microsoft. Such image networks lack what looks over time, and are loaded as
+they are: network.pretrained_model. OUT is a .pth that holds the state dict.
 """
 
 import argparse

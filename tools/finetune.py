@@ -2,10 +2,11 @@
 
     python -m tools.finetune VIDEO_FOLDER --checkpoint output/demo/checkpoints/last.pth
 
-Classes are the sub-folders of VIDEO_FOLDER, or what --labels says: those that occur, numbers like any names. A quarter of each class's videos is kept to validate
-on. Videos that were cut from one recording are alike and stay together: file names that differ in the number at their
-end count as one recording, unless --group says otherwise. The network starts with the checkpoint's weights and a new
-classifier (its own if these are its very classes), which is trained alone at first, and then with all the rest.
+Classes are the sub-folders of VIDEO_FOLDER with videos, numbers like any names, or what --labels says. A quarter of
+each class's videos is kept to validate on. Videos that were cut from one recording are alike and stay together: file
+names that differ in the number at their end count as one recording, unless --group says otherwise. The network starts
+with the checkpoint's weights and a new classifier (the checkpoint's if the classes have the very same names), which is
+trained alone at first, and then with all the rest.
 
 OUT (by default output/ and the folder's name) gets frames, lists and class names, videos.csv with the split,
 settings.yml, which train_val_3d.py takes as any, and the run: checkpoints/last.pth, config.yml, log.txt, scores.npz,
@@ -111,7 +112,7 @@ def find_videos(video_dir: Path, labels: Path | None) -> list[Source]:
 
 
 def class_names(videos: Sequence[Source]) -> list[str]:
-    """The classes that occur, sorted. Folders 1, 2, 3 are three classes; that there is no 0 is no one's mistake here."""
+    """The classes that occur, sorted. Folders 1, 2, 3 are three classes: here nothing lacks a 0."""
     names = {video.label for video in videos}
     numbers = all(name.isdecimal() for name in names)
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
