@@ -77,10 +77,15 @@ def read_classes(classes_file: str | os.PathLike[str]) -> list[str]:
 
 def write_classes(classes_file: str | os.PathLike[str], names: Sequence[str]) -> None:
     """Write class names so that `read_classes` gives them back. Raises DataError for a name that cannot be a line."""
+    write_text(classes_file, class_lines(names))
+
+
+def class_lines(names: Sequence[str]) -> str:
+    """What `write_classes` writes. Raises DataError for a name that cannot be a line."""
     for name in names:
         if not _fits_a_line(name):
             raise DataError(f"a class name must be one line of UTF-8 text without blanks around it, got {name!r}")
-    write_text(classes_file, "".join(f"{name}\n" for name in names))
+    return "".join(f"{name}\n" for name in names)
 
 
 def write_text(file: str | os.PathLike[str], text: str) -> None:

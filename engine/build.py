@@ -1,5 +1,6 @@
 """What a configuration describes: the network and the weights it starts from, datasets, loaders, class names."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -46,7 +47,7 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
     for file, load in (
         (config.network.imagenet_weights, models.load_imagenet_state_dict),
         (config.network.release_weights, models.load_release_state_dict),
-        (config.network.pretrained_model, models.load_pretrained),
+        (config.network.pretrained_model, partial(models.load_pretrained, classes=class_names(config))),
     ):
         if file:
             read = models.read_safetensors if models.is_safetensors(Path(file)) else read_checkpoint

@@ -19,7 +19,11 @@ IMAGE = 224  # the size of the release's Swin, whose masks are part of its check
 
 
 def to_ours(contents: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Any known kind under our names. Of ImageNet weights the classifier is kept, as `fc`."""
+    """Any known kind under our names.
+
+    Of ImageNet weights the classifier is kept, as `fc`, and nothing is made up for what looks over time: the result is
+    half-way to `to_torchvision`, and no network takes it.
+    """
     state_dict = tensors_of(contents)
     found = recognise(state_dict)
     ours: dict[str, Tensor] = {}

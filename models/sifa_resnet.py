@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck, conv1x1
 
@@ -197,8 +198,13 @@ class SIFANet(nn.Module):
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return stage(clip)
         for block in stage:
-            again = partial(_computed_again, block)
-            clip = checkpoint(block, clip, use_reentrant=False, context_fn=again)
+            if torch.compiler.is_compiling():
+                # torch.compile takes no context of ours and needs none: it moves statistics once, at the graph's end.
+                # Where a block breaks the graph, the loop is left uncompiled as a whole, and the other way is taken.
+                clip = checkpoint(block, clip, use_reentrant=False)
+            else:
+                again = partial(_computed_again, block)
+                clip = checkpoint(block, clip, use_reentrant=False, context_fn=again)
         return clip
 
 
@@ -209,7 +215,7 @@ def _computed_again(block: nn.Module) -> tuple[AbstractContextManager, AbstractC
 
 @contextmanager
 def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]  # SyncBatchNorm is one, too
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0

@@ -6,9 +6,9 @@ it, Swin as torchvision, Microsoft and timm name it.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -21,9 +21,13 @@ STEMS = ("conv1.weight", "patch_embed.proj.weight")
 
 @dataclass
 class Report:
-    """What became of every tensor: names of ours, and of the source's where dropped."""
+    """What became of every tensor: names of ours, and of the source's where dropped.
+
+    remark: more about the source, where there is more to say.
+    """
 
     source: str
+    remark: str = ""
     matched: list[str] = field(default_factory=list)
     inflated: list[str] = field(default_factory=list)
     copied: list[str] = field(default_factory=list)
@@ -32,9 +36,9 @@ class Report:
     new: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        rows = [(kind, getattr(self, kind)) for kind in list(vars(self))[1:]]
+        rows = [(kind, getattr(self, kind)) for kind in list(vars(self))[2:]]
         lines = [f"  {kind:<12}{len(names):>5}  {_some(names, most=3)}" for kind, names in rows if names]
-        return "\n".join([f"weights of {self.source}", *lines])
+        return "\n".join([f"weights of {self.source}{self.remark}", *lines])
 
 
 @dataclass(frozen=True)
@@ -190,16 +194,28 @@ def load_imagenet_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) ->
     return _load(model, state_dict, found)
 
 
-def load_pretrained(model: nn.Module, contents: Mapping[str, Any]) -> Report:
+def load_pretrained(model: nn.Module, contents: Mapping[str, Any], classes: Sequence[str] = ()) -> Report:
     """Loads weights of any known kind into a network that is to be trained on.
 
-    Its classifier may have other classes than the network's, which then keeps its own.
+    Their classifier may be of other classes than the network's, which then keeps its own: as many classes need not be
+    the same ones. It is loaded if it is of the right shape and nothing says that the classes differ.
+
+    Args:
+        contents: of a file; a checkpoint of ours names its classes in the entry `classes`.
+        classes: the names of the network's; empty if they are not known. A checkpoint of ours with other names, or
+            another order, or none, is then of other classes.
 
     Raises:
         ValueError: the weights are of no known kind; a key is missing, unexpected or of another shape.
     """
     state_dict = tensors_of(contents)
-    return _load(model, state_dict, recognise(state_dict), new_classes=True)
+    theirs = contents.get("classes")
+    if not classes or not isinstance(theirs, list) or theirs == list(classes):
+        return _load(model, state_dict, recognise(state_dict), classifier="if it fits")
+    report = _load(model, state_dict, recognise(state_dict), classifier="none")
+    names = f"are {_some([str(name) for name in theirs], most=3)}" if theirs else "have no names"
+    report.remark = f", without its classifier: its classes {names}"
+    return report
 
 
 def tensors_of(contents: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -213,8 +229,17 @@ def tensors_of(contents: Mapping[str, Any]) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in contents.items() if isinstance(value, Tensor)}
 
 
-def _load(model: nn.Module, state_dict: StateDict, found: Format, *, new_classes: bool = False) -> Report:
-    """load_state_dict with every difference in one message, and nothing loaded if there is any."""
+def _load(
+    model: nn.Module,
+    state_dict: StateDict,
+    found: Format,
+    *,
+    classifier: Literal["whole", "if it fits", "none"] = "whole",
+) -> Report:
+    """load_state_dict with every difference in one message, and nothing loaded if there is any.
+
+    classifier: whether it is loaded like all else, or may, or must, stay as it is.
+    """
     wanted = model.state_dict()
     report = Report(found.source)
     values: dict[str, Tensor] = {}
@@ -231,7 +256,7 @@ def _load(model: nn.Module, state_dict: StateDict, found: Format, *, new_classes
             value, kind = inflate(value), report.inflated
         elif not fits and name.endswith("relative_position_bias_table"):
             value, kind = _resize_position_table(value, wanted[name]), report.interpolated
-        elif not fits and new_classes and _CLASSIFIER.match(name):
+        elif _CLASSIFIER.match(name) and (classifier == "none" or (classifier == "if it fits" and not fits)):
             report.dropped.append(theirs)
             keeps = re.compile(f"{keeps.pattern}|{_CLASSIFIER.pattern}")
             continue

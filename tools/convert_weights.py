@@ -4,8 +4,9 @@ python -m tools.convert_weights IN OUT --to ours
 python -m tools.convert_weights IN OUT --to release --clip_length 16
 python -m tools.convert_weights IN OUT --to torchvision
 
-IN is recognised by its content: a checkpoint of ours or of the release, a ResNet or Swin of torchvision, timm or
-Microsoft, .pth or .safetensors. OUT is a .pth that holds the state dict.
+IN is recognised by its content: a checkpoint of ours or of the release, .pth or .safetensors; for --to torchvision also
+a ResNet or Swin of torchvision, timm or Microsoft. Such image networks lack what looks over time, and are loaded as
+they are: network.pretrained_model. OUT is a .pth that holds the state dict.
 """
 
 import argparse
@@ -17,16 +18,24 @@ import models
 from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from engine.errors import UserError
 from models.convert import to_ours, to_release, to_torchvision
+from models.weights import recognise, tensors_of
 
 
 def convert(source: Path, target: str, *, clip_length: int, sifa_kernel: int) -> tuple[dict[str, Any], list[str]]:
     """The state dict under the names of `target`, and what was dropped on the way.
 
     Raises:
-        CheckpointError: the file cannot be read, is of no known kind, or has what the other side cannot express.
+        CheckpointError: the file cannot be read, is of no known kind, has what the other side cannot express, or is an
+            image network's and would be half of a clip's.
     """
     try:
         contents: Any = models.read_safetensors(source) if models.is_safetensors(source) else read_checkpoint(source)
+        kind = recognise(tensors_of(contents))
+        if kind.imagenet and target != "torchvision":
+            raise ValueError(
+                f"{kind.source} lacks what looks over time, so that no network could load it as --to {target}; load it "
+                "directly, as network.pretrained_model"
+            )
         ours = to_ours(contents)
         if target == "ours":
             return ours, []

@@ -2,10 +2,11 @@
 
     python -m tools.finetune VIDEO_FOLDER --checkpoint output/demo/checkpoints/last.pth
 
-Classes are the sub-folders of VIDEO_FOLDER, or what --labels says. A quarter of each class's videos is kept to validate
-on. Videos that were cut from one recording are alike and stay together: file names that differ in the number at their
-end count as one recording, unless --group says otherwise. The network starts with the checkpoint's weights and a new
-classifier, which is trained alone at first, and then with all the rest.
+Classes are the sub-folders of VIDEO_FOLDER with videos, numbers like any names, or what --labels says. A quarter of
+each class's videos is kept to validate on. Videos that were cut from one recording are alike and stay together: file
+names that differ in the number at their end count as one recording, unless --group says otherwise. The network starts
+with the checkpoint's weights and a new classifier (the checkpoint's if the classes have the very same names), which is
+trained alone at first, and then with all the rest.
 
 OUT (by default output/ and the folder's name) gets frames, lists and class names, videos.csv with the split,
 settings.yml, which train_val_3d.py takes as any, and the run: checkpoints/last.pth, config.yml, log.txt, scores.npz,
@@ -30,7 +31,7 @@ import yaml
 
 import models
 import train_val_3d
-from datasets.annotations import DataError, read_classes, read_list, write_text
+from datasets.annotations import DataError, class_lines, read_classes, read_list, write_text
 from datasets.official import sources_from_labels
 from datasets.sources import Source, sources_from_folders
 from datasets.splits import choose_validation, recordings
@@ -69,6 +70,7 @@ def finetune(args: argparse.Namespace, out: Path) -> int:
     table = split(videos, args)
     trained = (out / "checkpoints/last.pth").is_file()
     _write_once(out / "videos.csv", table, trained)
+    _write_once(out / "classes.txt", class_lines(class_names(videos)), trained)
     extract(args, out, start.config)
     _write_once(out / "settings.yml", settings(args, out, start), trained)
     load_config(out / "settings.yml", args.set)  # a mistake of --set ends here
@@ -107,6 +109,13 @@ def find_videos(video_dir: Path, labels: Path | None) -> list[Source]:
             "into one folder, and say by --group and --validate which are to be validated on"
         )
     return videos
+
+
+def class_names(videos: Sequence[Source]) -> list[str]:
+    """The classes that occur, sorted. Folders 1, 2, 3 are three classes: here nothing lacks a 0."""
+    names = {video.label for video in videos}
+    numbers = all(name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
 def split(videos: Sequence[Source], args: argparse.Namespace) -> str:

@@ -1,5 +1,8 @@
 """Clip positions against values worked out by hand from the release's rule."""
 
+from collections import Counter
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -17,16 +20,21 @@ from datasets import train_positions
         (10, 1, 4, 1, 2, 3, [4, 5, 6, 7]),
         # D = 11, L = 2 * 3 = 6, D - L = 5: starts int(5 / 2) = 2.
         (11, 1, 2, 3, 1, 2, [2, 5]),
-        # Two segments of D = 11 // 2 = 5 (frame 10 is never used), L = 2, start int(3 / 2) = 1 in both.
-        (11, 2, 2, 1, 1, 2, [1, 2, 6, 7]),
+        # Two segments of D = 10 // 2 = 5, L = 2, start int(3 / 2) = 1 in both.
+        (10, 2, 2, 1, 1, 2, [1, 2, 6, 7]),
+        # Frames 0..4 and 5..10, L = 2: starts int(3 / 2) = 1 and int(4 / 2) = 2.
+        (11, 2, 2, 1, 1, 2, [1, 2, 7, 8]),
         # Too short: D = 3 < L = 5.
         (3, 1, 5, 1, 0, 1, [0, 1, 2, 2, 2]),
         (3, 1, 5, 1, 4, 5, [0, 1, 2, 2, 2]),
         (1, 1, 3, 2, 0, 1, [0, 0, 0]),
         # Segments too short, D = 2 < L = 3: each repeats its own last frame and keeps out of the next.
-        (5, 2, 3, 1, 0, 1, [0, 1, 1, 2, 3, 3]),
-        # More segments than frames.
-        (3, 5, 1, 1, 0, 1, [0, 1, 2, 2, 2]),
+        (4, 2, 3, 1, 0, 1, [0, 1, 1, 2, 3, 3]),
+        # Frames 0..1 and 2..4: only the first is too short.
+        (5, 2, 3, 1, 0, 1, [0, 1, 1, 2, 3, 4]),
+        # More segments than frames: the whole video, some frames twice.
+        (3, 5, 1, 1, 0, 1, [0, 0, 1, 1, 2]),
+        (3, 5, 2, 1, 1, 2, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2]),
         # The frames fit (last position 4) although L = 6 > D = 5 leaves no room to move.
         (5, 1, 3, 2, 1, 2, [0, 2, 4]),
     ],
@@ -50,6 +58,29 @@ def test_training_offsets_are_uniform_and_reach_both_ends() -> None:
         counts[a, c - 6] = counts.get((a, c - 6), 0) + 1
     assert sorted(counts) == [(i, j) for i in range(3) for j in range(3)]
     assert min(counts.values()) > 60, counts  # 100 expected, deviation 9.4
+
+
+def test_segments_cover_the_whole_video() -> None:
+    """Frames drawn one a segment keep their order; in the end each was drawn, and no other."""
+    generator = torch.Generator().manual_seed(0)
+    for frames, segments in ((60, 32), (127, 64), (65, 64), (40, 16), (7, 16)):
+        sampling = {"num_segments": segments, "clip_length": 1, "num_steps": 1}
+        drawn = [train_positions(frames, **sampling, generator=generator) for _ in range(60)]
+        assert all(positions == sorted(positions) for positions in drawn)
+        assert {position for positions in drawn for position in positions} == set(range(frames)), (frames, segments)
+        gaps = [b - a for a, b in pairwise(positions_for_test(frames, **sampling))]
+        assert {frames // segments} <= set(gaps) <= {frames // segments, frames // segments + 1}
+
+
+def test_each_segment_has_its_own_room() -> None:
+    # Frames 0..4 and 5..10, L = 4: offsets 0..1 and 0..2.
+    generator = torch.Generator().manual_seed(0)
+    counts: Counter[tuple[int, int]] = Counter()
+    for _ in range(600):
+        a, *_, d, _ = train_positions(11, num_segments=2, clip_length=2, num_steps=2, generator=generator)
+        counts[a, d - 5] += 1
+    assert sorted(counts) == [(i, j) for i in range(2) for j in range(3)]
+    assert min(counts.values()) > 60, counts  # 100 expected, deviation 9.1
 
 
 def test_training_positions_without_room() -> None:

@@ -137,3 +137,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     errors = capsys.readouterr().err.splitlines()
     assert errors[0].startswith(f"error: {ours}: conv1.weight looks at more than one frame")
     assert errors[1] == f"error: checkpoint {tmp_path}/nowhere does not exist"
+
+
+@pytest.mark.parametrize("target", ["ours", "release"])
+def test_an_image_network_is_not_made_half_of_ours(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing could load the result; as it is, everything can."""
+    image, out = tmp_path / "resnet50.pth", tmp_path / "out.pth"
+    torch.save(torchvision.models.resnet50().state_dict(), image)
+    assert main([str(image), str(out), "--to", target]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {image}: the ImageNet ResNet lacks what looks over time, so that no network could load it as "
+        f"--to {target}; load it directly, as network.pretrained_model\n"
+    )
+    assert not out.exists()
+    assert main([str(image), str(out), "--to", "torchvision"]) == 0
+    assert same(torch.load(out, weights_only=True), torch.load(image, weights_only=True))

@@ -4,13 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch._dynamo
 import torchvision
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import models
 from models import build_model, load_imagenet_state_dict
 from models.sifa import InterFrameAttention
-from models.sifa_resnet import GlobalContext, SIFANet
+from models.sifa_resnet import ClipBottleneck, GlobalContext, SIFANet
 
 
 def small(clip_length: int = 8, **options: Any) -> nn.Module:
@@ -255,3 +257,53 @@ def test_activation_checkpointing_changes_nothing_but_memory() -> None:
         if statistic.is_floating_point():
             assert torch.equal(statistic, other_statistic), name
     assert all(m.momentum == 0.1 for m in frugal.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_activation_checkpointing_moves_synchronised_statistics_once() -> None:
+    """In a single process SyncBatchNorm computes as BatchNorm does."""
+    frugal = nn.SyncBatchNorm.convert_sync_batchnorm(small(activation_checkpointing=True, dropout_ratio=0.0))
+    plain = small(dropout_ratio=0.0)
+    plain.load_state_dict(frugal.state_dict())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in frugal.modules())
+    clip = torch.randn(2, 3, 8, 32, 32)
+    for model in (frugal, plain):
+        backward(model, clip)
+    assert_same_statistics(frugal, plain)
+
+
+@pytest.mark.parametrize("breaks", [False, True], ids=["whole", "in parts"])
+def test_activation_checkpointing_compiled(breaks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the network that is neither: gradients, and statistics that move once, whether or not blocks break the graph.
+
+    Traced and partitioned for the backward pass alone: compiled code is not this project's.
+    """
+    if breaks:
+        forward = ClipBottleneck.forward
+
+        def broken(block: ClipBottleneck, clip: Tensor) -> Tensor:
+            torch._dynamo.graph_break()
+            return forward(block, clip)
+
+        monkeypatch.setattr(ClipBottleneck, "forward", broken)
+    monkeypatch.setitem(models.NETWORKS, "c2d_sifa_resnet50", (SIFANet, {"depths": (1, 2, 1, 2)}))  # or it takes long
+    torch._dynamo.reset()
+    frugal = open_branches(small(activation_checkpointing=True, dropout_ratio=0.0), 0.3)
+    plain = small(dropout_ratio=0.0)
+    plain.load_state_dict(frugal.state_dict())
+    clip = torch.randn(2, 3, 16, 32, 32)
+    frugal.compile(backend="aot_eager", fullgraph=not breaks)
+    for model in (frugal, plain):
+        backward(model, clip)
+    for (name, one), other in zip(frugal.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-5), name  # type: ignore[arg-type]
+    assert_same_statistics(frugal, plain)
+
+
+def backward(model: nn.Module, clip: Tensor) -> None:
+    torch.stack([head.logsumexp(1).sum() for head in model.train()(clip)]).sum().backward()
+
+
+def assert_same_statistics(one: nn.Module, other: nn.Module) -> None:
+    for (name, statistic), expected in zip(one.named_buffers(), other.buffers(), strict=True):
+        if statistic.is_floating_point():
+            torch.testing.assert_close(statistic, expected, rtol=1e-5, atol=1e-6, msg=name)

@@ -340,6 +340,33 @@ def test_a_checkpoint_of_ours_for_other_classes_and_clips() -> None:
         assert torch.equal(value, before[name] if name in classifiers else source.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("theirs", "ours", "told"),
+    [
+        (["a", "b", "c"], ["x", "y", "z"], ", without its classifier: its classes are a, b, c"),
+        (["a", "b", "c"], ["b", "a", "c"], ", without its classifier: its classes are a, b, c"),
+        ([], ["x", "y", "z"], ", without its classifier: its classes have no names"),
+        (["a", "b", "c"], ["a", "b", "c"], ""),
+        (["a", "b", "c"], [], ""),
+        ([], [], ""),
+        (None, ["x", "y", "z"], ""),  # weights alone: nothing is said of their classes
+    ],
+    ids=str,
+)
+def test_as_many_classes_are_not_the_same_classes(theirs: list[str] | None, ours: list[str], told: str) -> None:
+    source = build_model("c2d_sifa_resnet50", num_classes=3, clip_length=8, width=4)
+    target = build_model("c2d_sifa_resnet50", num_classes=3, clip_length=8, width=4)
+    before = values(target)
+    contents = {"model": source.state_dict()} | ({} if theirs is None else {"classes": theirs})
+    report = load_pretrained(target, contents, classes=ours)
+    classifiers = {"fc.weight", "fc.bias", "fc_dual.weight", "fc_dual.bias"}
+    assert set(report.dropped) == set(report.new) == (classifiers if told else set())
+    assert report.table().splitlines()[0] == f"weights of the checkpoint{told}"
+    for name, value in target.state_dict().items():
+        own = told and name in classifiers
+        assert torch.equal(value, before[name] if own else source.state_dict()[name]), name
+
+
 def test_a_checkpoint_of_the_release_for_other_classes(release: dict[str, Tensor]) -> None:
     model = build_model("c2d_sifa_resnet50", num_classes=5, clip_length=8, sifa_kernel=CASE["sifa_kernel"])
     with pytest.raises(ValueError, match=r"misshapen: fc\.weight"):
@@ -369,10 +396,10 @@ def test_the_report_counts_every_tensor(imagenet: dict[str, Tensor]) -> None:
     assert rows["matched"] + rows["inflated"] + rows["copied"] + rows["new"] == len(model.state_dict())
 
 
-def small_config(file: Path) -> Config:
+def small_config(file: Path, **dataset: Any) -> Config:
     return Config.model_validate(
         {
-            "dataset": {"num_classes": 5, "clip_length": 8},
+            "dataset": {"num_classes": 5, "clip_length": 8, **dataset},
             "network": {"width": 4, "pretrained_model": str(file)},
         }
     )
@@ -400,6 +427,18 @@ def test_the_script_takes_either_kind_of_file_by_content(tmp_path: Path) -> None
             model.state_dict()["layer3.1.temporal.offset.weight"], weights["layer3.1.temporal.offset.weight"]
         )
         assert torch.equal(model.state_dict()["conv1.weight"], weights["conv1.weight"])
+
+
+def test_the_script_tells_classes_apart_by_their_names(tmp_path: Path) -> None:
+    source = build_model("c2d_sifa_resnet50", num_classes=5, clip_length=8, width=4).state_dict()
+    torch.save({"model": source, "classes": list("abcde")}, tmp_path / "last.pth")
+    classes_file = tmp_path / "classes.txt"
+    for names, kept in (("", True), ("a b c d e", True), ("v w x y z", False)):
+        classes_file.write_text(names.replace(" ", "\n"))
+        config = small_config(tmp_path / "last.pth", classes_file=str(classes_file) if names else "")
+        model = build_network(config)
+        load_initial_weights(model, config, None)
+        assert torch.equal(model.state_dict()["fc.weight"], source["fc.weight"]) == kept, names
 
 
 def test_the_script_names_the_file_that_does_not_fit(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +107,45 @@ def test_the_classifier_first_then_everything(trained: Path, checkpoint: Path, v
     head = weights(tmp_path / "head")
     for name, value in head.items():
         assert name.startswith("fc") or torch.equal(value, start[name]), name
+
+
+@pytest.mark.parametrize(
+    ("classes", "kept"), [(("jump", "sit"), False), ((), False), (CLASSES, True)], ids=["others", "unnamed", "same"]
+)
+def test_as_many_other_classes_get_a_new_classifier(
+    classes: Sequence[str], kept: bool, videos: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Trained for two epochs of one step at next to no learning rate, it ends as it began."""
+    contents = torch.load(checkpoint, weights_only=True)
+    model = contents["model"]
+    model |= {name: torch.randn_like(value[:2]) for name, value in model.items() if name.startswith("fc")}
+    config = contents["config"]
+    config["dataset"]["num_classes"] = 2
+    torch.save({**contents, "classes": list(classes)}, tmp_path / "two.pth")
+    options = "optimization.base_learning_rate=1e-9", "optimization.weight_decay=0"
+    assert run(videos, tmp_path / "two.pth", tmp_path / "out", *options) == 0
+    end = weights(tmp_path / "out")
+    for name in ("fc.weight", "fc_dual.weight"):
+        assert torch.allclose(end[name], model[name], atol=1e-5) == kept, name
+
+
+def test_classes_that_are_numbers(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    """Folders 2 and 10 are two classes, neither eleven nor three; what they are called is kept."""
+    for name, number in zip(CLASSES, ("10", "2"), strict=True):
+        shutil.copytree(videos / name, tmp_path / "numbers" / number)
+    out = tmp_path / "out"
+    assert run(tmp_path / "numbers", checkpoint, out) == 0
+    assert torch.load(out / "checkpoints/last.pth", weights_only=True)["classes"] == ["2", "10"]
+    labels = {line.split("/")[0]: line.split()[-1] for line in (out / "train.txt").read_text().splitlines()}
+    assert labels == {"2": "0", "10": "1"}
+
+
+def test_a_class_name_that_is_no_line(
+    videos: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(videos / "circle", tmp_path / "odd/circle")
+    shutil.copytree(videos / "square", tmp_path / "odd" / "squ\nare")
+    assert "a class name must be one line" in mistake(capfd, tmp_path / "odd", checkpoint, tmp_path / "out")
 
 
 @pytest.mark.parametrize("stopped_in", ["extraction", "training"])
