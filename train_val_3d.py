@@ -14,7 +14,7 @@ import random
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import DataLoader
 
 import models
 from datasets.annotations import DataError
@@ -54,7 +55,7 @@ from engine.loops import AMP, Diverged, autocast, train_epoch
 from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.record import EpochClock, Record
 from engine.run_folder import CHECKPOINTS, held, set_aside
-from engine.schema import Config
+from engine.schema import Config, Optimization
 from engine.stopping import Stopped, StopSignals
 from engine.training import Training
 from engine.validation import Validation
@@ -96,7 +97,20 @@ class Run:
     classes: list[str]
     validation: Validation
     record: Record
-    list_digest: str = ""  # of the training list
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training goes through: the clips in their order, and the state they change."""
+
+    settings: Optimization  # with the learning rate of this number of processes
+    data: ClipDataset
+    sampler: TrainSampler
+    rest: Rest
+    loader: DataLoader
+    mixing: Mixing
+    training: Training
+    list_digest: str  # of the training list
 
 
 def run(args: argparse.Namespace, config: Config, process: Process, signals: StopSignals) -> None:
@@ -109,21 +123,24 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
     trained_epochs = 0
     if saved is None:
         trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
+    prepare(model, config, process, trains)
+    work = begin(model, config, process, saved) if trains else None
+    # The folder stays as it was until all have read what they go on from, and what the settings name is there.
     folder = Path(config.output_dir)
-    with held(folder, process) if trains else nullcontext():  # from here on all have read what they go on from
+    with held(folder, process) if trains else nullcontext():
         if trains and process.is_main and not replaced and args.resume != "auto":
             reports.append(set_aside(folder, saved and saved[0]))
-        prepare(model, config, process, trains)
         record = Record(config, process, classes, trains=trains)
         for report in filter(None, reports):
             log.info(report)
         try:
-            if args.test:
-                validation.test(model, record, classes, {"checkpoint": fingerprint(args.checkpoint)})
-            elif args.eval:
-                validation.metrics(model, record, trained_epochs, "eval")
+            if work is not None:
+                going_on = Run(config, process, signals, model, classes, validation, record)
+                train(going_on, work, saved, args.resume is not None)
+            elif args.test:
+                validation.test(model, record, classes, trained_epochs, {"checkpoint": fingerprint(args.checkpoint)})
             else:
-                train(Run(config, process, signals, model, classes, validation, record), saved, args.resume is not None)
+                validation.metrics(model, record, trained_epochs, "eval")
         finally:
             record.close()
 
@@ -171,14 +188,17 @@ def checkpoint_to_resume(args: argparse.Namespace, config: Config, replaced: boo
     return saved, reports
 
 
-def train(run: Run, saved: Saved | None, resumes: bool) -> None:
-    config, process, record = run.config, run.process, run.record
+def begin(model: models.Network, config: Config, process: Process, saved: Saved | None) -> Work:
+    """All that a training needs, in the state of the checkpoint that it goes on from.
+
+    Raises:
+        UserError: the data, the settings or the checkpoint do not go together.
+    """
     settings = scaled_to_step(config.optimization, process.world)
     data = build_dataset(config, train=True)
     sampler = TrainSampler(
         len(data), process, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=config.seed
     )
-    run = replace(run, list_digest=list_digest(config))
     if sampler.steps == 0:
         raise ConfigError(
             f"{config.dataset.list_file} has {len(data)} videos, fewer than one step takes: {process.world} "
@@ -187,24 +207,32 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
     mixing = Mixing(config.dataset.num_classes, config.seed, **config.transform.model_dump(include=MIXING_KEYS))
     rest = Rest(Repeated(sampler, config.transform.repeated_augmentation))
     loader = build_loader(data, rest, settings.batch_size, config, process)
-    optimizer = build_optimizer(run.model, settings)
+    optimizer = build_optimizer(model, settings)
     training = Training(
-        model=run.model,
+        model=model,
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, settings, len(loader)),
         scaler=torch.amp.GradScaler(process.device.type, enabled=config.execution.amp == "fp16"),
-        average=WeightAverage(run.model, settings.ema_decay) if settings.ema_decay else None,
+        average=WeightAverage(model, settings.ema_decay) if settings.ema_decay else None,
         iterations_per_epoch=len(loader),
         device=process.device,
     )
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
-
+    digest = list_digest(config)
     if saved:
-        refuse_another_training(saved, run)
+        refuse_another_training(saved, config, digest)
         training.resume(*saved, process)
+    freeze(model, settings, training.epoch)
+    return Work(settings, data, sampler, rest, loader, mixing, training, digest)
+
+
+def train(run: Run, work: Work, saved: Saved | None, resumes: bool) -> None:
+    config, process, record = run.config, run.process, run.record
+    settings, sampler, rest, training, mixing = work.settings, work.sampler, work.rest, work.training, work.mixing
+    if saved:
         within = f" and {training.iteration} iterations" if training.iteration else ""
         log.info(f"resumed from {saved[0]} after epoch {training.epoch}{within}")
-        if changed := changes_since(saved[1], run):
+        if changed := changes_since(saved[1], config, work.list_digest):
             log.warning(
                 f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's"
             )
@@ -214,14 +242,15 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
     validated = gather(record.rewind(training.epoch))[0]
     log.info(
         f"{config.network.net_name}, {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, on "
-        f"{process.world} x {process.device.type}; {len(data)} training and {len(run.validation.data.videos)} "
+        f"{process.world} x {process.device.type}; {len(work.data)} training and {len(run.validation.data.videos)} "
         f"validation videos of {config.dataset.num_classes} classes; {sampler.step * process.world} clips a step, "
         f"learning rate {settings.base_learning_rate:.3g}; writing {record.folder}"
     )
     if not validated and training.epoch and not training.iteration:
         validate_if_due(run, training)  # it was killed before it could
+    if training.epoch >= settings.epochs:
+        log.info(f"all {settings.epochs} epochs are done")
 
-    freeze(run.model, settings, training.epoch)
     network = wrap(run.model, process)
     clock = EpochClock(training.iterations / training.iterations_per_epoch, settings.epochs)
     while training.epoch < settings.epochs:
@@ -236,39 +265,39 @@ def train(run: Run, saved: Saved | None, resumes: bool) -> None:
                 trained = train_epoch(
                     training,
                     network,
-                    loader,
+                    work.loader,
                     config,
                     process,
                     mix=partial(mixing.batch, training.epoch, process.rank) if mixing.does_something else None,
                     report=lambda progress: record.progress(training.epoch + 1, training.iterations, progress),
                     advance=record.advance,
-                    save=lambda: save(run, training),
+                    save=lambda: save(run, work),
                     asked_to_stop=run.signals.anywhere,
                 )
             except Diverged as error:
                 if error.here:
-                    keep_batch(run, data, rest.sampler, training.epoch, error.iteration)
+                    keep_batch(run, work.data, rest.sampler, training.epoch, error.iteration)
                 raise
         clips = (training.iterations - first) * settings.batch_size * process.world
         clips_per_second, left = clock.stop(training.epoch + 1, clips)
-        finish_epoch(run, training, data)
-        learning_rate = optimizer.param_groups[0]["lr"]
+        finish_epoch(run, training, work.data)
+        learning_rate = training.optimizer.param_groups[0]["lr"]
         log.info(
             f"epoch {training.epoch}/{settings.epochs}  loss {trained.loss:.4f}  lr {learning_rate:.2e}  "
             f"{clips_per_second:.1f} clips/s  left {left}"
         )
         record.metrics(training.epoch, "train", trained, learning_rate=learning_rate, clips_per_second=clips_per_second)
-        save(run, training)
+        save(run, work)
         validate_if_due(run, training)
         if training.epoch < settings.epochs and run.signals.anywhere():
             raise Stopped
 
 
-def refuse_another_training(saved: Saved, run: Run) -> None:
+def refuse_another_training(saved: Saved, config: Config, digest: str) -> None:
     """Raises CheckpointError where a checkpoint's optimiser, or the epoch that it is in the middle of, is another."""
     path, contents = saved
-    config = entry(contents, "config", path)
-    before, now = config["optimization"], run.config.optimization.model_dump()
+    was_config = entry(contents, "config", path)
+    before, now = was_config["optimization"], config.optimization.model_dump()
     for key in ("optimizer", "layer_multipliers", "decay_all"):  # they say which parameters share a state
         if key in before and before[key] != now[key]:
             raise CheckpointError(
@@ -278,8 +307,8 @@ def refuse_another_training(saved: Saved, run: Run) -> None:
     if not contents.get("iteration"):
         return
     for what, was, is_now in (
-        ("seed", config["seed"], run.config.seed),
-        ("content of dataset.list_file", contents.get("list"), run.list_digest),
+        ("seed", was_config["seed"], config.seed),
+        ("content of dataset.list_file", contents.get("list"), digest),
     ):
         if was not in (None, is_now):
             raise CheckpointError(
@@ -292,12 +321,12 @@ def list_digest(config: Config) -> str:
     return hashlib.sha256(Path(config.dataset.list_file).read_bytes()).hexdigest()[:16]
 
 
-def changes_since(saved: dict[str, Any], run: Run) -> list[str]:
+def changes_since(saved: dict[str, Any], config: Config, digest: str) -> list[str]:
     """What makes a training another one than that of a checkpoint: `key old -> new`."""
-    before, now = saved["config"], run.config.model_dump()
+    before, now = saved["config"], config.model_dump()
     sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
     pairs = [(key, before.get(key), now[key]) for key in ("seed", "deterministic")]
-    pairs += [("content of dataset.list_file", saved["list"], run.list_digest)] if "list" in saved else []
+    pairs += [("content of dataset.list_file", saved["list"], digest)] if "list" in saved else []
     pairs += [
         (f"{section}.{key}", before.get(section, {}).get(key), value)
         for section in sections
@@ -331,10 +360,11 @@ def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
             average_buffers(run.model)
 
 
-def save(run: Run, training: Training) -> None:
+def save(run: Run, work: Work) -> None:
+    training = work.training
     entries = training.contents()  # of all processes, so each takes part
     run.record.checkpoint(
-        {**entries, "config": run.config.model_dump(), "classes": run.classes, "list": run.list_digest},
+        {**entries, "config": run.config.model_dump(), "classes": run.classes, "list": work.list_digest},
         epoch=None if training.iteration else training.epoch,
     )
 

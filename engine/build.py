@@ -44,12 +44,14 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         load_weights(model, weights(contents, checkpoint), checkpoint)
         return entry(contents, "epoch", checkpoint), []
     reports = []
-    for file, load in (
-        (config.network.imagenet_weights, models.load_imagenet_state_dict),
-        (config.network.release_weights, models.load_release_state_dict),
-        (config.network.pretrained_model, partial(models.load_pretrained, classes=class_names(config))),
+    for key, load in (
+        ("imagenet_weights", models.load_imagenet_state_dict),
+        ("release_weights", models.load_release_state_dict),
+        ("pretrained_model", partial(models.load_pretrained, classes=class_names(config))),
     ):
-        if file:
+        if file := getattr(config.network, key):
+            if not Path(file).is_file():
+                raise ConfigError(f"network.{key}: there is no file {file}")
             read = models.read_safetensors if models.is_safetensors(Path(file)) else read_checkpoint
             try:
                 report = load(model, read(Path(file)))
@@ -64,11 +66,17 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
     key, list_file = ("list_file", data.list_file) if train else ("eva_list_file", data.eva_list_file)
     if not list_file:
         raise ConfigError(f"dataset.{key} must name a list file")
+    root_key = "root_path" if train or not data.eva_root_path else "eva_root_path"
+    root = getattr(data, root_key)
+    for name, there in ((key, Path(list_file).is_file()), (root_key, Path(root).is_dir())):
+        if not there:
+            kind = "file" if name == key else "folder"
+            raise ConfigError(f"dataset.{name}: there is no {kind} {getattr(data, name)}")
     augment = transform.rand_augment
     crops = 1 if train else evaluation.eva_num_crop
     return ClipDataset(
         list_file,
-        data.root_path if train else data.eva_root_path or data.root_path,
+        root,
         transform=train_transform(
             transform.crop_size,
             color_jitter=transform.color_jitter,
@@ -90,6 +98,8 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
 
 def class_names(config: Config) -> list[str]:
     file, wanted = config.dataset.classes_file, config.dataset.num_classes
+    if file and not Path(file).is_file():
+        raise ConfigError(f"dataset.classes_file: there is no file {file}")
     names = read_classes(file) if file else []
     if names and len(names) != wanted:
         raise ConfigError(f"dataset.classes_file {file} names {len(names)} classes, dataset.num_classes is {wanted}")

@@ -101,8 +101,9 @@ def _parse(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}") from None
+        line = f":{mark.line + 1}" if mark and not where.startswith("--set") else ""
+        hint = "; a text that begins with * stands in quotes" if "alias" in (error.context or "") else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}{hint}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{where}: not valid YAML: {error}") from None
 
@@ -134,6 +135,8 @@ def _describe(problem: Any, origin: Origin, path: str) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] in ("model_type", "model_attributes_type"):
         message = f"must be a section with the keys {', '.join(_keys_at(location))}"
+    if problem["type"] == "string_type" and problem["input"] is None:
+        message += """ (an empty one is '""')"""
     message = message[:1].lower() + message[1:]
     got = "" if ", got " in message or isinstance(problem["input"], dict) else f", got {problem['input']!r}"
     return f"{source}: {name}: {message}{got}"

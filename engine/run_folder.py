@@ -12,8 +12,9 @@ from engine.distributed import Process, gather
 from engine.errors import UserError
 
 CHECKPOINTS, FIGURES = "checkpoints", "metrics.jsonl"
-# All that a training writes; what --test and the tools leave names its checkpoint itself, and stays.
+# All that a training, and a test of its network, leaves; other files of a folder stay.
 _OF_A_TRAINING = (CHECKPOINTS, FIGURES, "log.txt", "tensorboard", "config.yml", "wandb_id")
+_OF_ITS_TEST = ("scores.npz", "scores.parts", "report.html")
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
@@ -78,7 +79,7 @@ def set_aside(folder: Path, kept: Path | None) -> str:
             newer.append(path.relative_to(folder))
         moved = newer
     else:
-        moved = [Path(name) for name in _OF_A_TRAINING if (folder / name).exists()]
+        moved = [Path(name) for name in _OF_A_TRAINING + _OF_ITS_TEST if (folder / name).exists()]
         if not found and Path(FIGURES) not in moved:
             moved = []  # no training has come far enough to leave something
     if not moved:

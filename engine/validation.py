@@ -65,11 +65,12 @@ class Validation:
             record.attention(model, self.data, self.process.device, epoch)
         return metrics
 
-    def test(self, model: nn.Module, record: Record, classes: list[str], of: dict[str, str]) -> None:
+    def test(self, model: nn.Module, record: Record, classes: list[str], epoch: int, of: dict[str, str]) -> None:
         """Scores every view of every video into output_dir/scores.npz, and records the figures of one view and of all.
 
         Args:
             classes: their names, or none.
+            epoch: that the network was trained for.
             of: what tells this network from others: a test that was killed goes on if it is the same.
         """
         data, config = self.data, self.config.dataset
@@ -124,7 +125,7 @@ class Validation:
         ):
             mean = torch.from_numpy(probabilities[:, chosen]).mean(1)
             metrics = Metrics.of(torch.from_numpy(losses[:, chosen]).mean(1), place_of_label(mean, labels))
-            record.metrics(0, split, metrics)
+            record.metrics(epoch, split, metrics)
             log.info(f"{metrics.line()}  {name}")
         log.info(f"{path}: python -m tools.report {path} makes a page of it")
 

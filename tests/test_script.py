@@ -106,6 +106,17 @@ def test_a_new_training_in_a_used_folder_leaves_the_earlier_one_whole(
         assert torch.equal(value, weights(trained)[name]), name
 
 
+def test_a_mistake_leaves_the_folder_as_it_was(
+    data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "used"
+    shutil.copytree(trained, output)
+    before = sorted(output.rglob("*"))
+    for change in ("dataset.root_path=nowhere", "optimization.freeze=['nothing*']", "optimization.batch_size=50"):
+        mistake(capfd, arguments(data, output, "--set", change))
+        assert sorted(output.rglob("*")) == before
+
+
 def test_going_back_to_a_checkpoint_of_its_own(data: Path, trained: Path, tmp_path: Path) -> None:
     output = tmp_path / "used"
     shutil.copytree(trained, output)
@@ -236,7 +247,10 @@ SETTINGS = {
     "a date for a seed": ("seed=20240101120000", "seed: input should be less than 4294967296"),
     "no end": ("execution.timeout=.inf", "execution.timeout: input should be a finite number"),
     "nesterov alone": ("optimization={nesterov: true, momentum: 0.0}", "nesterov needs a momentum above 0"),
-    "missing weights": ("network.imagenet_weights=nowhere.pth", "checkpoint nowhere.pth does not exist"),
+    "missing weights": (
+        "network.imagenet_weights=nowhere.pth",
+        "network.imagenet_weights: there is no file nowhere.pth",
+    ),
 }
 
 

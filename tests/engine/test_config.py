@@ -122,7 +122,7 @@ def test_the_file_that_is_wrong_is_named_not_the_one_over_it(tmp_path: Path) -> 
         ("=3", "--set takes section.key=value, got '=3'"),
         ("dataset..name=3", "--set takes section.key=value, got 'dataset..name=3'"),
         ("seed.x=3", "--set seed.x=3: seed: input should be a valid integer"),
-        ("optimization.epochs=[", "--set optimization.epochs=[:1: not valid YAML"),
+        ("optimization.epochs=[", "--set optimization.epochs=[: not valid YAML"),
         ("optimization.epocs=3", "--set optimization.epocs=3: unknown key optimization.epocs; did you mean epochs?"),
     ],
 )

@@ -24,13 +24,20 @@ def contents(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-EARLIER = {"checkpoints/last.pth", "checkpoints/epoch_1.pth", "metrics.jsonl", "tensorboard/events.1", "config.yml"}
+EARLIER = {
+    "scores.npz",
+    "checkpoints/last.pth",
+    "checkpoints/epoch_1.pth",
+    "metrics.jsonl",
+    "tensorboard/events.1",
+    "config.yml",
+}
 
 
 def test_what_an_earlier_training_left_is_moved_and_nothing_else(tmp_path: Path) -> None:
-    leave(tmp_path, *EARLIER, "scores.npz")
+    leave(tmp_path, *EARLIER, "settings.yml")
     assert str(tmp_path / "earlier_1") in set_aside(tmp_path, None)
-    assert contents(tmp_path) == {f"earlier_1/{name}" for name in EARLIER} | {"scores.npz"}
+    assert contents(tmp_path) == {f"earlier_1/{name}" for name in EARLIER} | {"settings.yml"}
     assert set_aside(tmp_path, None) == "", "there is nothing more"
     leave(tmp_path, "checkpoints/last.pth")
     set_aside(tmp_path, Path("elsewhere/checkpoints/last.pth"))
