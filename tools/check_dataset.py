@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = _parse(arguments)
     try:
-        if options.workers < 1:
-            raise DataError(f"--workers must be at least 1, got {options.workers}")
+        if not 1 <= options.workers <= 4096:
+            raise DataError(f"--workers must be in 1..4096, got {options.workers}")
         names = read_classes(options.classes) if options.classes else []
         num_classes = options.num_classes or len(names) or _ANY
         videos = read_list(options.list, num_classes=num_classes)
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         problems = _twice(videos)
         if num_classes < _ANY:
             problems += _without_videos(videos, num_classes, names)
-        with _workers(options.workers) as run:
+        with _workers(min(options.workers, len(videos))) as run:
             found, digests = _check_all(run, reader, videos, options)
             problems += found
             if options.against:

@@ -58,6 +58,19 @@ def test_nothing_wrong(data: Path, capsys: pytest.CaptureFixture[str], workers: 
     assert "3 videos, 12 frames, 2 classes; nothing wrong" in capsys.readouterr().out
 
 
+def test_no_more_processes_than_videos(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Pool(check_dataset.ProcessPoolExecutor):
+        def __init__(self, count: int, **more: Any) -> None:
+            asked.append(count)
+            super().__init__(min(count, 3), **more)
+
+    monkeypatch.setattr(check_dataset, "ProcessPoolExecutor", Pool)
+    assert check(data, "--workers=4096")[0] == 0
+    assert asked == [3]
+
+
 def test_missing_short_and_long_videos(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_list(data / "list.txt", "a/one two 6 0", "gone 3 0", "a/b 2 1", "č 4 0")
     code, report = check(data)
@@ -135,7 +148,8 @@ def test_other_formats(data: Path, format: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers=0"], "--workers must be at least 1, got 0"),
+        (["--workers=0"], "--workers must be in 1..4096, got 0"),
+        (["--workers=100000"], "--workers must be in 1..4096, got 100000"),
         (["--num_classes=1"], "list.txt:2: the label must be a class in 0..0"),
         (["--against=nowhere.txt"], "the list file nowhere.txt does not exist"),
         (["--format=PACKED"], "holds no packed frames"),
