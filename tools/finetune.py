@@ -235,6 +235,7 @@ def settings(
         names: of the classes.
         lengths: frames of each training video.
     """
+    out = out.absolute()  # a settings file is used from other folders, too
     network, start = checkpoint.model, checkpoint.config
     batch = min(8, len(lengths))
     epochs = args.epochs or min(max(round(ITERATIONS / (len(lengths) // batch)), EPOCHS[0]), EPOCHS[1])
@@ -264,7 +265,7 @@ def settings(
         },
         "transform": crop,
         "evaluation": {"eva_crop_size": start.evaluation.eva_crop_size},
-        "network": start.network.model_dump(exclude=others) | {"pretrained_model": str(args.checkpoint)},
+        "network": start.network.model_dump(exclude=others) | {"pretrained_model": str(args.checkpoint.absolute())},
         "SIFA": start.SIFA.model_dump(),
         "optimization": {"epochs": epochs, "batch_size": batch, "freeze": body, "freeze_epochs": max(1, epochs // 10)},
     }

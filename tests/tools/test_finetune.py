@@ -219,6 +219,16 @@ def test_clips_are_not_flipped_where_a_class_tells_sides(checkpoint: Path) -> No
     assert written_settings(checkpoint, names=("turn_left", "walk"))["transform"]["horizontal_flip"] is False
 
 
+def test_settings_are_of_use_from_any_folder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(checkpoint, tmp_path / "start.pth")
+    monkeypatch.chdir(tmp_path)
+    values = written_settings(Path("start.pth"))
+    data = {f"dataset.{key}": values["dataset"][key] for key in ("root_path", "list_file", "eva_list_file")}
+    files = {key: values[key] for key in ("base", "output_dir")} | data
+    assert {key: file for key, file in files.items() if not Path(file).is_absolute()} == {}
+    assert values["network"]["pretrained_model"] == str(tmp_path / "start.pth")
+
+
 def test_one_epoch(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.yml").write_text(yaml.safe_dump(written_settings(checkpoint, "--epochs=1")))
     optimization = load_config(tmp_path / "settings.yml").optimization
