@@ -96,6 +96,9 @@ def write_text(file: str | os.PathLike[str], text: str) -> None:
         with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
         temporary.replace(file)
+    except OSError as error:
+        error.filename = os.fspath(file)  # the temporary's name says nothing to whoever wanted the file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
