@@ -187,7 +187,6 @@ def _run(jobs: dict[str, Job], workers: int) -> Iterator[tuple[str, int, str]]:
 def _start_worker() -> None:
     """A worker is quiet, has one thread, and goes with its parent even if that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # nothing: what matters is reported by the parent
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     cv2.setNumThreads(0)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()
