@@ -73,11 +73,11 @@ def finetune(args: argparse.Namespace, out: Path) -> int:
     start = models.load(args.checkpoint)
     videos = find_videos(args.video_dir, args.labels)
     names = class_names(videos)
-    make_folder(out)
     trained = (out / "checkpoints/last.pth").is_file()
     # A mistake of the options must end here, not after the extraction. How long the videos are is not known yet.
     planned, _ = split(videos, args)
     check_settings(settings(args, out, start, names, [LONGEST_SPAN for row in planned if row.split == "train"]), args)
+    make_folder(out)
     if trained:
         check_same_videos(out / "videos.csv", videos)
     _write_once(out / "classes.txt", class_lines(names), trained)

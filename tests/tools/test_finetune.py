@@ -299,6 +299,7 @@ def test_options_are_checked_before_the_extraction(
     )
     for epochs in ("0", "-1"):
         assert f"error: --epochs must be at least 1, got {epochs}" == mistake(capfd, *where, f"--epochs={epochs}")
+    assert not out.exists()
     (tmp_path / "file").touch()
     assert f"{tmp_path / 'file'} is a file, a folder is wanted" in mistake(capfd, videos, checkpoint, tmp_path / "file")
     for folder in (tmp_path / "file/out", Path("/proc/out")):
