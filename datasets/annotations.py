@@ -2,6 +2,7 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,23 @@ def write_text(file: str | os.PathLike[str], text: str) -> None:
         with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
             stream.write(text)
         temporary.replace(file)
+    except OSError as error:
+        error.filename = os.fspath(file)  # the temporary's name says nothing to whoever wanted the file
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, that files can be written to. Raises DataError if there cannot be one."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, a folder is wanted")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell all: a disk may be read-only, or full.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be written to: {error.strerror}") from None
 
 
 def check_relative_path(path: str) -> None:

@@ -45,7 +45,7 @@ def extract(job: Job) -> tuple[int, str]:
         if isinstance(made, str):
             return 0, made
         if job.folder.exists():
-            record = _read_record(job.folder)
+            record = read_record(job.folder)
             if not record:
                 return 0, f"the folder {job.folder} is in the way: it was not made by extract_frames"
             if is_made(record, made) and is_stored(job.format, job.folder, record["frames"]):
@@ -58,7 +58,7 @@ def extract(job: Job) -> tuple[int, str]:
             if not frames:
                 return 0, "no frame of it can be decoded"
             # Announcing a frame too many, or an estimate from the duration, is common. A truncated file lacks more.
-            incomplete = f"only {decoded} of {announced} announced frames can be decoded"
+            incomplete = f"only {decoded} of {announced} announced frames can be decoded; it is kept with {frames}"
             problem = incomplete if decoded < 0.9 * announced else ""
             made |= {"frames": frames} | ({"problem": problem} if problem else {})
             (partial / RECORD).write_text(json.dumps(made), encoding="utf-8")
@@ -131,7 +131,8 @@ def _decode(job: Job, folder: Path) -> tuple[int, int, int]:
     return frames, decoded, announced
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """What the frames in a folder were made from, and how; empty where no extraction made them."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

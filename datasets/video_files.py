@@ -13,6 +13,12 @@ import numpy as np
 
 from .annotations import DataError, check_relative_path
 
+# What is wrong with a video is said once, by whoever reads it. FFmpeg and OpenCV would say it too, in lines without the
+# file's name. OpenCV asks for this variable when it opens its first video, so that after its import is early enough.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
 
 class VideoFiles:
     """Frames of video files `root/video_path` (mp4, avi, webm, ... whatever OpenCV's FFmpeg decodes).

@@ -9,6 +9,8 @@ all are of one size. For the whole: lines that cannot be read, videos listed twi
 bytes of the first, the middle and the last frame; of the whole file for VIDEO). Still or equal videos have equal
 contents, so two of these may be no mistake.
 
+Where every video has the same problem, a last line says which option may be wrong.
+
 --report writes what was found as JSON: {"ok": ..., "videos": ..., "frames": ..., "classes": {label: videos},
 "problems": [{"kind": ..., "path": ..., "line": ..., "reason": ...}]}.
 
@@ -30,7 +32,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.annotations import DataError, Video, read_classes, read_list, write_text
+from datasets.annotations import DataError, Video, make_folder, read_classes, read_list, write_text
 from datasets.clips import worker_init
 from datasets.readers import FORMATS, Reader, open_reader
 from datasets.video_files import VideoFiles
@@ -55,21 +57,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     options = _parse(arguments)
     try:
-        if options.workers < 1:
-            raise DataError(f"--workers must be at least 1, got {options.workers}")
+        if not 1 <= options.workers <= 4096:
+            raise DataError(f"--workers must be in 1..4096, got {options.workers}")
+        if options.num_classes is not None and options.num_classes < 1:
+            raise DataError(f"--num_classes must be at least 1, got {options.num_classes}")
+        if options.report:
+            _check_report(options.report)
         names = read_classes(options.classes) if options.classes else []
         num_classes = options.num_classes or len(names) or _ANY
         videos = read_list(options.list, num_classes=num_classes)
         storage = partial(open_reader, options.format, frame_template=options.frame_template)
         reader = storage(options.root, first_frame=options.first_frame)
+        others = read_list(options.against, num_classes=num_classes) if options.against else []
         problems = _twice(videos)
         if num_classes < _ANY:
             problems += _without_videos(videos, num_classes, names)
-        with _workers(options.workers) as run:
+        with _workers(min(options.workers, len(videos))) as run:
             found, digests = _check_all(run, reader, videos, options)
             problems += found
             if options.against:
-                others = read_list(options.against, num_classes=num_classes)
                 other_root = options.against_root or options.root
                 other = storage(other_root, first_frame=options.first_frame)
                 if os.path.realpath(other_root) == os.path.realpath(options.root):
@@ -82,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(place + problem.reason)
         wrong = f"{len(problems)} problems" if problems else "nothing wrong"
         print(f"{options.list}: {len(videos)} videos, {frames} frames, {len(classes)} classes; {wrong}")
+        if hint := _hint(len(videos), problems, options):
+            print(hint)
         if options.report:
             report = {
                 "ok": not problems,
@@ -122,6 +130,26 @@ def check_video(reader: Reader, video: Video, decode: bool) -> tuple[list[Proble
     except DataError as error:
         return [*problems, problem("broken", error)], ""
     return problems, digest.hexdigest() if frames else ""
+
+
+def _check_report(file: Path) -> None:
+    """Raises DataError if the report cannot be written: a check of hours would be for nothing."""
+    if file.is_dir():
+        raise DataError(f"--report must be a file, {file} is a folder")
+    try:
+        make_folder(file.parent)
+    except DataError as error:
+        raise DataError(f"--report {file}: {error}") from None
+
+
+def _hint(videos: int, problems: Sequence[Problem], options: argparse.Namespace) -> str:
+    """What may be at the root of it where every video has the same problem, or nothing."""
+    kinds = Counter(problem.kind for problem in problems)
+    for kind, what in (("missing", "is missing"), ("count", "has another number of frames")):
+        if kinds[kind] == videos:
+            first = "" if options.format == "VIDEO" else f", or --first_frame {options.first_frame}"
+            return f"every video {what}: is ROOT {options.root}, or --format {options.format}{first}, right?"
+    return ""
 
 
 Run = Callable[[Callable[[Video], tuple[list[Problem], str]], Sequence[Video]], Iterable[tuple[list[Problem], str]]]
@@ -202,7 +230,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--first_frame", type=int, default=1, help="number of a first frame (default: %(default)s)")
     parser.add_argument("--decode", action="store_true", help="decode every frame")
     parser.add_argument("--classes", type=Path, help="class names, one a line: labels must be among them")
-    parser.add_argument("--num_classes", type=int, default=0, help="instead of --classes")
+    parser.add_argument("--num_classes", type=int, help="instead of --classes")
     parser.add_argument("--against", type=Path, metavar="LIST2", help="the other split, which must share no video")
     parser.add_argument("--against_root", type=Path, metavar="ROOT2", help="its root (default: ROOT)")
     parser.add_argument("--report", type=Path, metavar="FILE.json")

@@ -16,6 +16,8 @@ side is resized to --short_side pixels; smaller videos are left as they are, as 
 --num_frames thins (or repeats) the frames. Frames that are given in folders are stored as they are; as FRAME they stay
 where they are, and the list is relative to VIDEO_DIR.
 
+An OUT_DIR holds one format: another is refused.
+
 The frames that the list counts were really decoded, whatever the video announces. What was extracted before with the
 same settings is not decoded again, and frames of an interrupted run never count as done. --report, by default beside
 the list, is a table of the videos that are missing, unreadable, too short (--min_frames) or incomplete, with reasons.
@@ -35,6 +37,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -44,11 +47,12 @@ if not __package__:  # run as a file: the project's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from datasets.annotations import DataError, check_relative_path, write_classes, write_text
-from datasets.extraction import Job, extract, is_made, made_from
+from datasets.extraction import Job, extract, is_made, made_from, read_record
+from datasets.lmdb_frames import SHARD
 from datasets.official import sources_from_labels
 from datasets.readers import FORMATS
 from datasets.sources import Source, class_names, frame_folders, select, sources_from_folders
-from datasets.stores import Pack, check_packed_path
+from datasets.stores import RECORD, Pack, check_packed_path
 
 STAGING = ".staging"  # below OUT_DIR: finished videos that are not in the pack yet
 
@@ -72,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK):
                 raise DataError(f"the folder {folder} cannot be written to")
+        if (held := _format_of(options.out_dir)) not in ("", options.format):
+            raise DataError(f"{options.out_dir} holds frames as {held}, not as {options.format}: give another OUT_DIR")
         if not classes_file.exists():
             write_classes(classes_file, names)
         with contextlib.ExitStack() as stack:
@@ -97,6 +103,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"extract_frames: {len(sources) - len(done)} of {len(sources)} videos skipped{rest}", file=sys.stderr)
         return 1
     return 0
+
+
+def _format_of(out_dir: Path) -> str:
+    """As what an earlier run wrote to a folder: a file of packed frames, or any video's record, tells; or nothing."""
+    if any(path.is_file() for path in out_dir.glob(SHARD)):
+        return "PACKED"
+    # A record is found soon, where there is one; millions of other people's frames are not worth the time.
+    for folder, subfolders, names in islice(os.walk(out_dir), 10_000):
+        # Here lies what a killed run was at; it is of no format yet.
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if RECORD in names and (record := read_record(Path(folder))):
+            return str(record.get("format", "FRAME"))
+    return ""
 
 
 def _extract_all(
@@ -187,7 +206,6 @@ def _run(jobs: dict[str, Job], workers: int) -> Iterator[tuple[str, int, str]]:
 def _start_worker() -> None:
     """A worker is quiet, has one thread, and goes with its parent even if that was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # nothing: what matters is reported by the parent
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     cv2.setNumThreads(0)
     threading.Thread(target=_follow, args=(os.getppid(),), daemon=True).start()

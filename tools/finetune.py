@@ -8,6 +8,8 @@ names that differ in the number at their end count as one recording, unless --gr
 with the checkpoint's weights and a new classifier (the checkpoint's if the classes have the very same names), which is
 trained alone at first, and then with all the rest.
 
+Options are checked first, then frames are extracted, then those videos are split that can be read.
+
 OUT (by default output/ and the folder's name) gets frames, lists and class names, videos.csv with the split,
 settings.yml, which train_val_3d.py takes as any, and the run: checkpoints/last.pth, config.yml, log.txt, scores.npz,
 report.html. Whenever it is stopped, the same command goes on.
@@ -21,19 +23,20 @@ import io
 import os
 import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 import models
 import train_val_3d
-from datasets.annotations import DataError, class_lines, read_classes, read_list, write_text
+from datasets.annotations import DataError, Video, class_lines, make_folder, read_list, write_text
 from datasets.official import sources_from_labels
-from datasets.sources import Source, sources_from_folders
+from datasets.sources import Source, frame_folders, sources_from_folders
 from datasets.splits import choose_validation, recordings
 from engine.config import load_config
 from engine.errors import UserError
@@ -65,15 +68,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(args: argparse.Namespace, out: Path) -> int:
     """Everything, step by step; returns the exit code."""
+    if args.epochs is not None and args.epochs < 1:
+        raise UserError(f"--epochs must be at least 1, got {args.epochs}")
     start = models.load(args.checkpoint)
     videos = find_videos(args.video_dir, args.labels)
-    table = split(videos, args)
+    names = class_names(videos)
     trained = (out / "checkpoints/last.pth").is_file()
-    _write_once(out / "videos.csv", table, trained)
-    _write_once(out / "classes.txt", class_lines(class_names(videos)), trained)
-    extract(args, out, start.config)
-    _write_once(out / "settings.yml", settings(args, out, start), trained)
-    load_config(out / "settings.yml", args.set)  # a mistake of --set ends here
+    # A mistake of the options must end here, not after the extraction. How long the videos are is not known yet.
+    planned, _ = split(videos, args)
+    check_settings(settings(args, out, start, names, [LONGEST_SPAN for row in planned if row.split == "train"]), args)
+    make_folder(out)
+    if trained:
+        check_same_videos(out / "videos.csv", videos)
+    _write_once(out / "classes.txt", class_lines(names), trained)
+
+    frames = extract(args, out, start.config, videos)
+    if lost := sorted(set(names) - {video.label for video in videos if video.path in frames}):
+        raise DataError(f"no video of the class {lost[0]!r} can be read")
+    rows, untold = split([video for video in videos if video.path in frames], args)
+    show_split(rows, untold)
+    if skipped := [Row(video.path, video.label, "", "skipped") for video in videos if video.path not in frames]:
+        print(f"{len(skipped)} of {len(videos)} videos cannot be read; {out / 'videos.report.tsv'} says why")
+    _write_once(out / "videos.csv", _csv([*rows, *skipped]), trained)
+    sides = {side: [frames[row.path] for row in rows if row.split == side] for side in ("train", "val")}
+    for side, listed in sides.items():
+        lines = [f"{video.path} {video.num_frames} {video.label}\n" for video in listed]
+        write_text(out / f"{side}.txt", "".join(lines))
+    lengths = [video.num_frames for video in sides["train"]]
+    _write_once(out / "settings.yml", settings(args, out, start, names, lengths), trained)
+    if named := sided(names):
+        print(f"The class {named[0]!r} seems to tell left from right: clips are not flipped.")
 
     run = [f"--config_file={out / 'settings.yml'}", *(["--set", *args.set] if args.set else [])]
     print(f"training: python train_val_3d.py {' '.join(run)} --resume auto")
@@ -118,14 +142,22 @@ def class_names(videos: Sequence[Source]) -> list[str]:
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
-def split(videos: Sequence[Source], args: argparse.Namespace) -> str:
-    """videos.csv: path, label, recording and split of each video. What it decided is printed."""
+class Row(NamedTuple):
+    """A video's line of videos.csv; split is train, val or skipped."""
+
+    path: str
+    label: str
+    recording: str
+    split: str
+
+
+def split(videos: Sequence[Source], args: argparse.Namespace) -> tuple[list[Row], list[str]]:
+    """The side of each video, and the classes whose file names tell no recordings.
+
+    Raises:
+        DataError: the options name no such recording, or leave nothing on one side.
+    """
     recording_of, untold = recordings(videos, args.group)
-    if untold:
-        print(
-            f"The file names of {', '.join(untold)} tell no recordings: each video counts as one. If clips of one "
-            "recording are among them, say how to tell by --group, or the validation flatters."
-        )
     if args.validate:
         validation = set(args.validate.split(","))
         if unknown := sorted(validation - set(recording_of.values())):
@@ -136,68 +168,88 @@ def split(videos: Sequence[Source], args: argparse.Namespace) -> str:
     else:
         validation = choose_validation(videos, recording_of, args.share, seed=args.seed)
     side = {video.path: "val" if recording_of[video.path] in validation else "train" for video in videos}
-    rows = [(v.path, v.label, recording_of[v.path], side[v.path]) for v in videos]
-
-    print(f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}")
-    for label in sorted({video.label for video in videos}):
-        counts = Counter(row[3] for row in rows if row[1] == label)
-        many = len({row[2] for row in rows if row[1] == label})
-        problem = "  of a single recording: nothing to validate on" if many == 1 else ""
-        print(f"{label:<24}{counts['train']:>7}{counts['val']:>5}{many:>12}{problem}")
-        if not counts["train"]:
-            raise DataError(f"all videos of {label!r} are kept for the validation, none is left to train on")
+    rows = [Row(video.path, video.label, recording_of[video.path], side[video.path]) for video in videos]
+    if lacking := sorted({row.label for row in rows} - {row.label for row in rows if row.split == "train"}):
+        raise DataError(f"all videos of {lacking[0]!r} are kept for the validation, none is left to train on")
     if "val" not in side.values():
         raise DataError("nothing is left to validate on: every class has a single recording; is --group right?")
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("path", "label", "recording", "split"), *rows])
-    return text.getvalue()
+    return rows, untold
 
 
-def extract(args: argparse.Namespace, out: Path, start: Config) -> None:
-    """Frames and lists of both sides; videos that cannot be read are left out.
+def show_split(rows: Sequence[Row], untold: Sequence[str]) -> None:
+    """Prints how many videos of each class are on which side."""
+    if untold:
+        print(
+            f"The file names of {', '.join(untold)} tell no recordings: each video counts as one. If clips of one "
+            "recording are among them, say how to tell by --group, or the validation flatters."
+        )
+    print(f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}")
+    for label in sorted({row.label for row in rows}):
+        counts = Counter(row.split for row in rows if row.label == label)
+        many = len({row.recording for row in rows if row.label == label})
+        problem = "  of a single recording: nothing to validate on" if many == 1 else ""
+        print(f"{label:<24}{counts['train']:>7}{counts['val']:>5}{many:>12}{problem}")
+
+
+def check_same_videos(table: Path, videos: Sequence[Source]) -> None:
+    """Raises UserError if a training that has begun, whose videos.csv this is, is of other videos."""
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as stream:
+            known = {(row["path"], row["label"]) for row in csv.DictReader(stream)}
+        if known != {(video.path, video.label) for video in videos}:
+            raise _of_another_training(table)
+
+
+def extract(args: argparse.Namespace, out: Path, start: Config, videos: Sequence[Source]) -> dict[str, Video]:
+    """The frames of all videos; those that can be read, by the path of the video.
 
     Raises:
-        DataError: too few are left.
+        DataError: none can be read, or the frames cannot be written.
     """
     short_side = round(max(start.transform.crop_size, start.evaluation.eva_crop_size) * 8 / 7)
-    for side in ("train", "val"):
-        file = out / f"{side}.txt"
-        file.unlink(missing_ok=True)
-        command = [str(args.video_dir), str(out / "frames"), f"--list={file}", f"--labels={out / 'videos.csv'}"]
-        options = [f"--where=split={side}", f"--short_side={short_side}", f"--format={args.format}"]
-        code = extract_frames.main([*command, *options])
-        if code == 130:
-            raise KeyboardInterrupt
-        if code == 2 or not file.is_file():
-            raise DataError(f"no video to {'train' if side == 'train' else 'validate'} on can be read")
-    names = read_classes(out / "classes.txt")
-    left = {video.label for video in read_list(out / "train.txt", num_classes=len(names))}
-    if lost := [name for label, name in enumerate(names) if label not in left]:
-        raise DataError(f"no training video of the class {lost[0]!r} can be read")
+    file = out / "videos.txt"
+    file.unlink(missing_ok=True)
+    command = [str(args.video_dir), str(out / "frames"), f"--list={file}", f"--classes={out / 'classes.txt'}"]
+    options = [f"--short_side={short_side}", f"--format={args.format}"]
+    code = extract_frames.main([*command, *options, *([f"--labels={args.labels}"] if args.labels else [])])
+    if code == 130:
+        raise KeyboardInterrupt
+    if code == 2:
+        raise DataError("the frames could not be extracted, see the line above")
+    if not file.is_file():
+        raise DataError(f"no video of {args.video_dir} can be read")
+    folders = frame_folders(videos)
+    listed = {video.path: video for video in read_list(file, num_classes=len({video.label for video in videos}))}
+    return {path: listed[folder] for path, folder in folders.items() if folder in listed}
 
 
 # ---- Settings -------------------------------------------------------------------------------------------------------
 
 
-def settings(args: argparse.Namespace, out: Path, checkpoint: Loaded) -> str:
-    """settings.yml: the recipe, with the checkpoint's network and clips and these videos."""
+def settings(
+    args: argparse.Namespace, out: Path, checkpoint: Loaded, names: Sequence[str], lengths: Sequence[int]
+) -> str:
+    """settings.yml: the recipe, with the checkpoint's network and clips and these videos.
+
+    Args:
+        names: of the classes.
+        lengths: frames of each training video.
+    """
+    out = out.absolute()  # a settings file is used from other folders, too
     network, start = checkpoint.model, checkpoint.config
-    names = read_classes(out / "classes.txt")
-    videos = read_list(out / "train.txt", num_classes=len(names))
-    batch = min(8, len(videos))
-    epochs = args.epochs or min(max(round(ITERATIONS / (len(videos) // batch)), EPOCHS[0]), EPOCHS[1])
+    batch = min(8, len(lengths))
+    epochs = args.epochs or min(max(round(ITERATIONS / (len(lengths) // batch)), EPOCHS[0]), EPOCHS[1])
     # A checkpoint's own step is of other videos, of another speed and length.
-    span = min(SPAN * median(video.num_frames for video in videos), LONGEST_SPAN)
+    span = min(SPAN * median(lengths), LONGEST_SPAN)
     steps = max(1, round(span / start.dataset.num_segments / start.dataset.clip_length))
     body = [f"{name}.*" for name, _ in network.named_children() if name not in CLASSIFIERS]
     body = [pattern for pattern in body if any(True for _ in getattr(network, pattern[:-2]).parameters())]
     crop = {"crop_size": start.transform.crop_size}
-    if named := [name for name in names if SIDES.search(name)]:
-        print(f"The class {named[0]!r} seems to tell left from right: clips are not flipped.")
+    if sided(names):
         crop["horizontal_flip"] = False
     others = {"pretrained_model", "imagenet_weights", "release_weights", "dropout_ratio"}
     values: dict[str, Any] = {
-        "base": os.path.relpath(RECIPE, out),
+        "base": str(RECIPE),  # not relative: OUT may be behind a symbolic link
         "output_dir": str(out),
         "dataset": {
             "name": args.video_dir.resolve().name,
@@ -213,25 +265,49 @@ def settings(args: argparse.Namespace, out: Path, checkpoint: Loaded) -> str:
         },
         "transform": crop,
         "evaluation": {"eva_crop_size": start.evaluation.eva_crop_size},
-        "network": start.network.model_dump(exclude=others) | {"pretrained_model": str(args.checkpoint)},
+        "network": start.network.model_dump(exclude=others) | {"pretrained_model": str(args.checkpoint.absolute())},
         "SIFA": start.SIFA.model_dump(),
         "optimization": {"epochs": epochs, "batch_size": batch, "freeze": body, "freeze_epochs": max(1, epochs // 10)},
     }
+    if epochs == 1:  # the recipe's warm-up alone would take it
+        values["optimization"]["warmup_epoch"] = 0
     return f"# Written by tools/finetune.py.\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}"
+
+
+def sided(names: Sequence[str]) -> list[str]:
+    """The classes that a flip would make another's."""
+    return [name for name in names if SIDES.search(name)]
+
+
+def check_settings(text: str, args: argparse.Namespace) -> None:
+    """Raises ConfigError if settings and --set make no configuration."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "settings.yml"
+        write_text(file, text)
+        load_config(file, args.set)
+
+
+def _csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *rows])
+    return text.getvalue()
 
 
 def _write_once(file: Path, text: str, trained: bool) -> None:
     """Writes a file that a training depends on; of one that has begun it must be what it was."""
     if trained and file.is_file() and file.read_text(encoding="utf-8") != text:
-        raise UserError(
-            f"{file.parent} holds a training of other videos or options ({file.name} would change): give another "
-            f"--out, or remove {file.parent / 'checkpoints'} to train anew"
-        )
+        raise _of_another_training(file)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
     except OSError as error:
         raise UserError(f"{file} cannot be written: {error.strerror}") from None
+
+
+def _of_another_training(file: Path) -> UserError:
+    return UserError(
+        f"{file.parent} holds a training of other videos or options ({file.name} would change): give another "
+        f"--out, or remove {file.parent / 'checkpoints'} to train anew"
+    )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -247,7 +323,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--validate", default="", metavar="A,B", help="recordings to validate on (default: chosen)")
     parser.add_argument("--share", type=float, default=0.25, help="to validate on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=0, help="(default: by the number of videos)")
+    parser.add_argument("--epochs", type=int, help="(default: by the number of videos)")
     parser.add_argument("--format", choices=("FRAME", "PACKED"), default="FRAME", help="of the frames (docs/data.md)")
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="section.key=value", help="as train_val_3d.py"

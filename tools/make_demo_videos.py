@@ -58,6 +58,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if problem:
         print(f"make_demo_videos: {problem}", file=sys.stderr)
         return 2
+    try:
+        _write_all(options, names)
+    except OSError as error:
+        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        print(f"make_demo_videos: {text}", file=sys.stderr)
+        return 2
+    shown = " and ".join(f"{counts[split]} {split}" for split in SPLITS)
+    print(f"{options.out_dir}: {shown} videos of each of {len(MOTIONS)} classes")
+    return 0
+
+
+def _write_all(options: argparse.Namespace, names: dict[str, list[str]]) -> None:
     tasks = []
     for split in SPLITS:
         for motion in MOTIONS:
@@ -69,9 +81,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with ProcessPoolExecutor(min(options.workers, len(tasks)), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
         for _ in tqdm(pool.map(draw, tasks, chunksize=4), total=len(tasks), unit="video", desc="draw"):
             pass
-    shown = " and ".join(f"{counts[split]} {split}" for split in SPLITS)
-    print(f"{options.out_dir}: {shown} videos of each of {len(MOTIONS)} classes")
-    return 0
 
 
 def draw_video(motion: str, *, frames: int, size: int, rng: np.random.Generator) -> list[Image]:
@@ -192,10 +201,12 @@ def _problem(options: argparse.Namespace, names: dict[str, list[str]]) -> str:
             return f"--{name} must be in {low}..{high}, got {getattr(options, name)}"
     if options.size % 2:
         return f"--size must be even, as the video format wants it, got {options.size}"
+    if options.out_dir.exists() and not options.out_dir.is_dir():
+        return f"OUT_DIR must be a folder, {options.out_dir} is a file"
     for split in SPLITS:
-        # Videos of an earlier, larger run would end up in the list unnoticed.
+        # Videos of an earlier, larger run would end up in the list unnoticed; what a killed one began would not.
         others = sorted(
-            set((options.out_dir / split).glob("*/*.mp4"))
+            set((options.out_dir / split).glob("*/[!.]*.mp4"))
             - {options.out_dir / split / motion / name for motion in MOTIONS for name in names[split]}
         )
         if others:

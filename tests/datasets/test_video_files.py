@@ -1,5 +1,8 @@
 """Which frames of a video are chosen, at constant and variable rates and with broken timestamps."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,8 @@ import pytest
 
 from datasets import DataError, video_files
 from datasets.video_files import chosen_frames
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Capture:
@@ -75,3 +80,29 @@ def test_so_many_frames_evenly(tmp_path: Path) -> None:
     for options in ({}, {"fps": 5.0}, {"num_frames": 4}):
         with pytest.raises(DataError, match="no frame of the video"):
             numbers(**options)
+
+
+@pytest.mark.parametrize("level", ["", "16"])
+def test_ffmpeg_is_quiet_unless_the_user_says_otherwise(tmp_path: Path, level: str) -> None:
+    file = tmp_path / "v.mp4"
+    writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, (32, 32))
+    for i in range(8):
+        writer.write(np.full((32, 32, 3), 20 * i + 10, dtype=np.uint8))
+    writer.release()
+    file.write_bytes(file.read_bytes()[:-300])  # mp4 keeps its index at the end
+    program = f"""
+import cv2  # before the reader, as some tools do
+from datasets.video_files import DataError, VideoFiles
+try:
+    VideoFiles({str(tmp_path)!r}).count("v.mp4")
+except DataError as error:
+    print(error)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV_")}
+    environment |= {"OPENCV_FFMPEG_LOGLEVEL": level} if level else {}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    *others, last = (done.stderr + done.stdout).splitlines()
+    assert last == f"no frame of the video {file} can be decoded"
+    assert bool(others) == bool(level), others

@@ -58,6 +58,19 @@ def test_nothing_wrong(data: Path, capsys: pytest.CaptureFixture[str], workers: 
     assert "3 videos, 12 frames, 2 classes; nothing wrong" in capsys.readouterr().out
 
 
+def test_no_more_processes_than_videos(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Pool(check_dataset.ProcessPoolExecutor):
+        def __init__(self, count: int, **more: Any) -> None:
+            asked.append(count)
+            super().__init__(min(count, 3), **more)
+
+    monkeypatch.setattr(check_dataset, "ProcessPoolExecutor", Pool)
+    assert check(data, "--workers=4096")[0] == 0
+    assert asked == [3]
+
+
 def test_missing_short_and_long_videos(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_list(data / "list.txt", "a/one two 6 0", "gone 3 0", "a/b 2 1", "č 4 0")
     code, report = check(data)
@@ -67,6 +80,30 @@ def test_missing_short_and_long_videos(data: Path, capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     assert f"{data / 'list.txt'}:1: a/one two: the list says 6 frames, it has 5\n" in out
     assert f"gone: there is no folder {data / 'frames/gone'}\n" in out
+
+
+@pytest.mark.parametrize(
+    ("lines", "options", "what"),
+    [
+        (["x/a 5 0", "x/b 3 1"], [], "is missing: is ROOT {root}, or --format FRAME, or --first_frame 1, right?"),
+        (["a/b 3 0", "č 4 1"], ["--format=VIDEO"], "is missing: is ROOT {root}, or --format VIDEO, right?"),
+        (
+            ["a/b 3 0", "č 4 1"],
+            ["--first_frame=0"],
+            "has another number of frames: is ROOT {root}, or --format FRAME, or --first_frame 0, right?",
+        ),
+    ],
+)
+def test_the_same_problem_of_every_video_has_a_hint(
+    data: Path, capsys: pytest.CaptureFixture[str], lines: list[str], options: list[str], what: str
+) -> None:
+    write_list(data / "list.txt", *lines)
+    assert check(data, *options)[0] == 1
+    expected = f"every video {what.format(root=data / 'frames')}"
+    assert capsys.readouterr().out.splitlines()[-1] == expected
+    write_list(data / "list.txt", *lines, "a/one two 5 0")
+    check(data)
+    assert "every video" not in capsys.readouterr().out
 
 
 def test_a_hole_in_the_numbers_is_a_wrong_count(data: Path) -> None:
@@ -135,7 +172,10 @@ def test_other_formats(data: Path, format: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers=0"], "--workers must be at least 1, got 0"),
+        (["--workers=0"], "--workers must be in 1..4096, got 0"),
+        (["--workers=100000"], "--workers must be in 1..4096, got 100000"),
+        (["--num_classes=0"], "--num_classes must be at least 1, got 0"),
+        (["--num_classes=-2"], "--num_classes must be at least 1, got -2"),
         (["--num_classes=1"], "list.txt:2: the label must be a class in 0..0"),
         (["--against=nowhere.txt"], "the list file nowhere.txt does not exist"),
         (["--format=PACKED"], "holds no packed frames"),
@@ -149,3 +189,17 @@ def test_wrong_arguments_are_one_line(
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("check_dataset: ")
     assert message in error
+
+
+def test_a_report_that_cannot_be_written_ends_before_the_check(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_dataset, "_check_all", lambda *_: pytest.fail("this is hours later"))
+    assert check(data, "--report=/proc/x.json") == (2, {})
+    error = capsys.readouterr().err
+    assert error.startswith("check_dataset: --report /proc/x.json: the folder /proc cannot be written to: ")
+    assert error.count("\n") == 1
+    assert check(data, f"--report={data}") == (2, {})
+    assert capsys.readouterr().err == f"check_dataset: --report must be a file, {data} is a folder\n"
+    assert check(data, f"--report={data / 'list.txt/x.json'}") == (2, {})
+    assert f"--report {data / 'list.txt/x.json'}: {data / 'list.txt'} is a file" in capsys.readouterr().err

@@ -123,9 +123,7 @@ def test_unreadable_videos_are_reported_and_skipped(tmp_path: Path, capfd: pytes
     make_video(videos / "two\nlines.mp4", 2)
     assert run(tmp_path) == 1
     assert list_lines(tmp_path) == ["x/good 3 0"]
-    # FFmpeg is not quiet here, as this process used it before the workers were forked.
-    lines = [line for line in capfd.readouterr().err.splitlines() if line.strip() and "video/s" not in line]
-    lines = [line.strip() for line in lines if not line.startswith("[")]
+    lines = [line.strip() for line in capfd.readouterr().err.splitlines() if line.strip() and "video/s" not in line]
     assert sorted(lines) == [
         "'x/two\\nlines.mp4': the path must be one line of UTF-8 text without NUL or blanks around it, "
         "got 'x/two\\nlines.mp4'",
@@ -146,7 +144,8 @@ def test_a_truncated_video_counts_what_decodes_and_is_reported(
     frames = read_list(tmp_path / "lists/train.txt", num_classes=1)[0].num_frames
     assert 5 <= frames <= 17
     assert len(list((tmp_path / "frames/x/cut").glob("*.jpg"))) == frames
-    assert f"x/cut.avi: only {frames} of 20 announced frames can be decoded" in capsys.readouterr().err
+    said = f"x/cut.avi: only {frames} of 20 announced frames can be decoded; it is kept with {frames}\n"
+    assert said in capsys.readouterr().err
 
 
 def test_nothing_usable_writes_no_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,6 +180,24 @@ def test_what_is_complete_is_not_decoded_again(tmp_path: Path) -> None:
     assert list_lines(tmp_path) == ["x/a 3 0"]
     (tmp_path / "frames/x/a/00003.jpg").unlink()
     assert extracted_anew("--short_side=24"), "frames are missing"
+
+
+@pytest.mark.parametrize("first", ["FRAME", "LMDB", "PACKED", "VIDEO"])
+@pytest.mark.parametrize("second", ["FRAME", "PACKED"])
+def test_formats_are_not_mixed(first: str, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 2)
+    assert run(tmp_path, f"--format={first}") == 0
+    make_video(tmp_path / "videos/x/b.mp4", 2)
+    before = sorted((tmp_path / "frames").rglob("*"))
+    capsys.readouterr()
+    if first == second:
+        assert run(tmp_path, f"--format={second}") == 0
+        return
+    assert run(tmp_path, f"--format={second}") == 2
+    assert capsys.readouterr().err == (
+        f"extract_frames: {tmp_path / 'frames'} holds frames as {first}, not as {second}: give another OUT_DIR\n"
+    )
+    assert sorted((tmp_path / "frames").rglob("*")) == before
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -366,8 +383,9 @@ def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:
         header, *rows = (tmp_path / "lists/train.report.tsv").read_text().splitlines()
         assert header.split("\t") == ["path", "label", "kind", "frames", "reason"]
         frames = list_lines(tmp_path)[1].split()[1]
+        kept = "announced frames can be decoded; it is kept with"
         assert sorted(row.split("\t") for row in rows) == [
-            ["x/cut.avi", "walk", "incomplete", frames, f"only {frames} of 20 announced frames can be decoded"],
+            ["x/cut.avi", "walk", "incomplete", frames, f"only {frames} of 20 {kept} {frames}"],
             ["x/empty.mp4", "walk", "unreadable", "0", "the file is empty"],
             ["x/gone.mp4", "walk", "missing", "0", "there is no such file"],
             ["x/short.mp4", "walk", "too short", "3", "it has 3 frames, --min_frames is 4"],

@@ -14,6 +14,7 @@ import yaml
 
 import models
 import train_val_3d
+from engine.config import load_config
 from tests.tools.conftest import MakeCheckpoint
 from tools import finetune
 
@@ -160,7 +161,7 @@ def test_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         if stopped_in == "extraction":
-            patch.setattr(finetune, "settings", stop)
+            patch.setattr(finetune, "show_split", stop)
         else:
             once: Callable[..., Any] = train_val_3d.validate_if_due
             patch.setattr(
@@ -181,18 +182,57 @@ def test_recordings_as_the_user_says(videos: Path, checkpoint: Path, tmp_path: P
     args = finetune._parse(
         [str(videos), f"--checkpoint={checkpoint}", r"--group= (\w)_", "--validate=b", f"--out={tmp_path}"]
     )
-    rows = list(csv.DictReader(finetune.split(finetune.find_videos(videos, None), args).splitlines()))
-    assert {(row["recording"], row["split"]) for row in rows} == {("a", "train"), ("b", "val"), ("c", "train")}
+    rows, untold = finetune.split(finetune.find_videos(videos, None), args)
+    assert {(row.recording, row.split) for row in rows} == {("a", "train"), ("b", "val"), ("c", "train")}
+    assert not untold
 
 
-def test_clips_are_not_flipped_where_a_class_tells_sides(trained: Path, tmp_path: Path, checkpoint: Path) -> None:
-    for name in ("train.txt", "classes.txt"):
-        shutil.copy(trained / name, tmp_path / name)
-    args = finetune._parse(["videos", f"--checkpoint={checkpoint}"])
-    start = models.load(checkpoint)
-    assert "horizontal_flip" not in yaml.safe_load(finetune.settings(args, tmp_path, start))["transform"]
-    (tmp_path / "classes.txt").write_text("turn_left\nwalk\n")
-    assert yaml.safe_load(finetune.settings(args, tmp_path, start))["transform"]["horizontal_flip"] is False
+def test_what_is_said_is_what_is_trained_on(
+    videos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole recording cannot be read: the table, videos.csv and the lists are of the others."""
+    shutil.copytree(videos, tmp_path / "videos")
+    for clip in (1, 2):
+        (tmp_path / f"videos/circle/circle b_{clip}.avi").write_bytes(b"no video")
+    monkeypatch.setattr(train_val_3d, "main", lambda _: 5)  # what is looked at was said and written by then
+    assert run(tmp_path / "videos", checkpoint, tmp_path / "out") == 5
+    out = capsys.readouterr().out
+    (circle,) = [line.split() for line in out.splitlines() if line.startswith("circle")]
+    assert circle == ["circle", "2", "2", "2"], "train, val, recordings"
+    assert f"2 of 12 videos cannot be read; {tmp_path / 'out/videos.report.tsv'} says why" in out
+    rows = list(csv.DictReader((tmp_path / "out/videos.csv").open()))
+    assert [row["path"] for row in rows if row["split"] == "skipped"] == [f"circle/circle b_{i}.avi" for i in (1, 2)]
+    for side, squares in (("train", 4), ("val", 2)):
+        listed = (tmp_path / f"out/{side}.txt").read_text().splitlines()
+        assert sorted(line.split("/")[0] for line in listed) == ["circle"] * 2 + ["square"] * squares
+        wanted = {row["path"].removesuffix(".avi") for row in rows if row["split"] == side}
+        assert {line.rsplit(" ", 2)[0] for line in listed} == wanted
+
+
+def written_settings(checkpoint: Path, *options: str, names: Sequence[str] = CLASSES) -> dict[str, Any]:
+    args = finetune._parse(["videos", f"--checkpoint={checkpoint}", *options])
+    return yaml.safe_load(finetune.settings(args, Path("out"), models.load(checkpoint), names, [FRAMES] * 8))
+
+
+def test_clips_are_not_flipped_where_a_class_tells_sides(checkpoint: Path) -> None:
+    assert "horizontal_flip" not in written_settings(checkpoint)["transform"]
+    assert written_settings(checkpoint, names=("turn_left", "walk"))["transform"]["horizontal_flip"] is False
+
+
+def test_settings_are_of_use_from_any_folder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(checkpoint, tmp_path / "start.pth")
+    monkeypatch.chdir(tmp_path)
+    values = written_settings(Path("start.pth"))
+    data = {f"dataset.{key}": values["dataset"][key] for key in ("root_path", "list_file", "eva_list_file")}
+    files = {key: values[key] for key in ("base", "output_dir")} | data
+    assert {key: file for key, file in files.items() if not Path(file).is_absolute()} == {}
+    assert values["network"]["pretrained_model"] == str(tmp_path / "start.pth")
+
+
+def test_one_epoch(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.yml").write_text(yaml.safe_dump(written_settings(checkpoint, "--epochs=1")))
+    optimization = load_config(tmp_path / "settings.yml").optimization
+    assert (optimization.epochs, optimization.warmup_epoch, optimization.freeze_epochs) == (1, 0, 1)
 
 
 # ---- Mistakes: one line, exit code 2 --------------------------------------------------------------------------------
@@ -220,7 +260,9 @@ def test_wrong_videos(videos: Path, checkpoint: Path, tmp_path: Path, capfd: pyt
     for name in ("a/x_1.avi", "a/y_1.avi", "b/x_1.avi", "b/y_1.avi"):
         (tmp_path / "broken" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "broken" / name).write_bytes(b"no video")
-    assert "no video to train on can be read" in mistake(capfd, tmp_path / "broken", checkpoint, out)
+    assert "broken can be read" in mistake(capfd, tmp_path / "broken", checkpoint, out)
+    shutil.copy(videos / "circle/circle a_1.avi", tmp_path / "broken/a/x_1.avi")
+    assert "no video of the class 'b' can be read" in mistake(capfd, tmp_path / "broken", checkpoint, out)
 
 
 def test_wrong_splits(videos: Path, checkpoint: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -240,12 +282,38 @@ def test_wrong_checkpoints(
     assert "other.pth has no entry 'config'" in mistake(capfd, videos, tmp_path / "other.pth", out)
     (tmp_path / "text.pth").write_text("no checkpoint")
     assert "text.pth is damaged" in mistake(capfd, videos, tmp_path / "text.pth", out)
-    assert "unknown key optimization.epoch" in mistake(capfd, videos, checkpoint, out, "optimization.epoch=1")
+
+
+def test_options_are_checked_before_the_extraction(
+    videos: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finetune, "extract", lambda *_: pytest.fail("this is hours later"))
+    out = tmp_path / "out"
+    where = videos, checkpoint, out
+    assert "--set optimization.epoch=3: unknown key optimization.epoch" in mistake(
+        capfd, *where, "optimization.epoch=3"
+    )
+    for epochs in ("0", "-1"):
+        assert f"error: --epochs must be at least 1, got {epochs}" == mistake(capfd, *where, f"--epochs={epochs}")
+    assert not out.exists()
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} is a file, a folder is wanted" in mistake(capfd, videos, checkpoint, tmp_path / "file")
+    for folder in (tmp_path / "file/out", Path("/proc/out")):
+        assert f"the folder {folder} cannot be written to" in mistake(capfd, videos, checkpoint, folder)
 
 
 def test_a_folder_of_another_training(
-    videos: Path, checkpoint: Path, trained: Path, capfd: pytest.CaptureFixture[str]
+    videos: Path, checkpoint: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     line = mistake(capfd, videos, checkpoint, trained, "--share=0.6")
     assert "holds a training of other videos or options (videos.csv would change): give another --out" in line
     assert "(settings.yml would change)" in mistake(capfd, videos, checkpoint, trained, "--epochs=3")
+    fewer = tmp_path / "fewer"
+    shutil.copytree(videos, fewer, ignore=shutil.ignore_patterns("* c_1.avi"))
+    listed = (trained / "videos.txt").read_text()
+    assert "(videos.csv would change)" in mistake(capfd, fewer, checkpoint, trained)
+    assert (trained / "videos.txt").read_text() == listed, "nothing of the training was touched"

@@ -122,3 +122,21 @@ def test_videos_of_another_run_are_not_mixed_in(tmp_path: Path, capsys: pytest.C
     old.touch()
     assert run(tmp_path) == 2
     assert f"OUT_DIR holds a video that is not of this run, {old}" in capsys.readouterr().err
+    old.rename(old.with_name(".0001.mp4"))  # which a killed run was writing
+    assert run(tmp_path) == 0
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken/train").touch()
+    (tmp_path / "video/train/grow/.0000.mp4").mkdir(parents=True)  # in the place of one that is being written
+    for folder, message in (
+        (file, f"OUT_DIR must be a folder, {file} is a file"),
+        (tmp_path / "taken", f"{tmp_path / 'taken/train/grow'}: Not a directory"),
+        (Path("/proc/out"), "/proc/out: No such file or directory"),
+        (tmp_path / "video", f"OpenCV cannot write the video {tmp_path / 'video/train/grow/0000.mp4'}"),
+    ):
+        assert run(folder) == 2
+        assert message in capsys.readouterr().err.splitlines()[-1]
