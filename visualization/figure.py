@@ -99,7 +99,7 @@ def _points(panel: Axes, moment: Moment, seen: Explanation, blocks: int, title: 
     y, x = grid.pixels(points).T
     count = f"{len(weights)} of {taps**blocks} contribute"
     # Between the border and where only zeros are sampled the panel has no room.
-    shown = int(((-0.5 <= x) & (x <= moment.size - 0.5) & (-0.5 <= y) & (y <= moment.size - 0.5)).sum())
+    shown = int(((x >= -0.5) & (x <= moment.size - 0.5) & (y >= -0.5) & (y <= moment.size - 0.5)).sum())
     count += "" if shown == len(weights) else f", {shown} in the picture"
     panel.text(0.015, 0.02, count, color=INK, size=9, path_effects=_OUTLINE, zorder=2.5, transform=panel.transAxes)
     largest = float(np.abs(weights).max(initial=0)) or 1.0
