@@ -86,8 +86,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1].startswith("one clip of 16 x 256 x 256; its activations in training take ")
 
 
+def test_a_clip_that_comes_down_to_one_position(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["evaluation.eva_crop_size=8", "dataset.clip_length=8", "dataset.num_steps=2"]
+    assert main(["--config_file", str(SETTINGS), "--set", *small]) == 0
+    assert "one clip of 8 x 8 x 8; " in capsys.readouterr().out
+
+
 def test_a_wrong_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config_file", str(SETTINGS), "--set", "network.net_name=resnet50"]) == 2
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert out == ""
     assert error.startswith("error: network: net_name must be one of c2d_sifa_resnet50, ")
     assert error.count("\n") == 1
