@@ -38,6 +38,7 @@ from models.loading import Loaded, count_frames
 
 USUAL_RATE = 25.0
 _TIMELINE = 60  # letters at most
+_LONGEST = 24 * 60 * 60  # seconds of a window
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ def predict_all(videos: Sequence[Path], loaded: Loaded, options: argparse.Namesp
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders and patterns like 'a/**/*.mp4'")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
@@ -281,13 +282,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="an object a line in place of tables")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(argv)
-    if (options.camera is None) == (not options.videos):
+    if options.camera is None and not options.videos:
         parser.error("give videos, or --camera N")
-    if options.stride and not options.window and options.camera is None:
+    if options.camera is not None and options.videos:
+        parser.error("give videos or --camera N, not both")
+    if options.stride is not None and options.window is None and options.camera is None:
         parser.error("--stride goes with --window or --camera")
-    for name in ("window", "stride", "clips", "top"):
-        if (value := getattr(options, name)) is not None and value <= 0:
-            parser.error(f"--{name} must be above 0, got {value:g}")
+    for name in ("clips", "top"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    for name in ("window", "stride"):
+        # A window's frames are held in memory; this refuses nan, too.
+        if (value := getattr(options, name)) is not None and not 0 < value <= _LONGEST:
+            parser.error(f"--{name} must be above 0 and at most {_LONGEST} seconds, got {value:g}")
     return options
 
 

@@ -118,18 +118,26 @@ def test_a_checkpoint_that_is_none(run: Run, folder: Path) -> None:
         assert message in err
 
 
-def test_arguments_that_contradict_each_other(run: Run) -> None:
-    wrong: tuple[list[str], ...] = (
-        [],
-        ["a.avi", "--camera=0"],
-        ["a.avi", "--stride=1"],
-        ["a.avi", "--window=0"],
-        ["a.avi", "--top=-1"],
-    )
-    for arguments in wrong:
-        with pytest.raises(SystemExit) as caught:
-            run(*arguments)
-        assert caught.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give videos, or --camera N"),
+        (["a.avi", "--camera=0"], "give videos or --camera N, not both"),
+        (["a.avi", "--stride=1"], "--stride goes with --window or --camera"),
+        (["a.avi", "--window=0"], "--window must be above 0 and at most 86400 seconds, got 0"),
+        (["a.avi", "--window=nan"], "--window must be above 0 and at most 86400 seconds, got nan"),
+        (["a.avi", "--window=inf"], "--window must be above 0 and at most 86400 seconds, got inf"),
+        (["a.avi", "--window=1", "--stride=nan"], "--stride must be above 0 and at most 86400 seconds, got nan"),
+        (["a.avi", "--top=-1"], "--top must be at least 1, got -1"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    arguments: list[str], message: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"python -m tools.predict: error: {message}\n")
 
 
 def test_find_videos_keeps_the_order_and_skips_other_files(folder: Path) -> None:
