@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import models
-from models.loading import Loaded
+from models.loading import Loaded, count_frames
 from tests.tiny import CLASSES, RATE, moving_square, write_checkpoint, write_video
 from tools import predict
 from tools.predict import Span, find_videos, spans, timeline
@@ -92,6 +92,26 @@ def test_a_bad_video_does_not_stop_the_others(run: Run, folder: Path, tmp_path: 
         assert [line for line in err.splitlines() if line.startswith("error: ")] == [
             f"error: {one['error']}" for one in (broken, single)
         ]
+
+
+def test_an_empty_folder_does_not_stop_the_others_either(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = run(str(tmp_path), str(folder / "videos/a.avi"), "--json")
+    empty, good = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert empty["error"].startswith(f"there is no video in the folder {tmp_path} (extensions: ")
+    assert err == f"error: {empty['error']}\n"
+    assert "top" in good
+
+
+def test_a_stream_that_breaks_off_is_told_from_a_short_video(run: Run, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.avi", moving_square(40)).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 4])
+    frames = count_frames(tmp_path / "cut.avi")
+    assert 2 <= frames < 15
+    for window in ([], ["--window=2"]):
+        code, _, err = run(str(tmp_path / "cut.avi"), *window)
+        assert code == 0
+        assert f"has only {frames} of the 15 frames of a clip, though the file announces 40: the last is" in err
 
 
 MISTAKES = {
