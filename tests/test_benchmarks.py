@@ -178,6 +178,28 @@ def test_mistakes_are_told_in_one_line(
     assert error.startswith(f"error: {message}")
 
 
+def make_gpu(**environment: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[1]
+    return subprocess.run(
+        ["bash", "make.sh", "gpu"], capture_output=True, text=True, cwd=root, env=os.environ | environment
+    )
+
+
+def test_make_gpu_says_in_one_line_that_pytorch_sees_none() -> None:
+    done = make_gpu(SIFA_NO_VENV="1", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("make.sh: PyTorch cannot use a GPU: ")
+
+
+@pytest.mark.skipif(
+    any(map(os.path.exists, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg"))), reason="there is a driver"
+)
+def test_make_gpu_looks_for_one_before_it_installs_anything() -> None:
+    done = make_gpu(SIFA_NO_VENV="0", PYTHON="false")  # which would stop any installation
+    expected = "make.sh: there is no GPU here: no driver of NVIDIA's is loaded\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
 def test_formats_are_measured_where_their_packages_are() -> None:
     """After plain make.sh they are not: the help is there, and a measurement says what to install."""
     code = """
