@@ -1,6 +1,7 @@
 """Counts without computing, against a network that computes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model
+from tools import complexity, export, predict, quantize, report, visualize
 from tools.complexity import main, measure
 
 SETTINGS = Path(__file__).parents[2] / "settings/c2d_sifa_resnet50-1x16x1.k400.yml"
@@ -84,6 +86,15 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(total[1]) == pytest.approx(43.04, abs=0.005)
     assert float(total[3]) == pytest.approx(31.22, rel=0.005)
     assert lines[-1].startswith("one clip of 16 x 256 x 256; its activations in training take ")
+
+
+@pytest.mark.parametrize("tool", [complexity, export, predict, quantize, report, visualize])
+def test_help_names_the_form_that_works(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of this tool and its neighbours: started as a file, Python would not find the other packages."""
+    with pytest.raises(SystemExit) as caught:
+        tool.main(["--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {tool.__name__} [-h]")
 
 
 def test_a_clip_that_comes_down_to_one_position(capsys: pytest.CaptureFixture[str]) -> None:
