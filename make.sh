@@ -80,9 +80,12 @@ build() {
   compile
 }
 
+# Whether there is a driver of NVIDIA's, or Windows' below Linux, and so maybe a GPU.
+has_driver() { [[ -e /dev/nvidiactl || -e /proc/driver/nvidia || -e /dev/dxg ]]; }
+
 # A GPU but no CUDA compiler: PyPI has one, of the version that PyTorch names; nothing is installed outside Python.
 bring_nvcc() {
-  [[ -e /dev/nvidiactl || -e /proc/driver/nvidia || -e /dev/dxg ]] || return 0
+  has_driver || return 0
   local package
   package=$("$python" cuda_sifa/toolkit.py) || fail "CUDA's compiler cannot be looked for, see above"
   [[ -n $package ]] || return 0
@@ -124,7 +127,8 @@ The log is output/demo/log.txt, the figures are output/demo/metrics.jsonl and, a
   ${python#"$PWD"/} -m tensorboard.main --logdir output/demo/tensorboard
 Next: ask the network about a video, and see where it looks,
   ${python#"$PWD"/} -m tools.predict data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
-  ${python#"$PWD"/} -m tools.visualize data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
+  ${python#"$PWD"/} -m tools.visualize data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth \\
+    --stage res3 --crop_size 128
 or teach it classes of your own: README.md, "Your own videos".
 TEXT
 }
@@ -181,16 +185,33 @@ gpu() {
   if [[ ${SIFA_NO_VENV:-0} == 1 ]]; then
     python=$(command -v "${PYTHON:-python3}") || fail "there is no ${PYTHON:-python3}"
   else
+    has_driver || fail "there is no GPU here: no driver of NVIDIA's is loaded"
     set_up requirements-dev.txt
     bring_nvcc
   fi
-  "$python" -c 'import torch; torch.zeros(1, device="cuda")' || fail "PyTorch does not see a GPU"
+  local why
+  why=$(why_no_gpu 2>/dev/null) || fail "PyTorch cannot use a GPU: ${why:-$python does not run}"
   results=benchmarks/results/$("$python" -c \
     'import re, torch; print(re.sub(r"\W+", "-", torch.cuda.get_device_name()).lower())').md
   for part in "${parts[@]}"; do
     "gpu_$part" || failed+=("$part")
   done
   [[ ${#failed[@]} == 0 ]] || fail "failed: ${failed[*]}, see above"
+}
+
+# Fails where PyTorch cannot use a GPU and prints why, in one line.
+why_no_gpu() {
+  "$python" - <<'PYTHON'
+import sys
+
+try:
+    import torch
+
+    torch.zeros(1, device="cuda")
+except Exception as error:
+    print(str(error).splitlines()[0])
+    sys.exit(1)
+PYTHON
 }
 
 gpu_build() { SIFA_WITH_CUDA=1 compile; }

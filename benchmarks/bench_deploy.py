@@ -6,7 +6,7 @@
 A checkpoint's network answers about its validation videos. That of a settings file has random weights and random clips:
 its times count, its agreement says nothing. Formats take turns at one clip at a time; the fastest of each counts, as
 what a shared machine adds is never negative, and is a multiple of PyTorch's. A size is that of the file, for PyTorch
-that of the weights.
+that of the weights. Needs `pip install onnx onnxscript onnxruntime`.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +24,7 @@ from engine.build import build_network
 from engine.config import load_config
 from engine.errors import UserError
 from engine.schema import Config
-from tools.export import Probabilities, Runner, export, onnx_runner, program_runner
+from tools.export import Probabilities, Runner, check_packages, export, onnx_runner, program_runner
 from tools.quantize import clips_of, compare, quantize
 
 HEADER = (
@@ -75,18 +74,27 @@ def inputs(
     return build_network(config).eval(), config, clips, [0] * count, clips[:2]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_deploy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--checkpoint", type=Path, help="of train_val_3d.py")
     what.add_argument("--config_file", help="a file of settings/")
     parser.add_argument("--clips", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, help="append the table to this file too, as Markdown")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     torch.manual_seed(0)
-    torch.set_num_threads(args.threads)
     try:
+        check_packages()
+        import onnxruntime
+
+        if min(args.clips, args.threads) < 1:
+            raise UserError(f"--clips and --threads must be at least 1, got {args.clips} and {args.threads}")
+        torch.set_num_threads(args.threads)
         network, config, clips, labels, calibration = inputs(args.checkpoint, args.config_file, args.clips)
         table = measure(network, clips, labels, calibration, args.threads)
     except (UserError, DataError) as error:

@@ -7,6 +7,7 @@ is written as soon as it is known, at the end of what --out holds.
 """
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -152,17 +153,25 @@ def line(device: Device, variant: Variant, sizes: Sizes, seconds: float) -> str:
     return f"{rates} | {500 * sum(runs):.1f} | {'' if part is None else f'{100 * part:.1f} %'} | {memory / 2**30:.1f}"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_network",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seconds", type=float, default=4.0, help="for each of two runs of a variant")
     for name, value in vars(Sizes()).items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path, help="append the table here")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    if not torch.cuda.is_available():
+        print("error: this is measured on a GPU, PyTorch sees none", file=sys.stderr)
+        return 2
     sizes = Sizes(args.batch, args.frames, args.size, args.width)
     measure(CudaDevice(), args.only, sizes, args.seconds, args.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

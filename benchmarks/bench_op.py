@@ -8,6 +8,7 @@ what the machine reaches in a large matrix product.
 
 import argparse
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -90,25 +91,38 @@ def measure(threads: int, *, only: str, seconds: float, alone: bool, out: Path |
         out.write_text("\n".join(lines) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_op", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="on the CPU")
     parser.add_argument("--seconds", type=float, help="for each comparison: 2 on the CPU, 0.15 on a GPU")
     parser.add_argument("--only", default="", help="shapes whose name holds this text")
     parser.add_argument("--alone", action="store_true", help="without the PyTorch formulations")
     parser.add_argument("--out", type=Path, help="write the table here too, as Markdown")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
+    shapes = CUDA_SHAPES if args.device == "cuda" else SHAPES
+    mistakes = {
+        f"--threads must be at least 1, got {args.threads}": args.threads < 1,
+        f"--only {args.only}: there is no such shape, there are {', '.join(shapes)}": not any(
+            args.only in name for name in shapes
+        ),
+        "--device cuda: PyTorch sees no GPU": args.device == "cuda" and not torch.cuda.is_available(),
+    }
+    for text, made in mistakes.items():
+        if made:
+            print(f"error: {text}", file=sys.stderr)
+            return 2
     torch.manual_seed(0)
     torch._dynamo.config.cache_size_limit = 64
     if args.device == "cuda":
         device = CudaDevice()
-        op_on_cuda.measure(
-            device, CUDA_SHAPES, only=args.only, seconds=args.seconds or 0.15, alone=args.alone, out=args.out
-        )
+        op_on_cuda.measure(device, shapes, only=args.only, seconds=args.seconds or 0.15, alone=args.alone, out=args.out)
     else:
         measure(args.threads, only=args.only, seconds=args.seconds or 2.0, alone=args.alone, out=args.out)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

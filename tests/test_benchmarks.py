@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks import bench_loader, bench_network, op_on_cuda
+from benchmarks import bench_loader, bench_network, bench_op, op_on_cuda
 from benchmarks.baselines import by_gather, by_grid_sample
 from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
@@ -153,6 +154,64 @@ def test_a_gpu_is_measured_with_nothing_but_pytorch_around() -> None:
         f"import sys; sys.modules.update(dict.fromkeys({absent})); import benchmarks.bench_op, benchmarks.bench_network"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])
+
+
+Main = Callable[[list[str]], int]
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (bench_op.main, ["--device=cuda"], "--device cuda: PyTorch sees no GPU"),
+        (bench_op.main, ["--threads=0"], "--threads must be at least 1, got 0"),
+        (bench_op.main, ["--only=nosuch"], "--only nosuch: there is no such shape, there are SIFA-Net res3, "),
+        (bench_network.main, [], "this is measured on a GPU, PyTorch sees none"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    main: Main, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert (out, error.count("\n")) == ("", 1)
+    assert error.startswith(f"error: {message}")
+
+
+def make_gpu(**environment: str) -> subprocess.CompletedProcess[str]:
+    root = Path(__file__).parents[1]
+    return subprocess.run(
+        ["bash", "make.sh", "gpu"], capture_output=True, text=True, cwd=root, env=os.environ | environment
+    )
+
+
+def test_make_gpu_says_in_one_line_that_pytorch_sees_none() -> None:
+    done = make_gpu(SIFA_NO_VENV="1", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("make.sh: PyTorch cannot use a GPU: ")
+
+
+@pytest.mark.skipif(
+    any(map(os.path.exists, ("/dev/nvidiactl", "/proc/driver/nvidia", "/dev/dxg"))), reason="there is a driver"
+)
+def test_make_gpu_looks_for_one_before_it_installs_anything() -> None:
+    done = make_gpu(SIFA_NO_VENV="0", PYTHON="false")  # which would stop any installation
+    expected = "make.sh: there is no GPU here: no driver of NVIDIA's is loaded\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
+
+
+def test_formats_are_measured_where_their_packages_are() -> None:
+    """After plain make.sh they are not: the help is there, and a measurement says what to install."""
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(("onnx", "onnxruntime", "onnxscript")))
+from benchmarks import bench_deploy
+sys.exit(bench_deploy.main(sys.argv[1:]))
+"""
+    run = partial(subprocess.run, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert run([sys.executable, "-c", code, "--help"]).returncode == 0
+    done = run([sys.executable, "-c", code, "--config_file=settings/demo.yml"])
+    assert (done.returncode, done.stderr) == (2, "error: onnx is missing: pip install onnx onnxscript onnxruntime\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes cannot be bound to a core here")

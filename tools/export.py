@@ -11,7 +11,9 @@ it counts as written. tools/quantize.py makes smaller ones. Exit code: 0, or 2 i
 
 import argparse
 import copy
+import io
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from engine.errors import UserError
 from engine.metrics import mean_softmax
 
 TOLERANCE = 1e-4  # relative to the largest probability
+SMALLEST_CROP = 32  # pixels: the last stage's maps have a position for each
 
 Runner = Callable[[Tensor], Tensor]  # clips (N, 3, T, H, W) to probabilities (N, classes)
 
@@ -59,6 +62,16 @@ def export_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     torch.onnx.export(
         plain, f=str(path), input_names=["clip"], output_names=["probabilities"], external_data=False, verbose=False
     )
+
+
+def program_bytes(program: torch.export.ExportedProgram) -> bytes:
+    """A .pt2 file. Not written by PyTorch itself, which says RuntimeError whatever keeps it from writing."""
+    contents = io.BytesIO()
+    with warnings.catch_warnings():
+        # PyTorch's doubt about weights that share their memory on another device; ours are on the CPU.
+        warnings.filterwarnings("ignore", "No complete tensor found in the group!", UserWarning)
+        torch.export.save(program, contents)
+    return contents.getvalue()
 
 
 def onnx_runner(path: Path, threads: int = 0) -> Runner:
@@ -116,7 +129,7 @@ def export(network: nn.Module, frames: int, crop_size: int, path: Path) -> float
         if path.suffix == ".onnx":
             export_onnx(program, path)
         else:
-            torch.export.save(program, str(path))
+            path.write_bytes(program_bytes(program))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     run = onnx_runner(path) if path.suffix == ".onnx" else program_runner(path)
@@ -130,14 +143,18 @@ def export(network: nn.Module, frames: int, crop_size: int, path: Path) -> float
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
     parser.add_argument("--out", type=Path, required=True, help="NAME.onnx, or NAME.pt2 for torch.export")
-    parser.add_argument("--crop_size", type=int, help="pixels (default: as in validation)")
+    parser.add_argument("--crop_size", type=int, help="pixels, at least 32 (default: as in validation)")
     args = parser.parse_args(argv)
     try:
         if args.out.suffix not in (".onnx", ".pt2"):
             raise UserError(f"--out must end in .onnx or .pt2, got {args.out}")
+        if args.crop_size is not None and args.crop_size < SMALLEST_CROP:
+            raise UserError(f"--crop_size must be at least {SMALLEST_CROP}, got {args.crop_size}")
         loaded = models.load(args.checkpoint)
         frames, crop_size = loaded.frames, args.crop_size or loaded.size
         if args.out.suffix == ".onnx":

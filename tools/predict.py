@@ -38,6 +38,7 @@ from models.loading import Loaded, count_frames
 
 USUAL_RATE = 25.0
 _TIMELINE = 60  # letters at most
+_LONGEST = 24 * 60 * 60  # seconds of a window
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,9 @@ class Span:
 def find_videos(paths: Sequence[str]) -> list[Path]:
     """The files that are named, those in folders that are named, and those that patterns stand for, in this order.
 
-    Raises UserError for a name that stands for none.
+    A folder without a video stands for itself, so that it fails in its turn, as a file that is none does.
+
+    Raises UserError for a name that stands for nothing, and where there are folders without a video alone.
     """
     found: list[Path] = []
     for text in paths:
@@ -67,10 +70,14 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
                 found.append(path)
                 continue
             inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
-            if not inside:
-                raise UserError(f"there is no video in the folder {path} (extensions: {', '.join(sorted(EXTENSIONS))})")
-            found += inside
+            found += inside or [path]
+    if found and all(path.is_dir() for path in found):
+        raise UserError("; ".join(map(_nothing_in, found)))
     return found
+
+
+def _nothing_in(folder: Path) -> str:
+    return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(EXTENSIONS))})"
 
 
 def spans(frames: Iterable[np.ndarray], loaded: Loaded, length: int, stride: int) -> Iterator[Span]:
@@ -109,6 +116,11 @@ def frame_rate(capture: cv2.VideoCapture) -> float:
     """Frames a second, 25 where that is not told."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     return rate if 0 < rate < 1000 else USUAL_RATE
+
+
+def announced_frames(capture: cv2.VideoCapture) -> int:
+    """How many frames a file says that it has, 0 where it does not say."""
+    return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
 
 def top(probabilities: Tensor, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
@@ -160,6 +172,11 @@ def _warn(text: str) -> None:
     tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
+def _warn_of_a_short(video: Path, frames: int, announced: int, loaded: Loaded) -> None:
+    lost = f", though the file announces {announced}" if announced > frames else ""
+    _warn(f"{video} has only {frames} of the {loaded.span} frames of a clip{lost}: the last is repeated")
+
+
 # ---- The three kinds of input ---------------------------------------------------------------------------------------
 
 
@@ -167,7 +184,8 @@ def predict_video(video: Path, loaded: Loaded, options: argparse.Namespace) -> s
     """The whole video; returns what is printed."""
     frames = count_frames(video)
     if frames < loaded.span:
-        _warn(f"{video} has only {frames} of the {loaded.span} frames of a clip: the last is repeated")
+        with opened(video) as capture:
+            _warn_of_a_short(video, frames, announced_frames(capture), loaded)
     views = loaded.views(video, frames)
     best = top(loaded.probabilities(views).mean(0), loaded.classes, options.top)
     if options.json:
@@ -179,13 +197,13 @@ def predict_windows(video: Path, loaded: Loaded, options: argparse.Namespace) ->
     """Windows along a video; returns what is printed."""
     with opened(video) as capture:
         rate, length, stride = _pace(capture, loaded, options)
-        announced = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None
-        frames = tqdm(read_frames(capture), total=announced, unit="frame", leave=False, disable=None)
+        announced = announced_frames(capture)
+        frames = tqdm(read_frames(capture), total=announced or None, unit="frame", leave=False, disable=None)
         found = list(spans(frames, loaded, length, stride))
     if not found or found[-1].end < 2:
         raise DataError(f"the video {video} has {found[-1].end if found else 0} frames: motion takes two")
     if found[-1].end < loaded.span <= length:
-        _warn(f"{video} has only {found[-1].end} of the {loaded.span} frames of a clip: the last is repeated")
+        _warn_of_a_short(video, found[-1].end, announced, loaded)
     if options.json:
         windows = [
             {
@@ -254,6 +272,8 @@ def predict_all(videos: Sequence[Path], loaded: Loaded, options: argparse.Namesp
     predict = predict_windows if options.window else predict_video
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
         try:
+            if video.is_dir():
+                raise DataError(_nothing_in(video))
             tqdm.write(predict(video, loaded, options))
         except DataError as error:
             failed += 1
@@ -266,7 +286,7 @@ def predict_all(videos: Sequence[Path], loaded: Loaded, options: argparse.Namesp
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("videos", nargs="*", metavar="VIDEO", help="files, folders and patterns like 'a/**/*.mp4'")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
@@ -281,13 +301,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="an object a line in place of tables")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(argv)
-    if (options.camera is None) == (not options.videos):
+    if options.camera is None and not options.videos:
         parser.error("give videos, or --camera N")
-    if options.stride and not options.window and options.camera is None:
+    if options.camera is not None and options.videos:
+        parser.error("give videos or --camera N, not both")
+    if options.stride is not None and options.window is None and options.camera is None:
         parser.error("--stride goes with --window or --camera")
-    for name in ("window", "stride", "clips", "top"):
-        if (value := getattr(options, name)) is not None and value <= 0:
-            parser.error(f"--{name} must be above 0, got {value:g}")
+    for name in ("clips", "top"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    for name in ("window", "stride"):
+        # A window's frames are held in memory; this refuses nan, too.
+        if (value := getattr(options, name)) is not None and not 0 < value <= _LONGEST:
+            parser.error(f"--{name} must be above 0 and at most {_LONGEST} seconds, got {value:g}")
     return options
 
 

@@ -151,7 +151,9 @@ def _share(hits: Tensor) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.quantize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
     parser.add_argument("--out", type=Path, required=True, help="NAME.onnx")
     parser.add_argument("--int8", choices=("static", "dynamic"), default="static", help="(default: %(default)s)")

@@ -34,7 +34,9 @@ ONE, ALL = "#d98a3d", "#2f6690"  # colours of one view and of all
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("scores", type=Path, metavar="scores.npz", help="of train_val_3d.py --test")
     parser.add_argument("--out", type=Path, help="folder (default: that of the scores)")
     parser.add_argument("--worst", type=int, default=12, help="videos that are shown (default: %(default)s)")

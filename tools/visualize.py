@@ -11,9 +11,11 @@ four of the clip, the third of which is drawn. Exit code: 0, or 2 if something i
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import cv2
@@ -29,6 +31,7 @@ from models.loading import Loaded, count_frames
 from models.sifa_resnet import STEM_FRAMES
 from models.temporal import STAGES
 from models.weights import STEM_INDEX
+from tools.export import SMALLEST_CROP
 from tools.predict import frame_rate
 from visualization import Explanation, Moment, draw, explain, html_page, stages_with_sifa
 
@@ -55,7 +58,7 @@ class Viewer:
         self.loaded, self.video = loaded, options.video
         self.num_frames = count_frames(self.video)
         self.reader = VideoFiles(self.video.parent)
-        self.size = options.crop_size or loaded.size
+        self.size = loaded.size if options.crop_size is None else options.crop_size
         self.gamma = options.gamma
         self.label = _label(loaded, options.label)
         self.blocks: int = options.blocks
@@ -181,6 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         loaded = models.load(options.checkpoint, device=options.device, num_clips=1, num_crops=1)
         viewer = Viewer(loaded, options)
+        _check_folder(options.out)
         start, t = len(viewer.starts()) // 2, None
         if options.frame is not None:
             start, t = viewer.moment_of(options.frame)
@@ -203,6 +207,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
+def _check_folder(out: Path) -> None:
+    """Makes the folder and opens the file: before anything is computed, and OpenCV does not say why it cannot write.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    there = out.exists()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with open(out, "ab"):
+        pass
+    if not there:
+        out.unlink()
+
+
 def _write_picture(out: Path, picture: np.ndarray) -> None:
     out.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())
 
@@ -215,7 +233,7 @@ def _write_film(out: Path, pictures: Iterator[np.ndarray], rate: float) -> None:
                 size = picture.shape[1], picture.shape[0]
                 writer = cv2.VideoWriter(str(out), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
                 if not writer.isOpened():
-                    raise UserError(f"{out} cannot be written as a video")
+                    raise UserError(f"{out} cannot be written as a video: OpenCV encodes no MPEG-4 here")
             writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     finally:
         if writer is not None:
@@ -240,7 +258,7 @@ def _query(text: str) -> tuple[float, float]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tools.visualize", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("video", type=Path, metavar="VIDEO")
     parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
@@ -253,19 +271,30 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stage", choices=STAGES, help="default: res4; with --html all that have SIFA")
     parser.add_argument("--blocks", type=int, default=3, help="SIFA blocks on top of each other (default: %(default)s)")
     parser.add_argument("--class", dest="label", metavar="NAME", help="of Grad-CAM (default: the predicted one)")
-    parser.add_argument("--out", type=Path, help="NAME.png, or .mp4 for the whole video (default: VIDEO's name)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="NAME.png, or .mp4 for the whole video (default: VIDEO's name, with a number if there is one)",
+    )
     parser.add_argument("--html", action="store_true", help="one self-contained page in place of a picture")
     parser.add_argument("--crop_size", type=int, help="pixels that the network sees; more makes finer maps")
     parser.add_argument("--gamma", type=float, default=1.0, help="below 1 draws dark videos brighter")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(argv)
     suffix = ".html" if options.html else ".png"
-    options.out = options.out or Path(options.video.stem + suffix)
+    if options.out is None:
+        # What has the name may be of another folder's video: it stays.
+        names = (Path(f"{options.video.stem}{number}{suffix}") for number in chain([""], (f"-{i}" for i in count(2))))
+        options.out = next(name for name in names if not name.exists())
     wanted = (".html",) if options.html else (".png", ".mp4")
     if options.out.suffix not in wanted:
         parser.error(f"--out must end in {' or '.join(wanted)}, got {options.out}")
-    if options.blocks < 1 or options.gamma <= 0 or (options.crop_size or 32) < 32:
-        parser.error("--blocks must be at least 1, --gamma above 0, --crop_size at least 32")
+    if options.blocks < 1:
+        parser.error(f"--blocks must be at least 1, got {options.blocks}")
+    if not 0 < options.gamma < math.inf:  # nan is not
+        parser.error(f"--gamma must be a number above 0, got {options.gamma:g}")
+    if options.crop_size is not None and options.crop_size < SMALLEST_CROP:
+        parser.error(f"--crop_size must be at least {SMALLEST_CROP}, got {options.crop_size}")
     return options
 
 

@@ -116,8 +116,9 @@ class Explanation:
         """The points that reach a query through the last `blocks` SIFA blocks: the last block's points, the points of
         the block before for each of these (at the position nearest to it), and so on.
 
-        Every block is taken at the same pair of frames t and t+1, as in the paper's figure 5. Points outside the map
-        are left out: they sample zeros.
+        Every block is taken at the same pair of frames t and t+1, as in the paper's figure 5. Points that sample zeros
+        are left out: those a whole position or more beyond the map. Nearer ones have a share of its border; they may be
+        beyond the frame.
 
         Returns:
             (n, 2), y and x in positions, and (n,), the product of the weights on the way.
@@ -130,8 +131,8 @@ class Explanation:
             rows, columns = rows[inside], columns[inside]
             weights = (weights[inside] * attention.weights[t][:, rows, columns]).T.ravel()  # (n, k*k) flat
             points = attention.points[t][:, :, rows, columns].transpose(2, 0, 1).reshape(-1, 2)
-        inside = (points > -1).all(1) & (points < (height, width)).all(1)
-        return points[inside], weights[inside]
+        sampling = (points > -1).all(1) & (points < (height, width)).all(1)
+        return points[sampling], weights[sampling]
 
 
 def explain(network: Network, clip: Tensor, stage: str, label: int | None = None) -> Explanation:

@@ -96,8 +96,12 @@ def _points(panel: Axes, moment: Moment, seen: Explanation, blocks: int, title: 
     points, weights = seen.stacked(moment.t, moment.y, moment.x, blocks)
     grid, taps = seen.grid, seen.attentions[-1].points.shape[1]
     _picture(panel, moment.following, moment.size, title, dim=0.55)
-    panel.set_title(f"{len(weights)} of {taps**blocks} inside", color=FAINT, size=9, loc="right", pad=7)
     y, x = grid.pixels(points).T
+    count = f"{len(weights)} of {taps**blocks} contribute"
+    # Between the border and where only zeros are sampled the panel has no room.
+    shown = int(((x >= -0.5) & (x <= moment.size - 0.5) & (y >= -0.5) & (y <= moment.size - 0.5)).sum())
+    count += "" if shown == len(weights) else f", {shown} in the picture"
+    panel.text(0.015, 0.02, count, color=INK, size=9, path_effects=_OUTLINE, zorder=2.5, transform=panel.transAxes)
     largest = float(np.abs(weights).max(initial=0)) or 1.0
     signed = bool((weights < 0).any())
     colours: Colormap = BOTH_SIGNS if signed else ONE_SIGN

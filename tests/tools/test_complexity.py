@@ -1,6 +1,7 @@
 """Counts without computing, against a network that computes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from models import build_model
+from tools import complexity, export, predict, quantize, report, visualize
 from tools.complexity import main, measure
 
 SETTINGS = Path(__file__).parents[2] / "settings/c2d_sifa_resnet50-1x16x1.k400.yml"
@@ -86,8 +88,24 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[-1].startswith("one clip of 16 x 256 x 256; its activations in training take ")
 
 
+@pytest.mark.parametrize("tool", [complexity, export, predict, quantize, report, visualize])
+def test_help_names_the_form_that_works(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of this tool and its neighbours: started as a file, Python would not find the other packages."""
+    with pytest.raises(SystemExit) as caught:
+        tool.main(["--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {tool.__name__} [-h]")
+
+
+def test_a_clip_that_comes_down_to_one_position(capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["evaluation.eva_crop_size=8", "dataset.clip_length=8", "dataset.num_steps=2"]
+    assert main(["--config_file", str(SETTINGS), "--set", *small]) == 0
+    assert "one clip of 8 x 8 x 8; " in capsys.readouterr().out
+
+
 def test_a_wrong_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--config_file", str(SETTINGS), "--set", "network.net_name=resnet50"]) == 2
-    error = capsys.readouterr().err
+    out, error = capsys.readouterr()
+    assert out == ""
     assert error.startswith("error: network: net_name must be one of c2d_sifa_resnet50, ")
     assert error.count("\n") == 1

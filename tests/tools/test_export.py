@@ -44,10 +44,13 @@ def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert export.largest_difference(run, network, 8, 32)[0] > 1e-2
 
 
-def test_exported_program_with_any_batch(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exported_program_with_any_batch(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
     path = tmp_path / "network.pt2"
     assert export.main([f"--checkpoint={checkpoint}", f"--out={path}", "--crop_size=48"]) == 0
     assert "equal to PyTorch within" in capsys.readouterr().out
+    assert not [warning for warning in recwarn if "complete tensor" in str(warning.message)]
     run, network = export.program_runner(path), models.load(checkpoint).model
     for batch in (1, 3):
         clips = torch.randn(batch, 3, 8, 48, 48)
@@ -67,11 +70,29 @@ def test_other_results_than_pytorchs_are_an_error(
     assert "gives other results than PyTorch: they differ by" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_file_that_cannot_be_written(
+    suffix: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"there.{suffix}"
+    path.mkdir()
+    monkeypatch.setattr(export, "export_program", lambda *_: program())
+    assert export.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == f"error: {path} cannot be written: Is a directory"
+
+
+def program() -> torch.export.ExportedProgram:
+    """A small one: what is in the file does not matter."""
+    return torch.export.export(torch.nn.Linear(2, 3), (torch.ones(1, 2),))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--out=a.onnx", "--checkpoint=nowhere.pth"], "checkpoint nowhere.pth does not exist"),
         (["--out=a.tflite", "--checkpoint=nowhere.pth"], "--out must end in .onnx or .pt2, got a.tflite"),
+        (["--out=a.pt2", "--checkpoint=nowhere.pth", "--crop_size=31"], "--crop_size must be at least 32, got 31"),
+        (["--out=a.pt2", "--checkpoint=nowhere.pth", "--crop_size=0"], "--crop_size must be at least 32, got 0"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import models
-from models.loading import Loaded
+from models.loading import Loaded, count_frames
 from tests.tiny import CLASSES, RATE, moving_square, write_checkpoint, write_video
 from tools import predict
 from tools.predict import Span, find_videos, spans, timeline
@@ -94,6 +94,26 @@ def test_a_bad_video_does_not_stop_the_others(run: Run, folder: Path, tmp_path: 
         ]
 
 
+def test_an_empty_folder_does_not_stop_the_others_either(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = run(str(tmp_path), str(folder / "videos/a.avi"), "--json")
+    empty, good = [json.loads(line) for line in out.splitlines()]
+    assert code == 1
+    assert empty["error"].startswith(f"there is no video in the folder {tmp_path} (extensions: ")
+    assert err == f"error: {empty['error']}\n"
+    assert "top" in good
+
+
+def test_a_stream_that_breaks_off_is_told_from_a_short_video(run: Run, tmp_path: Path) -> None:
+    whole = write_video(tmp_path / "a.avi", moving_square(40)).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(whole[: len(whole) // 4])
+    frames = count_frames(tmp_path / "cut.avi")
+    assert 2 <= frames < 15
+    for window in ([], ["--window=2"]):
+        code, _, err = run(str(tmp_path / "cut.avi"), *window)
+        assert code == 0
+        assert f"has only {frames} of the 15 frames of a clip, though the file announces 40: the last is" in err
+
+
 MISTAKES = {
     "no such video": (["nowhere.mp4"], "nowhere.mp4: there is no such file or folder, and as a pattern it fits none"),
     "an empty name": ([""], "an empty name: there is no such file or folder"),
@@ -118,18 +138,26 @@ def test_a_checkpoint_that_is_none(run: Run, folder: Path) -> None:
         assert message in err
 
 
-def test_arguments_that_contradict_each_other(run: Run) -> None:
-    wrong: tuple[list[str], ...] = (
-        [],
-        ["a.avi", "--camera=0"],
-        ["a.avi", "--stride=1"],
-        ["a.avi", "--window=0"],
-        ["a.avi", "--top=-1"],
-    )
-    for arguments in wrong:
-        with pytest.raises(SystemExit) as caught:
-            run(*arguments)
-        assert caught.value.code == 2
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give videos, or --camera N"),
+        (["a.avi", "--camera=0"], "give videos or --camera N, not both"),
+        (["a.avi", "--stride=1"], "--stride goes with --window or --camera"),
+        (["a.avi", "--window=0"], "--window must be above 0 and at most 86400 seconds, got 0"),
+        (["a.avi", "--window=nan"], "--window must be above 0 and at most 86400 seconds, got nan"),
+        (["a.avi", "--window=inf"], "--window must be above 0 and at most 86400 seconds, got inf"),
+        (["a.avi", "--window=1", "--stride=nan"], "--stride must be above 0 and at most 86400 seconds, got nan"),
+        (["a.avi", "--top=-1"], "--top must be at least 1, got -1"),
+    ],
+)
+def test_arguments_that_cannot_be(
+    arguments: list[str], message: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"python -m tools.predict: error: {message}\n")
 
 
 def test_find_videos_keeps_the_order_and_skips_other_files(folder: Path) -> None:

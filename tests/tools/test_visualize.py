@@ -58,6 +58,9 @@ def test_a_picture(run: Run, tmp_path: Path) -> None:
 def test_its_name_is_the_videos(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run()[1] == "v.png\n"
+    first = (tmp_path / "v.png").read_bytes()
+    assert run("--stage=res3")[1] == "v-2.png\n"
+    assert (tmp_path / "v.png").read_bytes() == first != (tmp_path / "v-2.png").read_bytes()
     assert run("--html")[1] == "v.html\n"
     assert (tmp_path / "v.png").read_bytes()[1:4] == b"PNG"
     assert "<canvas" in (tmp_path / "v.html").read_text()
@@ -125,19 +128,30 @@ MISTAKES = {
     "frame after the end": (["--frame=40"], "--frame must be in 0..39, got 40"),
     "stage without SIFA": (["--stage=res2"], "--stage res2 of this network has no SIFA; it is in res3, res4, res5"),
     "class": (["--class=jump"], "--class must be one of left, right, up, down, away, back, or a number below 6"),
-    "folder": (["--out=nowhere/a.png"], "nowhere/a.png: No such file or directory"),
-    "film": (["--out=nowhere/a.mp4"], "nowhere/a.mp4 cannot be written as a video"),
+    "folder": (["--out={tmp}/there.png"], "/there.png: Is a directory"),
+    "film": (["--out={tmp}/there.mp4"], "/there.mp4: Is a directory"),
+    "below a file": (["--out={tmp}/file/a.mp4"], "/file: File exists"),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes(name: str, run: Run, tmp_path: Path) -> None:
     arguments, message = MISTAKES[name]
-    arguments = arguments if "--out" in arguments[0] else [*arguments, f"--out={tmp_path}/a.png"]
-    code, out, err = run(*arguments)
+    for there in ("there.png", "there.mp4"):
+        (tmp_path / there).mkdir()
+    (tmp_path / "file").touch()
+    # The last --out counts.
+    code, out, err = run(f"--out={tmp_path}/a.png", *(text.format(tmp=tmp_path) for text in arguments))
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("error: ")
     assert message in err
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_folders_are_made(run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "pictures/of/v.png"
+    assert run(f"--out={out}") == (0, f"{out}\n", "")
+    assert out.is_file()
 
 
 def test_a_video_or_checkpoint_that_is_none(run: Run, folder: Path) -> None:
@@ -161,9 +175,22 @@ def test_a_network_with_a_single_frame(run: Run, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--query=5"], ["--out=a.gif"], ["--html", "--out=a.png"], ["--blocks=0"], ["--gamma=0"]]
+    ("arguments", "message"),
+    [
+        (["--query=5"], "argument --query: must be two numbers X,Y, got '5'"),
+        (["--out=a.gif"], "--out must end in .png or .mp4, got a.gif"),
+        (["--html", "--out=a.png"], "--out must end in .html, got a.png"),
+        (["--blocks=0"], "--blocks must be at least 1, got 0"),
+        (["--gamma=0"], "--gamma must be a number above 0, got 0"),
+        (["--gamma=nan"], "--gamma must be a number above 0, got nan"),
+        (["--crop_size=0"], "--crop_size must be at least 32, got 0"),
+        (["--crop_size=31"], "--crop_size must be at least 32, got 31"),
+    ],
 )
-def test_arguments_that_cannot_be(arguments: list[str], run: Run) -> None:
+def test_arguments_that_cannot_be(
+    arguments: list[str], message: str, run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
         run(*arguments)
     assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"python -m tools.visualize: error: {message}\n")

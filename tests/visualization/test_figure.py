@@ -2,16 +2,19 @@
 
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 
-from visualization import Attention, Explanation, Moment, draw
+from visualization import Attention, Explanation, Moment, draw, figure
 from visualization.explanation import Grid
 from visualization.figure import BOTH_SIGNS, ONE_SIGN, QUERY
 
 SIZE, SIDE, STRIDE = 64, 8, 8
 
 
-def picture(offset: tuple[float, float], weights: tuple[float, ...] = (1.0,), blocks: int = 1) -> np.ndarray:
-    """Of white frames and one block whose taps all look at the query (2, 3) displaced by an offset, y and x."""
+def scene(
+    offset: tuple[float, float], weights: tuple[float, ...] = (1.0,), blocks: int = 1
+) -> tuple[Moment, Explanation]:
+    """White frames and one block whose taps all look at the query (2, 3) displaced by an offset, y and x."""
     places = np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")).astype(float)
     offsets = np.broadcast_to(np.array(offset)[:, None, None], (1, len(weights), 2, SIDE, SIDE))
     attention = Attention(
@@ -23,7 +26,11 @@ def picture(offset: tuple[float, float], weights: tuple[float, ...] = (1.0,), bl
     )
     seen = Explanation("res3", Grid(STRIDE, 0.0), [attention] * blocks, 1, 0.75, np.zeros((2, SIDE, SIDE)))
     white = np.full((SIZE, SIZE, 3), 255, dtype=np.uint8)
-    moment = Moment(white, white, SIZE, t=0, y=2, x=3)
+    return Moment(white, white, SIZE, t=0, y=2, x=3), seen
+
+
+def picture(offset: tuple[float, float], weights: tuple[float, ...] = (1.0,), blocks: int = 1) -> np.ndarray:
+    moment, seen = scene(offset, weights, blocks)
     return draw(moment, seen, title="walk", subtitle="a.mp4", class_name="walk", blocks=blocks)
 
 
@@ -70,6 +77,21 @@ def test_nothing_is_stacked_on_a_single_block() -> None:
     corner = (slice(0, one.shape[0] // 2), slice(2 * one.shape[1] // 3 + 10, None))
     assert len(np.unique(one[corner].reshape(-1, 3), axis=0)) == 1, "the panel is empty"
     assert len(np.unique(two[corner].reshape(-1, 3), axis=0)) > 100
+
+
+def test_the_count_is_of_what_contributes_and_of_what_is_drawn() -> None:
+    """A map's row or column is 8 pixels, the border half a pixel above and left of the first ones."""
+    counts = {}
+    for rows in (-2.0, -2.05, -2.5, -3.0):
+        panel = Figure().add_subplot()
+        figure._points(panel, *scene((rows, 0.0), weights=(1.0, 0.5)), 1, "title")
+        counts[rows] = panel.texts[0].get_text()
+    assert counts == {
+        -2.0: "2 of 2 contribute",
+        -2.05: "2 of 2 contribute",
+        -2.5: "2 of 2 contribute, 0 in the picture",
+        -3.0: "0 of 2 contribute",
+    }
 
 
 def test_points_outside_are_not_drawn() -> None:

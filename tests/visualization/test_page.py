@@ -97,11 +97,14 @@ def browse(text: str, script: str, folder: Path) -> str:
 
 def told(one: Explanation, t: int, y: int, x: int, blocks: int) -> str:
     """The beginning of what the page must tell about a query, from the Python side."""
-    _, weights = one.stacked(t, y, x, blocks)
+    points, weights = one.stacked(t, y, x, blocks)
+    pixels = one.grid.pixels(points)
+    shown = int(((pixels >= -0.5) & (pixels <= SIZE - 0.5)).all(1).sum())
     taps = one.attentions[-1].points.shape[1]
     height, width = one.cam.shape[1:]
     start = f"Query at column {x}, row {y} of {one.stage}'s {width} × {height} positions: "
-    return start + f"{len(weights)} of {taps**blocks} points inside the frame"
+    count = f"{len(weights)} of {taps**blocks} points contribute"
+    return start + count + (f", {shown} in the picture" if shown < len(weights) else "")
 
 
 def heaviest(said: str) -> float:
