@@ -63,6 +63,7 @@ def test_frames_that_do_not_fit(folder: Path) -> None:
     loaded = models.load(folder / "last.pth", num_crops=1)
     frames = moving_square(8)
     height, width = frames.shape[1:3]
+    wrong: Any
     for wrong, message in (
         (frames[0], f"got uint8 ({height}, {width}, 3)"),
         (frames.astype(np.float32), f"got float32 (8, {height}, {width}, 3)"),
