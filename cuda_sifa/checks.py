@@ -1,6 +1,7 @@
 """What inter_frame_attention accepts, for the reference and the fake kernels. csrc/checks.h says the same in C++."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,20 +15,37 @@ def _shape(sizes: Sequence[int]) -> str:
     return str(tuple(sizes))
 
 
-def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> None:
-    """Raises ValueError, in one sentence, for whatever the op does not take (see `inter_frame_attention`)."""
-    if x.dim() != 5:
-        raise ValueError(f"x must be (N, T, C, H, W), got {x.dim()} dimensions: {_shape(x.shape)}")
-    if x.dtype not in (torch.float64, torch.float32, *HALF):
-        raise ValueError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+def wrong_type(x: Any, offset: Any, kernel_size: Any, dilation: Any, groups: Any) -> str | None:
+    """The sentence about an argument that is no tensor, or no integer, where it must be one; None: there is none."""
+    if not isinstance(x, Tensor):
+        return f"x must be a tensor (N, T, C, H, W), got {type(x).__name__}"
+    if offset is not None and not isinstance(offset, Tensor):
+        return f"offset must be a tensor (N, T-1, 2*k*k, H, W) or None, got {type(offset).__name__}"
+    for name, value in (("kernel_size", kernel_size), ("dilation", dilation), ("groups", groups)):
+        if not hasattr(value, "__index__"):  # integers of NumPy, and of a trace, are integers
+            return f"{name} must be an integer, got {value!r}"
+    return None
+
+
+def check_settings(channels: int, kernel_size: int, dilation: int, groups: int) -> None:
+    """Raises ValueError, in one sentence, for what the op does not take whatever its tensors are."""
     if not (1 <= kernel_size <= MAX_KERNEL_SIZE and kernel_size % 2 == 1):
         raise ValueError(f"kernel_size must be odd and between 1 and {MAX_KERNEL_SIZE}, got {kernel_size}")
     if not 1 <= dilation <= MAX_DILATION:
         raise ValueError(f"dilation must be between 1 and {MAX_DILATION}, got {dilation}")
-    if groups < 1 or x.shape[2] % groups != 0:
-        raise ValueError(
-            f"groups must be positive and divide the channels of x, got groups={groups} for C={x.shape[2]}"
-        )
+    if groups < 1 or channels % groups != 0:
+        raise ValueError(f"groups must be positive and divide the channels of x, got groups={groups} for C={channels}")
+
+
+def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> None:
+    """Raises TypeError or ValueError, in one sentence, for whatever `inter_frame_attention` does not take."""
+    if mistake := wrong_type(x, offset, kernel_size, dilation, groups):
+        raise TypeError(mistake)
+    if x.dim() != 5:
+        raise ValueError(f"x must be (N, T, C, H, W), got {x.dim()} dimensions: {_shape(x.shape)}")
+    if x.dtype not in (torch.float64, torch.float32, *HALF):
+        raise ValueError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+    check_settings(x.shape[2], kernel_size, dilation, groups)
     if offset is None:
         return
 

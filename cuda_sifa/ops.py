@@ -9,7 +9,7 @@ from torch.overrides import has_torch_function
 from torch.utils.flop_counter import register_flop_formula
 
 from cuda_sifa import library, reference
-from cuda_sifa.checks import check_arguments, check_gradient
+from cuda_sifa.checks import check_arguments, check_gradient, wrong_type
 
 
 def inter_frame_attention(
@@ -42,15 +42,22 @@ def inter_frame_attention(
 
     Raises:
         ValueError: an argument is not as above; the message names it, what was wanted and what came.
+        TypeError: likewise, where it is no tensor or no integer at all.
     """
-    if x.device.type not in library.devices:
-        return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
-    if _inside_torch_func():
-        return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups)
-    if _needs_no_gradient(x, offset):
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
-    return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+    try:
+        if x.device.type not in library.devices:
+            return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+        if _inside_torch_func():
+            return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups)
+        if _needs_no_gradient(x, offset):
+            with torch._C._AutoDispatchBelowAutograd():
+                return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+        return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+    except (AttributeError, RuntimeError, TypeError):
+        # Types are looked at only now, so that a right call does not pay for it.
+        if mistake := wrong_type(x, offset, kernel_size, dilation, groups):
+            raise TypeError(mistake) from None
+        raise
 
 
 def _inside_torch_func() -> bool:

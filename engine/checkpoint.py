@@ -1,5 +1,6 @@
 """Checkpoints: everything a run needs to go on, written so that a crash leaves the one before intact."""
 
+import errno
 import hashlib
 import os
 import pickle
@@ -18,6 +19,7 @@ from engine.errors import UserError
 from engine.files import sync_folder, written_whole
 
 LAST, BEFORE = "last.pth", "before_last.pth"
+_OTHER_CLASSES = re.compile(r"size mismatch for fc(_dual)?\.")
 _NUMBERED = re.compile(r"epoch_(\d+)\.pth$")
 
 
@@ -64,11 +66,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint's tensors and plain values, on the CPU. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged, or it holds more than tensors and plain values.
+        CheckpointError: there is no such file, it is damaged or no checkpoint, or it holds more than tensors and plain
+            values.
     """
+    if path.is_dir():
+        inside = [file for file in (path / LAST, path / "checkpoints" / LAST) if file.is_file()]
+        raise CheckpointError(f"checkpoint {path} is a folder" + (f"; did you mean {inside[0]}?" if inside else ""))
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
-    _check_sums(path)
+    _check_archive(path)
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -79,22 +85,39 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"checkpoint {path} is refused: it holds more than tensors and plain values, which could run code. {reason}"
         ) from None
     except Exception as error:  # a broken archive fails in many ways
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"checkpoint {path} is damaged: {first}") from None
+        # PyTorch goes on with a paragraph about what may have happened.
+        reason = re.split(r"\. |\n", str(error).strip(), maxsplit=1)[0] or type(error).__name__
+        raise CheckpointError(f"checkpoint {path} is damaged: {reason}") from None
     if not isinstance(contents, dict):
         raise CheckpointError(f"checkpoint {path} holds {type(contents).__name__}, not the entries of a checkpoint")
     return contents
 
 
-def _check_sums(path: Path) -> None:
-    """torch.save writes a checksum of each tensor into the file; torch.load does not look at them."""
+def _check_archive(path: Path) -> None:
+    """torch.save writes an archive with a checksum of each tensor; torch.load does not look at them, and fails at what
+    is no archive, or half of one, in words of its own.
+    """
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be read: {error.strerror}") from None
+    if start[:1] == b"\x80":
+        return  # a pickle: the format of PyTorch before 1.6, which has no checksums
+    if start != b"PK":
+        empty = "" if start else ": it is empty"
+        raise CheckpointError(f"checkpoint {path} is no checkpoint at all{empty}")
     if not zipfile.is_zipfile(path):
-        return  # the format of PyTorch before 1.6, which has none; or no checkpoint at all
+        raise CheckpointError(f"checkpoint {path} is damaged: its end is missing")
     try:
         with zipfile.ZipFile(path) as archive:
+            if not any(name.endswith("data.pkl") for name in archive.namelist()):
+                raise CheckpointError(f"checkpoint {path} is no checkpoint at all, but another archive")
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged: {error}") from None
+        # A directory that was cut off points to before the file's beginning, which the system calls invalid.
+        cut = isinstance(error, OSError) and error.errno == errno.EINVAL
+        raise CheckpointError(f"checkpoint {path} is damaged: {'its end is missing' if cut else error}") from None
     if broken is not None:
         raise CheckpointError(f"checkpoint {path} is damaged: the checksum of {broken} in it is wrong")
 
@@ -143,8 +166,13 @@ def newest_first(folder: Path) -> Iterator[Path]:
 def entry(contents: dict[str, Any], name: str, path: Path) -> Any:
     """One entry of a checkpoint that was read."""
     if name not in contents:
+        more = f" and {len(contents) - 5} more" if len(contents) > 5 else ""
+        advice = ""
+        if contents and all(isinstance(value, torch.Tensor) for value in contents.values()):
+            advice = "; these are weights, not a checkpoint of train_val_3d.py: network.pretrained_model takes them"
         raise CheckpointError(
-            f"checkpoint {path} has no entry {name!r}; it has {', '.join(map(str, contents)) or 'none'}"
+            f"checkpoint {path} has no entry {name!r}; it has {', '.join(map(str, list(contents)[:5])) or 'none'}{more}"
+            f"{advice}"
         )
     return contents[name]
 
@@ -158,7 +186,8 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Pa
     """Loads a model's weights, all of them.
 
     Raises:
-        CheckpointError: a weight is missing, unexpected or of another shape; the message names the first few.
+        CheckpointError: a weight is missing, unexpected or of another shape; the message names the first few, and the
+            way out where the classes alone are others.
     """
     try:
         model.load_state_dict(state_dict)
@@ -166,6 +195,8 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Pa
         lines = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
         details = "; ".join(line if len(line) < 160 else line[:157] + "..." for line in lines[:3]) or str(error)
         more = f" (and {len(lines) - 3} more)" if len(lines) > 3 else ""
+        if lines and all(_OTHER_CLASSES.match(line) for line in lines):
+            more += f"; network.pretrained_model={path} starts from it with a new classifier"
         raise CheckpointError(f"checkpoint {path} does not fit this model: {details}{more}") from None
 
 

@@ -15,7 +15,24 @@ from models.sifa_resnet import STEM_FRAMES
 from models.sifa_swin import DEPTHS, WINDOW
 from models.weights import OURS, STEM_INDEX, STEMS, StateDict, inflate, recognise, tensors_of
 
+COUNTERPARTS = "ResNet-50 and -101, Swin-S, -B and -L"  # image networks that are within ours
 IMAGE = 224  # the size of the release's Swin, whose masks are part of its checkpoints
+
+
+def is_counterpart(contents: Mapping[str, Any]) -> bool:
+    """Whether ImageNet weights are of an image network within a network of ours, by its blocks."""
+    ours = to_ours(contents)
+    blocks: dict[str, int] = {}  # of a stage
+    for name in ours:
+        if match := re.match(r"(layer\d|layers\.\d\.blocks)\.(\d+)\.", name):
+            blocks[match[1]] = max(blocks.get(match[1], 0), int(match[2]) + 1)
+    depths = tuple(blocks[stage] for stage in sorted(blocks))
+    if "conv1.weight" not in ours:
+        return depths == DEPTHS and not any(".cpb_mlp." in name for name in ours)  # which Swin v2 has
+    # A ResNet-34 is as deep as a ResNet-50, of other blocks; a Wide ResNet or a ResNeXt has other 3x3 convolutions.
+    width, inner = len(ours["conv1.weight"]), ours.get("layer1.0.conv2.weight")
+    plain = "layer1.0.conv3.weight" in ours and inner is not None and inner.shape[:2] == (width, width)
+    return plain and depths in ((3, 4, 6, 3), (3, 4, 23, 3))
 
 
 def to_ours(contents: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -68,9 +68,21 @@ class Loaded:
 
         Args:
             size: S, where not the network's own: the same crop, sharper or coarser.
+
+        Raises:
+            ValueError: the frames are none such.
         """
         from datasets import test_transform
 
+        if not (
+            isinstance(frames, np.ndarray)
+            and frames.dtype == np.uint8
+            and frames.ndim == 4
+            and frames.shape[3] == 3
+            and frames.size > 0
+        ):
+            came = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
+            raise ValueError(f"frames must be a NumPy array uint8 (T, H, W, 3), got {came}")
         crops = [test_transform(size or self.size, crop, self.num_crops) for crop in range(self.num_crops)]
         return torch.stack([torch.from_numpy(crop(frames)) for crop in crops])
 
@@ -81,8 +93,14 @@ class Loaded:
         return normalise(crops.to(self.device))
 
     def transform(self, frames: np.ndarray) -> Tensor:
-        """Frames uint8 (T, H, W, 3), RGB, as the network takes them: float32 (num_crops, 3, T, S, S), on its device."""
-        return self.normalise(self.crops(frames))
+        """Frames uint8 (T, H, W, 3), RGB, as the network takes them: float32 (num_crops, 3, T, S, S), on its device.
+
+        Raises:
+            ValueError: the frames are none such, or not as many as the network could take.
+        """
+        crops = self.crops(frames)
+        self.model.check_frames(len(frames))
+        return self.normalise(crops)
 
     def positions(self, num_frames: int) -> list[list[int]]:
         """Which frames of a video, 0-based, make its clips: num_clips times T, as in the validation."""
@@ -153,9 +171,11 @@ def load(
 
     Args:
         checkpoint: its averaged weights ("ema") are preferred where it has some.
-        num_clips, num_crops: views of a video; None: as in the checkpoint's own validation.
+        num_clips, num_crops: views of a video, any number of clips and 1 crop or 3; None: as in the checkpoint's own
+            validation.
 
     Raises:
+        ValueError: num_clips or num_crops is none such.
         UserError: the file is missing, damaged, no checkpoint, or has no configuration or one of another version; there
             is no such device.
     """
@@ -165,6 +185,10 @@ def load(
     from engine.errors import UserError
     from engine.schema import Config
 
+    if num_clips is not None and not (isinstance(num_clips, int) and num_clips >= 1):
+        raise ValueError(f"num_clips must be a positive integer, got {num_clips!r}")
+    if num_crops is not None and not (isinstance(num_crops, int) and num_crops in (1, 3)):
+        raise ValueError(f"num_crops must be 1 (centre) or 3 (along the longer side), got {num_crops!r}")
     path = Path(checkpoint)
     contents = read_checkpoint(path)
     try:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from cuda_sifa import inter_frame_attention
+from cuda_sifa.checks import check_settings
 from models.folding import fold, unfold
 
 OffsetInit = Literal["zero", "kaiming"]
@@ -72,6 +73,9 @@ class InterFrameAttention(nn.Module):
 
     Shape:
         (N, T, C, H, W) to (N, T, C, H, W), zero for the last frame.
+
+    Raises:
+        ValueError: an argument, or a clip's shape or dtype, is not as above.
     """
 
     offset: nn.Conv2d | None
@@ -87,13 +91,14 @@ class InterFrameAttention(nn.Module):
         offset_init: OffsetInit = "zero",
     ) -> None:
         super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}")
+        if channels < 1:
+            raise ValueError(f"channels must be positive, got {channels}")
+        check_settings(channels, kernel_size, dilation, groups)
         if offset not in get_args(OffsetSource):
             raise ValueError(f"offset must be one of {', '.join(get_args(OffsetSource))}, got {offset!r}")
         if offset_init not in get_args(OffsetInit):
             raise ValueError(f"offset_init must be zero or kaiming, got {offset_init!r}")
-        self.kernel_size, self.dilation, self.groups = kernel_size, dilation, groups
+        self.channels, self.kernel_size, self.dilation, self.groups = channels, kernel_size, dilation, groups
         self.offset_source: OffsetSource = offset
         self.offset_init: OffsetInit = offset_init
         seen = 3 * channels if offset == "conv3d" else channels
@@ -112,6 +117,7 @@ class InterFrameAttention(nn.Module):
 
     def predict_offset(self, clip: Tensor) -> Tensor | None:
         """(N, T, C, H, W) -> (N, T-1, 2*k*k, H, W), in pixels; vertical and horizontal in turn. None if regular."""
+        self._check(clip)
         if self.offset is None:
             return None
         n, frames, _, h, w = clip.shape
@@ -119,7 +125,23 @@ class InterFrameAttention(nn.Module):
             # No pair: still a function of the weights, so that a distributed run finds a gradient for each.
             return clip.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + self.offset.weight.sum().to(clip.dtype) * 0
         seen = _SEEN[self.offset_source](clip)
-        return unfold(self.offset(fold(seen)), frames - 1)
+        # Under autocast a convolution of float32 maps, as a norm leaves them, is half; the op wants one dtype.
+        return unfold(self.offset(fold(seen)), frames - 1).to(clip.dtype)
+
+    def _check(self, clip: Tensor) -> None:
+        """Says what is wrong with a clip before a convolution says it of something folded."""
+        if clip.dim() != 5 or clip.shape[2] != self.channels:
+            raise ValueError(f"clip must be (N, T, C, H, W) with C = {self.channels}, got {tuple(clip.shape)}")
+        if self.offset is None:
+            return  # the op alone takes every size and checks the dtype
+        if clip.shape[1] == 0 or clip.shape[3] == 0 or clip.shape[4] == 0:
+            raise ValueError(f"clip must be (N, T, C, H, W) with T, H and W above 0, got {tuple(clip.shape)}")
+        dtype = self.offset.weight.dtype
+        if clip.dtype == dtype:
+            return
+        # Autocast brings all but doubles to one dtype.
+        if torch.float64 in (clip.dtype, dtype) or not torch.is_autocast_enabled(clip.device.type):
+            raise ValueError(f"clip must have the dtype of the module's weights, {dtype}, got {clip.dtype}")
 
     def forward(self, clip: Tensor) -> Tensor:
         offset = self.predict_offset(clip)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from cuda_sifa.checks import MAX_KERNEL_SIZE
 from models.sifa import InterFrameAttention, OffsetInit, OffsetSource
 
 Stage = Literal["res2", "res3", "res4", "res5"]
@@ -76,6 +77,10 @@ class TemporalModelling:
     def __post_init__(self) -> None:
         if len(self.sifa_kernel) != len(STAGES):
             raise ValueError(f"sifa_kernel must have four sizes, for res2..res5, got {tuple(self.sifa_kernel)}")
+        if any(k < 1 or k > MAX_KERNEL_SIZE or k % 2 == 0 for k in self.sifa_kernel):
+            raise ValueError(
+                f"sifa_kernel must be odd sizes between 1 and {MAX_KERNEL_SIZE}, got {tuple(self.sifa_kernel)}"
+            )
         if not set(self.stages) <= set(STAGES):
             raise ValueError(f"stages must be among {', '.join(STAGES)}, got {tuple(self.stages)}")
         if self.temporal not in get_args(Temporal):

@@ -128,7 +128,7 @@ def _timm_swin(name: str, value: Tensor) -> tuple[str, Tensor] | None:
 
 _RESNET_KEEPS, _SWIN_KEEPS = r".*\.(temporal|context)\.|fc", r".*\.(temporal|norm_temporal)\.|fc\."
 RELEASE = Format("the release's checkpoint", _release)
-OURS = Format("the checkpoint", _ours)
+OURS = Format("a checkpoint of this project", _ours)
 RESNET = Format("the ImageNet ResNet", _resnet, _RESNET_KEEPS, imagenet=True)
 TORCHVISION_SWIN = Format("torchvision's ImageNet Swin", _torchvision_swin, _SWIN_KEEPS, imagenet=True)
 MICROSOFT_SWIN = Format("Microsoft's ImageNet Swin", _microsoft_swin, _SWIN_KEEPS, imagenet=True)
@@ -172,9 +172,13 @@ def load_release_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> 
     so are the parameters that its Swin blocks carry and never use.
 
     Raises:
-        ValueError: a key is missing, unexpected or of another shape; the message lists them.
+        ValueError: it is none of the release; a key is missing, unexpected or of another shape; the message lists them.
     """
-    return _load(model, tensors_of(state_dict), RELEASE)
+    state_dict = tensors_of(state_dict)
+    found = recognise(state_dict)
+    if found is not RELEASE:
+        raise ValueError(f"a checkpoint of the release was expected, this is {found.source}")
+    return _load(model, state_dict, RELEASE)
 
 
 def load_imagenet_state_dict(model: nn.Module, state_dict: Mapping[str, Any]) -> Report:

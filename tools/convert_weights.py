@@ -17,7 +17,7 @@ from typing import Any
 import models
 from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from engine.errors import UserError
-from models.convert import to_ours, to_release, to_torchvision
+from models.convert import COUNTERPARTS, is_counterpart, to_ours, to_release, to_torchvision
 from models.weights import recognise, tensors_of
 
 
@@ -26,11 +26,15 @@ def convert(source: Path, target: str, *, clip_length: int, sifa_kernel: int) ->
 
     Raises:
         CheckpointError: the file cannot be read, is of no known kind, has what the other side cannot express, or is an
-            image network's and would be half of a clip's.
+            image network's and would be half of a clip's, or of an image network without a counterpart here.
     """
     try:
         contents: Any = models.read_safetensors(source) if models.is_safetensors(source) else read_checkpoint(source)
         kind = recognise(tensors_of(contents))
+        if kind.imagenet and not is_counterpart(contents):
+            raise ValueError(
+                f"{kind.source} is of a size or kind that no network here has; those of {COUNTERPARTS} are known"
+            )
         if kind.imagenet and target != "torchvision":
             raise ValueError(
                 f"{kind.source} lacks what looks over time, so that no network could load it as --to {target}; load it "

@@ -1,12 +1,15 @@
 """Checkpoints: written whole or not at all, read without executing anything, refused in words."""
 
+import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from engine import checkpoint
 from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
@@ -40,15 +43,70 @@ def test_a_missing_file(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "nowhere.pth")
 
 
-@pytest.mark.parametrize("kept", [0, 1, 100, 0.5, 0.99])
-def test_a_damaged_file(kept: float, tmp_path: Path) -> None:
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"run is a folder$"):
+        read_checkpoint(tmp_path / "run")
+    save_checkpoint(tmp_path / "run/checkpoints/last.pth", {"epoch": 1})
+    for folder in ("run", "run/checkpoints"):
+        with pytest.raises(CheckpointError, match=r" is a folder; did you mean .*/run/checkpoints/last\.pth\?$"):
+            read_checkpoint(tmp_path / folder)
+
+
+@pytest.mark.parametrize("kept", [2, 4, 100, 0.5, 0.99])
+def test_a_file_that_was_cut_off(kept: float, tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     save_checkpoint(path, {"model": {"weight": torch.randn(100)}})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
-    with pytest.raises(CheckpointError, match=r"a\.pth is damaged") as caught:
+    with pytest.raises(CheckpointError, match=r"a\.pth is damaged: its end is missing$"):
         read_checkpoint(path)
-    assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_the_old_format_that_was_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": torch.randn(1000)}, path, _use_new_zipfile_serialization=False)
+    assert read_checkpoint(path)["model"].shape == (1000,)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"a\.pth is damaged: unexpected EOF, expected \d+ more bytes$"):
+        read_checkpoint(path)
+
+
+def _archive() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("notes.txt", "no weights")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no checkpoint at all: it is empty"),
+        (b"hello world\n" * 500, "no checkpoint at all"),
+        (b"<!DOCTYPE html>\n", "no checkpoint at all"),
+        (bytes(1000), "no checkpoint at all"),
+        (_archive(), "no checkpoint at all, but another archive"),
+    ],
+    ids=["empty", "text", "a page", "zeros", "another archive"],
+)
+def test_a_file_of_another_kind(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"a\.pth is {message}$"):
+        read_checkpoint(path)
+
+
+def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"PK")
+
+    def forbidden(*args: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", forbidden)
+    with pytest.raises(CheckpointError, match=r"a\.pth cannot be read: Permission denied$"):
+        read_checkpoint(path)
 
 
 class Malicious:
@@ -76,6 +134,36 @@ def test_other_contents(tmp_path: Path) -> None:
     torch.save({"weights": 1}, tmp_path / "dict.pth")
     with pytest.raises(CheckpointError, match=r"has no entry 'model'; it has weights"):
         checkpoint.entry(read_checkpoint(tmp_path / "dict.pth"), "model", tmp_path / "dict.pth")
+
+
+def test_bare_weights_are_told_where_they_belong(tmp_path: Path) -> None:
+    path = tmp_path / "r50.pth"
+    bare = {f"layer{number}.weight": torch.zeros(1) for number in range(320)}
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.weights(bare, path)
+    assert str(caught.value) == (
+        f"checkpoint {path} has no entry 'model'; it has {', '.join(list(bare)[:5])} and 315 more; these are weights, "
+        "not a checkpoint of train_val_3d.py: network.pretrained_model takes them"
+    )
+    with pytest.raises(CheckpointError, match=r"it has epoch, model$"):  # no weights: nothing is said about them
+        checkpoint.entry({"epoch": 1, "model": bare}, "config", path)
+
+
+def test_other_classes_are_told_a_way_out(tmp_path: Path) -> None:
+    def network(classes: int, features: int = 3) -> nn.Module:
+        return nn.ModuleDict({name: nn.Linear(features, classes) for name in ("fc", "fc_dual")})
+
+    path, way_out = (
+        tmp_path / "a.pth",
+        f"; network.pretrained_model={tmp_path}/a.pth starts from it with a new classifier",
+    )
+    with pytest.raises(CheckpointError, match=r"size mismatch for fc\.weight.*and 1 more") as caught:
+        checkpoint.load_weights(network(4), network(5).state_dict(), path)
+    assert str(caught.value).endswith(way_out)
+    more = {**network(5).state_dict(), "conv.weight": torch.zeros(1)}
+    with pytest.raises(CheckpointError) as caught:  # another network altogether
+        checkpoint.load_weights(network(4), more, path)
+    assert way_out not in str(caught.value)
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torchvision
 from torch import Tensor
 
 from models import build_model, load_imagenet_state_dict, load_release_state_dict
-from models.convert import to_ours, to_release, to_torchvision
+from models.convert import is_counterpart, to_ours, to_release, to_torchvision
 from tests.models.golden import MANIFEST, MODELS, release_state_dict
 from tools.convert_weights import main
 
@@ -154,3 +154,40 @@ def test_an_image_network_is_not_made_half_of_ours(
     assert not out.exists()
     assert main([str(image), str(out), "--to", "torchvision"]) == 0
     assert same(torch.load(out, weights_only=True), torch.load(image, weights_only=True))
+
+
+OTHERS = {
+    "resnet18": torchvision.models.resnet18,
+    "resnet34": torchvision.models.resnet34,
+    "resnet152": torchvision.models.resnet152,
+    "resnext50": torchvision.models.resnext50_32x4d,
+    "wide": torchvision.models.wide_resnet50_2,
+    "swin_t": torchvision.models.swin_t,
+    "swin_v2_s": torchvision.models.swin_v2_s,
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_image_networks_without_a_counterpart(name: str) -> None:
+    with torch.device("meta"):
+        assert not is_counterpart(OTHERS[name]().state_dict())
+
+
+@pytest.mark.parametrize("target", ["ours", "release", "torchvision"])
+def test_the_command_refuses_an_image_network_without_a_counterpart(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, out = tmp_path / "r18.pth", tmp_path / "out.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), image)
+    assert main([str(image), str(out), "--to", target]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {image}: the ImageNet ResNet is of a size or kind that no network here has; those of ResNet-50 "
+        "and -101, Swin-S, -B and -L are known\n"
+    )
+    assert not out.exists()
+
+
+def test_image_networks_with_a_counterpart() -> None:
+    with torch.device("meta"):
+        for build in (torchvision.models.resnet50, torchvision.models.resnet101, torchvision.models.swin_s):
+            assert is_counterpart(build().state_dict())

@@ -2,9 +2,11 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -46,6 +48,35 @@ def test_transform_gives_what_the_network_takes(folder: Path) -> None:
     assert clip.shape == (1, 3, loaded.frames, loaded.size, loaded.size)
     with torch.no_grad():
         assert [head.shape for head in loaded.model(clip)] == [(1, 6), (1, 6)]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5, "a"])
+def test_views_that_are_none(wrong: Any, folder: Path) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"num_clips must be a positive integer, got {wrong!r}")):
+        models.load(folder / "last.pth", num_clips=wrong)
+    for number in (wrong, 2):
+        with pytest.raises(ValueError, match=re.escape("num_crops must be 1 (centre) or 3") + f".*, got {number!r}$"):
+            models.load(folder / "last.pth", num_crops=number)
+
+
+def test_frames_that_do_not_fit(folder: Path) -> None:
+    loaded = models.load(folder / "last.pth", num_crops=1)
+    frames = moving_square(8)
+    height, width = frames.shape[1:3]
+    wrong: Any
+    for wrong, message in (
+        (frames[0], f"got uint8 ({height}, {width}, 3)"),
+        (frames.astype(np.float32), f"got float32 (8, {height}, {width}, 3)"),
+        (frames.transpose(0, 3, 1, 2), f"got uint8 (8, 3, {height}, {width})"),
+        (frames[:, :0], f"got uint8 (8, 0, {width}, 3)"),
+        (torch.from_numpy(frames), "got Tensor"),
+    ):
+        with pytest.raises(
+            ValueError, match="^" + re.escape(f"frames must be a NumPy array uint8 (T, H, W, 3), {message}")
+        ):
+            loaded.transform(wrong)
+    with pytest.raises(ValueError, match=r"the frames of a clip must be a positive multiple of 8 .*, got 5"):
+        loaded.transform(frames[:5])
 
 
 def test_scores_are_those_of_the_validation(folder: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Inter-frame attention as a module, and time folded into the batch."""
 
+import re
 from typing import Any
 
 import pytest
@@ -89,15 +90,79 @@ def test_gradient_reaches_the_offsets_whatever_the_number_of_frames(frames: int,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kernel_size": 2}, "kernel_size must be odd and positive, got 2"),
-        ({"kernel_size": 0}, "kernel_size must be odd and positive, got 0"),
+        ({"channels": 0}, "channels must be positive, got 0"),
+        ({"groups": 3}, "groups must be positive and divide the channels of x, got groups=3 for C=4"),
+        ({"groups": 0}, "groups must be positive and divide the channels of x, got groups=0 for C=4"),
+        ({"dilation": 0}, "dilation must be between 1 and 65535, got 0"),
+        ({"kernel_size": 2}, "kernel_size must be odd and between 1 and 255, got 2"),
+        ({"kernel_size": 0}, "kernel_size must be odd and between 1 and 255, got 0"),
+        ({"kernel_size": 301}, "kernel_size must be odd and between 1 and 255, got 301"),
         ({"offset": "flow"}, "offset must be one of motion_saliency, .*regular, got 'flow'"),
         ({"offset_init": "ones"}, "offset_init must be .*zero.*kaiming.*, got 'ones'"),
     ],
 )
 def test_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        InterFrameAttention(4, **options)
+        InterFrameAttention(**{"channels": 4, **options})
+
+
+CLIPS = {
+    "frames and channels swapped": (torch.zeros(2, 4, 8, 5, 6), "with C = 4, got (2, 4, 8, 5, 6)"),
+    "a single clip": (torch.zeros(8, 4, 5, 6), "with C = 4, got (8, 4, 5, 6)"),
+    "no pixels": (torch.zeros(2, 3, 4, 0, 6), "with T, H and W above 0, got (2, 3, 4, 0, 6)"),
+    "no frames": (torch.zeros(2, 0, 4, 5, 6), "with T, H and W above 0, got (2, 0, 4, 5, 6)"),
+    "doubles": (torch.zeros(2, 3, 4, 5, 6).double(), "dtype of the module's weights, torch.float32, got torch.float64"),
+    "halves": (torch.zeros(2, 3, 4, 5, 6).half(), "dtype of the module's weights, torch.float32, got torch.float16"),
+}
+
+
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_clip_that_does_not_fit(name: str) -> None:
+    clip, message = CLIPS[name]
+    with pytest.raises(ValueError, match=f"^clip must .*{re.escape(message)}$"):
+        InterFrameAttention(4)(clip)
+
+
+def test_without_offsets_the_channels_count_as_well() -> None:
+    attention = InterFrameAttention(4, offset="regular")
+    with pytest.raises(ValueError, match=re.escape("with C = 4, got (2, 4, 8, 5, 6)")):
+        attention(torch.zeros(2, 4, 8, 5, 6))
+    assert attention(torch.zeros(2, 3, 4, 0, 6)).shape == (2, 3, 4, 0, 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_autocast_takes_a_clip_of_either_dtype(dtype: torch.dtype, frames: int) -> None:
+    """On a GPU norms give float32 and convolutions half, so that both kinds of clip occur in one network."""
+    with torch.autocast("cpu", torch.bfloat16):
+        assert InterFrameAttention(4)(torch.randn(2, frames, 4, 5, 6, dtype=dtype)).dtype == dtype
+        with pytest.raises(ValueError, match=re.escape("torch.float32, got torch.float64")):
+            InterFrameAttention(4)(torch.zeros(2, frames, 4, 5, 6, dtype=torch.float64))
+
+
+def test_checks_of_a_clip_leave_tracing_alone() -> None:
+    """One graph for all sizes, whatever is checked on the way; autocast included."""
+    attention = InterFrameAttention(4, offset_init="kaiming")
+    graphs = 0
+
+    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    torch.compiler.reset()
+    compiled = torch.compile(attention, backend=count, fullgraph=True, dynamic=True)
+    for n, t, h, w in ((2, 3, 5, 6), (3, 4, 7, 5), (2, 6, 9, 8)):
+        clip = torch.randn(n, t, 4, h, w)
+        torch.testing.assert_close(compiled(clip), attention(clip))
+    assert graphs == 1
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(compiled(clip), attention(clip))
+    torch.compiler.reset()
+
+    sizes = {axis: torch.export.Dim(name) for axis, name in ((0, "n"), (3, "h"), (4, "w"))}
+    program = torch.export.export(attention, (torch.randn(3, 6, 4, 5, 7),), dynamic_shapes=(sizes,))
+    torch.testing.assert_close(program.module()(clip), attention(clip))
 
 
 def test_fold_and_unfold_are_views() -> None:

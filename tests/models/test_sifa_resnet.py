@@ -205,7 +205,8 @@ def test_sifa_kernel_goes_by_stage() -> None:
         ({"stochastic_depth": 0.1}, "c2d_sifa_resnet50 has no option stochastic_depth; it has num_classes, .*"),
         ({"temporal": "lstm"}, "temporal must be one of sifa, .*none, got 'lstm'"),
         ({"offset": "flow"}, "offset must be one of motion_saliency, .*regular, got 'flow'"),
-        ({"sifa_kernel": (1, 2, 3, 3)}, "must be odd and positive, got 2"),
+        ({"sifa_kernel": (1, 2, 3, 3)}, r"sifa_kernel must be odd sizes between 1 and 255, got \(1, 2, 3, 3\)"),
+        ({"sifa_kernel": (3, 3, 3, 301)}, r"sifa_kernel must be odd sizes between 1 and 255, got \(3, 3, 3, 301\)"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

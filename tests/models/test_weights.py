@@ -321,7 +321,7 @@ def test_each_kind_is_recognised(
         "fc.bias",
     ]
     ours = load_pretrained(network(), {"model": model.state_dict(), "epoch": 3, "classes": ["a"]})
-    assert (ours.source, ours.new, ours.dropped) == ("the checkpoint", [], [])
+    assert (ours.source, ours.new, ours.dropped) == ("a checkpoint of this project", [], [])
     wide = swin(patch_norm=True)
     assert load_pretrained(wide, torchvision_swin).source == "torchvision's ImageNet Swin"
     assert load_pretrained(wide, {"model": microsoft_names(torchvision_swin)}).source == "Microsoft's ImageNet Swin"
@@ -361,7 +361,7 @@ def test_as_many_classes_are_not_the_same_classes(theirs: list[str] | None, ours
     report = load_pretrained(target, contents, classes=ours)
     classifiers = {"fc.weight", "fc.bias", "fc_dual.weight", "fc_dual.bias"}
     assert set(report.dropped) == set(report.new) == (classifiers if told else set())
-    assert report.table().splitlines()[0] == f"weights of the checkpoint{told}"
+    assert report.table().splitlines()[0] == f"weights of a checkpoint of this project{told}"
     for name, value in target.state_dict().items():
         own = told and name in classifiers
         assert torch.equal(value, before[name] if own else source.state_dict()[name]), name
@@ -381,8 +381,14 @@ def test_what_is_not_known_is_refused(imagenet: dict[str, Tensor], torchvision_s
         load_pretrained(network(), {"epoch": 3})
     with pytest.raises(ValueError, match="the ImageNet ResNet does not fit this model; missing: patch_embed"):
         load_pretrained(swin(), imagenet)
-    with pytest.raises(ValueError, match="ImageNet weights were expected, this is the checkpoint"):
+    with pytest.raises(ValueError, match=r"^ImageNet weights were expected, this is a checkpoint of this project$"):
         load_imagenet_state_dict(network(), network().state_dict())
+    for state, source in (
+        ({"conv1.weight": torch.zeros(4, 3, 7, 7)}, "the ImageNet ResNet"),
+        (network().state_dict(), "a checkpoint of this project"),
+    ):
+        with pytest.raises(ValueError, match=f"^a checkpoint of the release was expected, this is {source}$"):
+            load_release_state_dict(network(), state)
 
 
 def test_the_report_counts_every_tensor(imagenet: dict[str, Tensor]) -> None:
@@ -421,7 +427,7 @@ def test_the_script_takes_either_kind_of_file_by_content(tmp_path: Path) -> None
         model = build_network(config)
         epochs, (report,) = load_initial_weights(model, config, None)
         assert epochs == 0
-        assert f"{file}: weights of the checkpoint" in report
+        assert f"{file}: weights of a checkpoint of this project" in report
         assert re.search(r"dropped +4 +fc\.weight", report)
         assert torch.equal(
             model.state_dict()["layer3.1.temporal.offset.weight"], weights["layer3.1.temporal.offset.weight"]

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,3 +109,33 @@ def test_sparse_tensors_are_refused() -> None:
 def test_maps_too_large_to_count_their_rows_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"height and width of x must be at most 2^30, got {shape}")):
         inter_frame_attention(torch.zeros(1).expand(shape))
+
+
+TYPES = {
+    "a NumPy array": (call(x=np.zeros(X)), "x must be a tensor (N, T, C, H, W), got ndarray"),
+    "a list": (call(x=[1.0]), "x must be a tensor (N, T, C, H, W), got list"),
+    "a number for offsets": (call(offset=0), "offset must be a tensor (N, T-1, 2*k*k, H, W) or None, got int"),
+    "an array for offsets": (
+        call(offset=np.zeros(OFFSET)),
+        "offset must be a tensor (N, T-1, 2*k*k, H, W) or None, got ndarray",
+    ),
+    "a size that is no integer": (call(kernel_size=3.0), "kernel_size must be an integer, got 3.0"),
+    "a dilation that is no integer": (call(dilation="1"), "dilation must be an integer, got '1'"),
+    "no number of groups": (call(groups=None), "groups must be an integer, got None"),
+}
+
+
+@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("function", [inter_frame_attention, reference.inter_frame_attention], ids=["op", "reference"])
+def test_arguments_of_another_type(name: str, function: Any) -> None:
+    arguments, message = TYPES[name]
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$") as caught:
+        function(**arguments)
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("function", [inter_frame_attention, reference.inter_frame_attention], ids=["op", "reference"])
+def test_integers_of_numpy_are_integers(function: Any) -> None:
+    x = torch.randn(X)
+    assert torch.equal(function(x, None, np.int64(3), np.int32(1), np.int64(2)), function(x, None, 3, 1, 2))
