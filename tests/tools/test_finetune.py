@@ -281,7 +281,7 @@ def test_wrong_checkpoints(
     torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, tmp_path / "other.pth")
     assert "other.pth has no entry 'config'" in mistake(capfd, videos, tmp_path / "other.pth", out)
     (tmp_path / "text.pth").write_text("no checkpoint")
-    assert "text.pth is damaged" in mistake(capfd, videos, tmp_path / "text.pth", out)
+    assert "text.pth is no checkpoint" in mistake(capfd, videos, tmp_path / "text.pth", out)
 
 
 def test_options_are_checked_before_the_extraction(
