@@ -82,7 +82,7 @@ def _kind(value: dict[str, Any]) -> str:
         return f"list of {count}{_plural(value['items'])}"
     if kind == "object":
         return f"patterns, each with a {_kind(value['additionalProperties'])}"
-    limits = [f"{sign} {value[name]:g}" for name, sign in _LIMITS.items() if name in value]
+    limits = [f"{sign} {value[name]:.12g}" for name, sign in _LIMITS.items() if name in value]
     words = {"string": "text", "boolean": "true, false", "null": "null"}
     return ", ".join([f"{words.get(kind, kind)} {limits[0]}", *limits[1:]] if limits else [words.get(kind, kind)])
 

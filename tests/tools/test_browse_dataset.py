@@ -74,7 +74,7 @@ def test_chosen_views_of_the_validation(data: Path, capsys: pytest.CaptureFixtur
         (["--index", "10"], "--index must be in 0..9, got 10"),
         (["--count=0"], "--count and --frames must be at least 1"),
         (["--set", "dataset.formt=LMDB"], "format"),
-        (["--set", "dataset.root_path=nowhere"], "the folder of frames nowhere does not exist"),
+        (["--set", "dataset.root_path=nowhere"], "dataset.root_path: there is no folder nowhere"),
     ],
 )
 def test_mistakes_are_one_line(
