@@ -60,7 +60,7 @@ def is_own(checkpoint: Path, folder: Path) -> bool:
 
 
 def set_aside(folder: Path, kept: Path | None) -> str:
-    """Moves what an earlier training left into a folder `earlier_N` beside it.
+    """Moves what an earlier training left into a folder `earlier_N` of the same folder.
 
     So that whatever is found in its place, after a kill say, is of the training that begins now.
 
