@@ -7,7 +7,6 @@ python train_val_3d.py --config_file=settings/NAME.yml
 
 import argparse
 import errno
-import hashlib
 import logging
 import os
 import random
@@ -51,6 +50,7 @@ from engine.distributed import (
 )
 from engine.errors import OneProcessError, UserError
 from engine.feed import Feed
+from engine.files import digest
 from engine.loops import AMP, Diverged, autocast, train_epoch
 from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.record import EpochClock, Record
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace, config: Config, process: Process, signals: Sto
             log.info(report)
         try:
             if work is not None:
-                going_on = Run(config, process, signals, model, classes, validation, record)
-                train(going_on, work, saved, args.resume is not None)
+                parts = Run(config, process, signals, model, classes, validation, record)
+                train(parts, work, saved, args.resume is not None)
             elif args.test:
                 validation.test(model, record, classes, trained_epochs, {"checkpoint": fingerprint(args.checkpoint)})
             else:
@@ -161,7 +161,7 @@ def prepare(model: models.Network, config: Config, process: Process, trains: boo
 def set_random(config: Config) -> None:
     """Seeds, and algorithms that always give the same bits if they are asked for."""
     random.seed(config.seed)
-    np.random.seed(config.seed % 2**32)
+    np.random.seed(config.seed)
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(config.deterministic)
     torch.backends.cudnn.benchmark = not config.deterministic
@@ -218,12 +218,12 @@ def begin(model: models.Network, config: Config, process: Process, saved: Saved 
         device=process.device,
     )
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
-    digest = list_digest(config)
+    list_digest = digest(config.dataset.list_file)[:16]
     if saved:
-        refuse_another_training(saved, config, digest)
+        refuse_another_training(saved, config, list_digest)
         training.resume(*saved, process)
     freeze(model, settings, training.epoch)
-    return Work(settings, data, sampler, rest, loader, mixing, training, digest)
+    return Work(settings, data, sampler, rest, loader, mixing, training, list_digest)
 
 
 def train(run: Run, work: Work, saved: Saved | None, resumes: bool) -> None:
@@ -293,7 +293,7 @@ def train(run: Run, work: Work, saved: Saved | None, resumes: bool) -> None:
             raise Stopped
 
 
-def refuse_another_training(saved: Saved, config: Config, digest: str) -> None:
+def refuse_another_training(saved: Saved, config: Config, list_digest: str) -> None:
     """Raises CheckpointError where a checkpoint's optimiser, or the epoch that it is in the middle of, is another."""
     path, contents = saved
     was_config = entry(contents, "config", path)
@@ -308,7 +308,7 @@ def refuse_another_training(saved: Saved, config: Config, digest: str) -> None:
         return
     for what, was, is_now in (
         ("seed", was_config["seed"], config.seed),
-        ("content of dataset.list_file", contents.get("list"), digest),
+        ("content of dataset.list_file", contents.get("list"), list_digest),
     ):
         if was not in (None, is_now):
             raise CheckpointError(
@@ -317,16 +317,12 @@ def refuse_another_training(saved: Saved, config: Config, digest: str) -> None:
             )
 
 
-def list_digest(config: Config) -> str:
-    return hashlib.sha256(Path(config.dataset.list_file).read_bytes()).hexdigest()[:16]
-
-
-def changes_since(saved: dict[str, Any], config: Config, digest: str) -> list[str]:
+def changes_since(saved: dict[str, Any], config: Config, list_digest: str) -> list[str]:
     """What makes a training another one than that of a checkpoint: `key old -> new`."""
     before, now = saved["config"], config.model_dump()
     sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
     pairs = [(key, before.get(key), now[key]) for key in ("seed", "deterministic")]
-    pairs += [("content of dataset.list_file", saved["list"], digest)] if "list" in saved else []
+    pairs += [("content of dataset.list_file", saved["list"], list_digest)] if "list" in saved else []
     pairs += [
         (f"{section}.{key}", before.get(section, {}).get(key), value)
         for section in sections

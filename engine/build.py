@@ -68,10 +68,10 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         raise ConfigError(f"dataset.{key} must name a list file")
     root_key = "root_path" if train or not data.eva_root_path else "eva_root_path"
     root = getattr(data, root_key)
-    for name, there in ((key, Path(list_file).is_file()), (root_key, Path(root).is_dir())):
-        if not there:
-            kind = "file" if name == key else "folder"
-            raise ConfigError(f"dataset.{name}: there is no {kind} {getattr(data, name)}")
+    if not Path(list_file).is_file():
+        raise ConfigError(f"dataset.{key}: there is no file {list_file}")
+    if not Path(root).is_dir():
+        raise ConfigError(f"dataset.{root_key}: there is no folder {root}")
     augment = transform.rand_augment
     crops = 1 if train else evaluation.eva_num_crop
     return ClipDataset(

@@ -109,7 +109,7 @@ def _parse(text: str, where: str) -> Any:
 
 
 def _lay_over(values: dict, changes: dict, origin: Origin, source: str, at: tuple[str, ...] = ()) -> None:
-    for key, value in list(changes.items()):
+    for key, value in list(changes.items()):  # `values` itself below, where a section is laid over itself
         here = (*at, str(key))
         origin[here] = source
         if isinstance(value, dict) and isinstance(values.get(key), dict):

@@ -1,5 +1,6 @@
 """Files that are there whole or not at all, whenever the program or the machine dies."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -26,6 +27,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of a file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

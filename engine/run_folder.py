@@ -5,6 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from engine.checkpoint import newest_first
@@ -54,11 +55,6 @@ def not_writable(folder: Path, error: OSError) -> str:
     return f"output_dir {folder} is not a folder to write in: {error}"
 
 
-def is_own(checkpoint: Path, folder: Path) -> bool:
-    """Whether a checkpoint is one of those that a training in this folder writes."""
-    return checkpoint.resolve().parent == (folder / CHECKPOINTS).resolve()
-
-
 def set_aside(folder: Path, kept: Path | None) -> str:
     """Moves what an earlier training left into a folder `earlier_N` of the same folder.
 
@@ -71,13 +67,9 @@ def set_aside(folder: Path, kept: Path | None) -> str:
         A line for the log, or nothing.
     """
     found = list(newest_first(folder / CHECKPOINTS))
-    if kept is not None and is_own(kept, folder):
-        newer = []
-        for path in found:
-            if path.samefile(kept):
-                break
-            newer.append(path.relative_to(folder))
-        moved = newer
+    if kept is not None and kept.resolve().parent == (folder / CHECKPOINTS).resolve():
+        newer = takewhile(lambda path: not path.samefile(kept), found)
+        moved = [path.relative_to(folder) for path in newer]
     else:
         moved = [Path(name) for name in _OF_A_TRAINING + _OF_ITS_TEST if (folder / name).exists()]
         if not found and Path(FIGURES) not in moved:

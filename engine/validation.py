@@ -1,6 +1,5 @@
 """Validation while a network trains, and the multi-view test of a trained one."""
 
-import hashlib
 import logging
 import time
 from datetime import timedelta
@@ -11,6 +10,7 @@ from torch import nn
 
 from engine.build import build_dataset, build_loader
 from engine.distributed import Process, VideoShare, gather, is_sharded
+from engine.files import digest
 from engine.loops import AMP, evaluate, score_videos
 from engine.metrics import Metrics, place_of_label
 from engine.record import Record
@@ -135,8 +135,7 @@ class Validation:
         for section, keys in _WITHOUT_EFFECT.items():
             for key in keys:
                 del config[section][key]
-        with open(self.config.dataset.eva_list_file, "rb") as file:
-            config["list"] = hashlib.sha256(file.read()).hexdigest()
+        config["list"] = digest(self.config.dataset.eva_list_file)
         return config
 
     def _check(self) -> None:

@@ -36,8 +36,8 @@ class Report:
     new: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        rows = [(kind, getattr(self, kind)) for kind in list(vars(self))[2:]]
-        lines = [f"  {kind:<12}{len(names):>5}  {_some(names, most=3)}" for kind, names in rows if names]
+        rows = [(kind, names) for kind, names in vars(self).items() if names and isinstance(names, list)]
+        lines = [f"  {kind:<12}{len(names):>5}  {_some(names, most=3)}" for kind, names in rows]
         return "\n".join([f"weights of {self.source}{self.remark}", *lines])
 
 

@@ -191,33 +191,17 @@ def test_a_lost_process_is_replaced_and_the_run_goes_on(data: Path, longer: str,
     ]
     whole = launch(["torch.distributed.run", "--standalone"], 2, *arguments(data, tmp_path / "whole", *options))
     assert whole.returncode == 0, whole.stderr
-    run = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1"),
-            *("train_val_3d.py", *arguments(data, tmp_path / "replaced", *options)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    list(lines_until(run, "epoch 2/4  2/"))
-    os.kill(process_of_rank(run, 1), signal.SIGKILL)
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, output
+    output = killed_at("epoch 2/4  2/", 2, arguments(data, tmp_path / "replaced", *options))
     assert "rank 0 has lost rank 1 on" in output
     assert "resumed from" in output
     assert_same_run(tmp_path / "whole", tmp_path / "replaced")
 
 
-def killed_at(line: str, *args: str) -> str:
-    """What torchrun prints that replaces its process once, which is killed at this line."""
+def killed_at(line: str, processes: int, args: list[str]) -> str:
+    """What torchrun prints that replaces its processes once, the last of which is killed at this line."""
+    how = "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"
     run = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=1", "--max-restarts=1"),
-            *("train_val_3d.py", *args),
-        ],
+        [sys.executable, "-m", *how, "train_val_3d.py", *args],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -225,7 +209,7 @@ def killed_at(line: str, *args: str) -> str:
         text=True,
     )
     before = "".join(lines_until(run, line))
-    os.kill(process_of_rank(run, 0), signal.SIGKILL)
+    os.kill(process_of_rank(run, processes - 1), signal.SIGKILL)
     output, _ = run.communicate(timeout=120)
     assert run.returncode == 0, output
     return before + output
@@ -236,13 +220,13 @@ def test_a_replaced_process_goes_on_with_its_own_training(data: Path, longer: st
     used, settings = tmp_path / "used", ["--set", longer, "optimization.epochs=2"]
     assert train_val_3d.main(arguments(data, used, *settings)) == 0
     epochs = "optimization.epochs=4"
-    started = killed_at("epoch 1/4  3/", *arguments(data, used, *settings, epochs, "seed=3"))
+    started = killed_at("epoch 1/4  3/", 1, arguments(data, used, *settings, epochs, "seed=3"))
     assert "resumed from" not in started
     assert [line["epoch"] for line in metrics(used)] == [1, 1, 2, 2, 3, 3, 4, 4]
     assert torch.load(used / "checkpoints/last.pth", weights_only=True)["config"]["seed"] == 3
 
     first = f"--resume={used}/earlier_1/checkpoints/epoch_1.pth"
-    output = killed_at("epoch 4/4  3/", *arguments(data, tmp_path / "on", *settings, epochs, first))
+    output = killed_at("epoch 4/4  3/", 1, arguments(data, tmp_path / "on", *settings, epochs, first))
     assert "epoch_1.pth after epoch 1" in output
     assert f"{tmp_path}/on/checkpoints/last.pth after epoch 3" in output
     assert [line["epoch"] for line in metrics(tmp_path / "on")] == [1, 2, 2, 3, 3, 4, 4]  # with the first validation
