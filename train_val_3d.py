@@ -6,75 +6,50 @@ python train_val_3d.py --config_file=settings/NAME.yml
 """
 
 import argparse
-import errno
 import logging
-import os
-import random
 import sys
-from collections.abc import Iterable
-from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch import nn
 
 import models
-from datasets.annotations import DataError
-from datasets.clips import ClipDataset
-from datasets.mixing import MIXING_KEYS, Mixing, Repeated
-from engine.averaging import WeightAverage, precise_batch_norm
-from engine.build import build_dataset, build_loader, build_network, class_names, end_workers, load_initial_weights
-from engine.checkpoint import CheckpointError, entry, fingerprint, newest_checkpoint, read_checkpoint, save_checkpoint
-from engine.config import ConfigError, load_config
-from engine.distributed import (
-    Process,
-    Rest,
-    TrainSampler,
-    any_process,
-    average_buffers,
-    gather,
-    is_main,
-    lost_processes,
-    restarted,
-    shard,
-    start,
-    stop,
-    synchronise_batch_norm,
-    wrap,
-)
-from engine.errors import OneProcessError, UserError
-from engine.feed import Feed
-from engine.files import digest
-from engine.loops import AMP, Diverged, autocast, train_epoch
-from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
-from engine.record import EpochClock, Record
-from engine.run_folder import CHECKPOINTS, held, set_aside
+from common import cli
+from engine.batch_norm import average_buffers, precise_batch_norm
+from engine.checkpoint import fingerprint
+from engine.config import load_config
+from engine.distributed import Process, all_gather, any_rank, restarted, start
+from engine.divergence import Diverged
+from engine.eval_loop import Validator
+from engine.launch import run_to_the_end, seed_everything
+from engine.logger import EpochClock, RunLogger
+from engine.multi_view_test import run_test
+from engine.optim import freeze, scaled_to_step
+from engine.parallel import is_sharded, wrap_ddp
+from engine.precision import AMP_DTYPES, autocast
+from engine.resume import SavedRun, changes_since, check_same_training, find_checkpoint
+from engine.run_dir import archive_previous_run, lock_output_dir
 from engine.schema import Config, Optimization
-from engine.stopping import Stopped, StopSignals
-from engine.training import Training
-from engine.validation import Validation
+from engine.signals import Interrupted, StopSignals
+from engine.state import TrainState
+from engine.train_loop import train_epoch
+from sifa.build import build_network, build_validator, class_names, load_initial_weights, place_network
+from sifa.pictures import record_validation_clip
+from sifa.training_data import TrainingData
 
 log = logging.getLogger("sifa")
 
-Saved = tuple[Path, dict[str, Any]]  # a checkpoint and what was read from it
-
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = cli.parser("train_val_3d.py", __doc__)
     parser.add_argument("--config_file", required=True, help="a file of settings/")
-    parser.add_argument(
-        "--set", nargs="+", action="append", default=[], metavar="section.key=value", help="changes keys; repeatable"
-    )
+    cli.add_set_option(parser)
     parser.add_argument("--eval", action="store_true", help="only validate, with the weights of --checkpoint")
-    parser.add_argument("--test", action="store_true", help="as --eval, and write scores.npz; goes on if it was killed")
+    parser.add_argument("--test", action="store_true", help="as --eval, and write scores.npz; continues after a stop")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint to validate, or whose weights training starts from")
-    parser.add_argument("--resume", metavar="auto|PATH", help="go on from a checkpoint; auto: from output_dir, if any")
+    parser.add_argument("--resume", metavar="auto|PATH", help="resume a checkpoint; auto: the newest in output_dir")
     parser.add_argument("--seed", type=int, help="short for --set seed=N")
     parser.add_argument("--deterministic", action="store_true", help="short for --set deterministic=true")
     parser.add_argument("--local-rank", "--local_rank", type=int, help="passed by torch.distributed.launch")
@@ -83,358 +58,219 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--eval and --test need --checkpoint PATH")
     if args.resume and (args.eval or args.test or args.checkpoint):
         parser.error("--resume goes with none of --eval, --test and --checkpoint")
+    if args.seed is not None:
+        args.set.append(f"seed={args.seed}")
+    if args.deterministic:
+        args.set.append("deterministic=true")
     return args
 
 
-@dataclass(frozen=True)
-class Run:
-    """What every part of a run needs to know."""
-
-    config: Config
-    process: Process
-    signals: StopSignals
-    model: models.Network
-    classes: list[str]
-    validation: Validation
-    record: Record
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a training goes through: the clips in their order, and the state they change."""
-
-    settings: Optimization  # with the learning rate of this number of processes
-    data: ClipDataset
-    sampler: TrainSampler
-    rest: Rest
-    loader: DataLoader
-    mixing: Mixing
-    training: Training
-    list_digest: str  # of the training list
-
-
-def run(args: argparse.Namespace, config: Config, process: Process, signals: StopSignals) -> None:
-    set_random(config)
+def run(args: argparse.Namespace, signals: StopSignals) -> None:
+    """One process of a run, from the configuration to the last epoch."""
+    config = load_config(args.config_file, args.set)
+    process = start(args.local_rank, timedelta(seconds=config.execution.timeout))
+    seed_everything(config.seed, deterministic=config.deterministic)
     model = build_network(config)
-    validation = Validation(config, process, signals)
+    validator = build_validator(config, process, signals)
+    if args.eval or args.test:
+        evaluate(args, config, process, model, validator)
+    else:
+        train(args, config, process, signals, model, validator)
+
+
+def evaluate(
+    args: argparse.Namespace, config: Config, process: Process, model: models.Network, validator: Validator
+) -> None:
     classes = class_names(config)
-    trains, replaced = not (args.eval or args.test), any_process(restarted())
-    saved, reports = checkpoint_to_resume(args, config, replaced) if trains else (None, [])
-    trained_epochs = 0
+    epoch, _ = load_initial_weights(model, config, args.checkpoint)
+    place_network(model, config, process, trains=False)
+    with RunLogger(config, process, trains=False) as logger:
+        if args.test:
+            run_test(model, validator, logger, classes, epoch, fingerprint(args.checkpoint))
+        else:
+            validator.validate(model, logger, epoch, "eval")
+
+
+def train(
+    args: argparse.Namespace,
+    config: Config,
+    process: Process,
+    signals: StopSignals,
+    model: models.Network,
+    validator: Validator,
+) -> None:
+    output_dir, classes, replaced = Path(config.output_dir), class_names(config), any_rank(restarted())
+    saved, reports = find_checkpoint(args.resume, output_dir, replaced=replaced)
     if saved is None:
-        trained_epochs, reports = load_initial_weights(model, config, args.checkpoint)
-    prepare(model, config, process, trains)
-    work = begin(model, config, process, saved) if trains else None
-    # The folder stays as it was until all have read what they go on from, and what the settings name is there.
-    folder = Path(config.output_dir)
-    with held(folder, process) if trains else nullcontext():
-        if trains and process.is_main and not replaced and args.resume != "auto":
-            reports.append(set_aside(folder, saved and saved[0]))
-        record = Record(config, process, classes, trains=trains)
-        for report in filter(None, reports):
-            log.info(report)
-        try:
-            if work is not None:
-                parts = Run(config, process, signals, model, classes, validation, record)
-                train(parts, work, saved, args.resume is not None)
-            elif args.test:
-                validation.test(model, record, classes, trained_epochs, {"checkpoint": fingerprint(args.checkpoint)})
-            else:
-                validation.metrics(model, record, trained_epochs, "eval")
-        finally:
-            record.close()
-
-
-def prepare(model: models.Network, config: Config, process: Process, trains: bool) -> None:
-    """Puts the network on its device, in the form that it is computed in."""
-    sharded = trains and config.execution.strategy == "fsdp"
-    contiguous = sharded or not config.execution.channels_last  # FSDP's shares are of contiguous weights
-    model.to(process.device).to(memory_format=torch.contiguous_format if contiguous else torch.channels_last)
-    if trains and config.optimization.batch_norm == "sync":
-        synchronise_batch_norm(model, process)
-    if sharded:
-        shard(model, process)
-    if config.execution.compile:
-        model.compile()
-
-
-def set_random(config: Config) -> None:
-    """Seeds, and algorithms that always give the same bits if they are asked for."""
-    random.seed(config.seed)
-    np.random.seed(config.seed)
-    torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(config.deterministic)
-    torch.backends.cudnn.benchmark = not config.deterministic
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-
-
-def checkpoint_to_resume(args: argparse.Namespace, config: Config, replaced: bool) -> tuple[Saved | None, list[str]]:
-    """The checkpoint that a training goes on from, and what there is to say about others.
-
-    Where torchrun replaced lost processes, it is the newest that they saved; whatever else was there, set_aside moved.
-    """
-    saved: Saved | None = None
-    reports: list[str] = []
-    if replaced or args.resume == "auto":
-        found = newest_checkpoint(Path(config.output_dir) / CHECKPOINTS)
-        if found:
-            saved, reports = found[:2], found[2]
-    if saved is None and args.resume not in (None, "auto"):
-        saved = Path(args.resume), read_checkpoint(Path(args.resume))
-    places = gather(saved and tuple(saved[1].get(name) for name in ("epoch", "iteration")))
-    if any(place != places[0] for place in places):
-        raise CheckpointError(f"the processes find different checkpoints in {config.output_dir}: they must share it")
-    return saved, reports
-
-
-def begin(model: models.Network, config: Config, process: Process, saved: Saved | None) -> Work:
-    """All that a training needs, in the state of the checkpoint that it goes on from.
-
-    Raises:
-        UserError: the data, the settings or the checkpoint do not go together.
-    """
-    settings = scaled_to_step(config.optimization, process.world)
-    data = build_dataset(config, train=True)
-    sampler = TrainSampler(
-        len(data), process, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=config.seed
-    )
-    if sampler.steps == 0:
-        raise ConfigError(
-            f"{config.dataset.list_file} has {len(data)} videos, fewer than one step takes: {process.world} "
-            f"processes x optimization.batch_size={settings.batch_size} x iter_size={settings.iter_size}"
-        )
-    mixing = Mixing(config.dataset.num_classes, config.seed, **config.transform.model_dump(include=MIXING_KEYS))
-    rest = Rest(Repeated(sampler, config.transform.repeated_augmentation))
-    loader = build_loader(data, rest, settings.batch_size, config, process)
-    optimizer = build_optimizer(model, settings)
-    training = Training(
-        model=model,
-        optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, settings, len(loader)),
-        scaler=torch.amp.GradScaler(process.device.type, enabled=config.execution.amp == "fp16"),
-        average=WeightAverage(model, settings.ema_decay) if settings.ema_decay else None,
-        iterations_per_epoch=len(loader),
-        device=process.device,
-    )
+        _, reports = load_initial_weights(model, config, args.checkpoint)
+    place_network(model, config, process, trains=True)
+    data = TrainingData(config, process)
+    settings = scaled_to_step(config.optimization, process.world_size)
+    state = TrainState.new(model, settings, config.execution.amp, data.iterations_per_epoch, process.device)
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
-    list_digest = digest(config.dataset.list_file)[:16]
     if saved:
-        refuse_another_training(saved, config, list_digest)
-        training.resume(*saved, process)
-    freeze(model, settings, training.epoch)
-    return Work(settings, data, sampler, rest, loader, mixing, training, list_digest)
+        check_same_training(saved, config, data.list_digest)
+        state.resume(*saved, process)
+    freeze(model, settings, state.epoch)
+
+    # Everything is read and checked: only now does output_dir change.
+    with lock_output_dir(output_dir, process):
+        if process.is_main and not replaced and args.resume != "auto":
+            reports.append(archive_previous_run(output_dir, saved and saved.path))
+        with RunLogger(config, process, trains=True) as logger:
+            trainer = Trainer(config, process, signals, classes, data, state, validator, logger)
+            for report in filter(None, reports):
+                log.info(report)
+            log_resume(saved, config, data, state, logger, asked=args.resume is not None)
+            trainer.run(settings)
 
 
-def train(run: Run, work: Work, saved: Saved | None, resumes: bool) -> None:
-    config, process, record = run.config, run.process, run.record
-    settings, sampler, rest, training, mixing = work.settings, work.sampler, work.rest, work.training, work.mixing
+def log_resume(
+    saved: SavedRun | None, config: Config, data: TrainingData, state: TrainState, logger: RunLogger, *, asked: bool
+) -> None:
     if saved:
-        within = f" and {training.iteration} iterations" if training.iteration else ""
-        log.info(f"resumed from {saved[0]} after epoch {training.epoch}{within}")
-        if changed := changes_since(saved[1], config, work.list_digest):
+        within = f" and {state.iteration} iterations" if state.iteration else ""
+        log.info(f"resumed from {saved.path} after epoch {state.epoch}{within}")
+        if changed := changes_since(saved, config, data.list_digest):
             log.warning(
                 f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's"
             )
-    elif resumes:
-        log.info(f"no checkpoint in {record.checkpoints}: training starts anew")
-    # What rank 0 finds counts: the others may see an older state of the file.
-    validated = gather(record.rewind(training.epoch))[0]
-    log.info(
-        f"{config.network.net_name}, {sum(p.numel() for p in run.model.parameters()) / 1e6:.2f} M parameters, on "
-        f"{process.world} x {process.device.type}; {len(work.data)} training and {len(run.validation.data.videos)} "
-        f"validation videos of {config.dataset.num_classes} classes; {sampler.step * process.world} clips a step, "
-        f"learning rate {settings.base_learning_rate:.3g}; writing {record.folder}"
-    )
-    if not validated and training.epoch and not training.iteration:
-        validate_if_due(run, training)  # it was killed before it could
-    if training.epoch >= settings.epochs:
-        log.info(f"all {settings.epochs} epochs are done")
+    elif asked:
+        log.info(f"no checkpoint in {logger.checkpoints}: training starts from the beginning")
 
-    network = wrap(run.model, process)
-    clock = EpochClock(training.iterations / training.iterations_per_epoch, settings.epochs)
-    while training.epoch < settings.epochs:
-        if freeze(run.model, settings, training.epoch):
-            network = wrap(run.model, process)
-        sampler.epoch, rest.done = training.epoch, training.iteration * settings.batch_size
+
+class Trainer:
+    """A training: its epochs, and what follows each of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        process: Process,
+        signals: StopSignals,
+        classes: list[str],
+        data: TrainingData,
+        state: TrainState,
+        validator: Validator,
+        logger: RunLogger,
+    ) -> None:
+        self.config, self.process, self.signals, self.classes = config, process, signals, classes
+        self.data, self.state, self.validator, self.logger = data, state, validator, logger
+
+    def run(self, settings: Optimization) -> None:
+        """Trains to the last epoch.
+
+        Args:
+            settings: with the learning rate of this number of processes.
+        """
+        state, logger = self.state, self.logger
+        # What rank 0 finds counts: the other processes may see an older state of the file.
+        validated = all_gather(logger.rewind(state.epoch))[0]
+        log.info(
+            f"{self.config.network.net_name}, {sum(p.numel() for p in state.model.parameters()) / 1e6:.2f} M "
+            f"parameters, on {self.process.world_size} x {self.process.device.type}; {self.data.videos} training and "
+            f"{len(self.validator.data.videos)} validation videos of {self.config.dataset.num_classes} classes; "
+            f"{self.data.clips_per_step} clips a step, learning rate {settings.base_learning_rate:.3g}; writing "
+            f"{logger.folder}"
+        )
+        if not validated and state.epoch and not state.iteration:
+            self.validate_if_due()  # the run was killed before it could
+        if state.epoch >= settings.epochs:
+            log.info(f"all {settings.epochs} epochs are done")
+
+        network = wrap_ddp(state.model, self.process)
+        clock = EpochClock(state.iterations / state.iterations_per_epoch, settings.epochs)
+        while state.epoch < settings.epochs:
+            if freeze(state.model, settings, state.epoch):
+                network = wrap_ddp(state.model, self.process)
+            self.run_epoch(network, clock)
+            self.save()
+            self.validate_if_due()
+            if state.epoch < settings.epochs and self.signals.on_any_rank():
+                raise Interrupted
+
+    def run_epoch(self, network: nn.Module, clock: EpochClock) -> None:
+        """Trains what is left of the present epoch, and records its figures."""
+        state, logger, first = self.state, self.logger, self.state.iterations
         clock.start()
-        first = training.iterations
-        title = f"epoch {training.epoch + 1}/{settings.epochs}"
-        with record.bar(title, training.iterations_per_epoch, training.iteration):
+        with logger.bar(
+            f"epoch {state.epoch + 1}/{clock.epochs}", total=state.iterations_per_epoch, done=state.iteration
+        ):
             try:
-                trained = train_epoch(
-                    training,
+                metrics = train_epoch(
+                    state,
                     network,
-                    work.loader,
-                    config,
-                    process,
-                    mix=partial(mixing.batch, training.epoch, process.rank) if mixing.does_something else None,
-                    report=lambda progress: record.progress(training.epoch + 1, training.iterations, progress),
-                    advance=record.advance,
-                    save=lambda: save(run, work),
-                    asked_to_stop=run.signals.anywhere,
+                    self.data.epoch(state.epoch, state.iteration),
+                    self.config,
+                    mix=self.data.mix(state.epoch),
+                    report=lambda progress: logger.progress(state.epoch + 1, state.iterations, progress),
+                    advance=logger.advance,
+                    save=self.save,
+                    asked_to_stop=self.signals.on_any_rank,
                 )
             except Diverged as error:
                 if error.here:
-                    keep_batch(run, work.data, rest.sampler, training.epoch, error.iteration)
+                    self.keep_batch(error.iteration)
                 raise
-        clips = (training.iterations - first) * settings.batch_size * process.world
-        clips_per_second, left = clock.stop(training.epoch + 1, clips)
-        finish_epoch(run, training, work.data)
-        learning_rate = training.optimizer.param_groups[0]["lr"]
+        clips = (state.iterations - first) * self.data.batch_size * self.process.world_size
+        clips_per_second, left = clock.stop(state.epoch + 1, clips)
+        self.finish_epoch()
+        learning_rate = state.optimizer.param_groups[0]["lr"]
         log.info(
-            f"epoch {training.epoch}/{settings.epochs}  loss {trained.loss:.4f}  lr {learning_rate:.2e}  "
+            f"epoch {state.epoch}/{clock.epochs}  loss {metrics.loss:.4f}  lr {learning_rate:.2e}  "
             f"{clips_per_second:.1f} clips/s  left {left}"
         )
-        record.metrics(training.epoch, "train", trained, learning_rate=learning_rate, clips_per_second=clips_per_second)
-        save(run, work)
-        validate_if_due(run, training)
-        if training.epoch < settings.epochs and run.signals.anywhere():
-            raise Stopped
+        logger.metrics(state.epoch, "train", metrics, learning_rate=learning_rate, clips_per_second=clips_per_second)
 
+    def finish_epoch(self) -> None:
+        """Counts the epoch, and makes BatchNorm's statistics those to validate and save, equal in all processes."""
+        state, batches = self.state, self.config.optimization.precise_bn
+        state.epoch += 1
+        state.start_epoch()
+        if batches and self.validation_is_due():
+            with state.ema_applied(), autocast(state.device, AMP_DTYPES[self.config.execution.amp]):
+                precise_batch_norm(state.model, self.data.clips(state.epoch), batches)
+        average_buffers(state.model)
+        if state.ema:
+            with state.ema_applied():
+                average_buffers(state.model)
 
-def refuse_another_training(saved: Saved, config: Config, list_digest: str) -> None:
-    """Raises CheckpointError where a checkpoint's optimiser, or the epoch that it is in the middle of, is another."""
-    path, contents = saved
-    was_config = entry(contents, "config", path)
-    before, now = was_config["optimization"], config.optimization.model_dump()
-    for key in ("optimizer", "layer_multipliers", "decay_all"):  # they say which parameters share a state
-        if key in before and before[key] != now[key]:
-            raise CheckpointError(
-                f"checkpoint {path} is of a run with optimization.{key} {before[key]}, this one has {now[key]}: resume "
-                "with the same, or start another training from it with --checkpoint"
-            )
-    if not contents.get("iteration"):
-        return
-    for what, was, is_now in (
-        ("seed", was_config["seed"], config.seed),
-        ("content of dataset.list_file", contents.get("list"), list_digest),
-    ):
-        if was not in (None, is_now):
-            raise CheckpointError(
-                f"checkpoint {path} is of the middle of an epoch, whose order another {what} changes ({was}, now "
-                f"{is_now}): resume with the same"
-            )
-
-
-def changes_since(saved: dict[str, Any], config: Config, list_digest: str) -> list[str]:
-    """What makes a training another one than that of a checkpoint: `key old -> new`."""
-    before, now = saved["config"], config.model_dump()
-    sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
-    pairs = [(key, before.get(key), now[key]) for key in ("seed", "deterministic")]
-    pairs += [("content of dataset.list_file", saved["list"], list_digest)] if "list" in saved else []
-    pairs += [
-        (f"{section}.{key}", before.get(section, {}).get(key), value)
-        for section in sections
-        for key, value in now[section].items()
-        if key not in ("num_workers", "pretrained_model", "timeout")
-    ]
-    return [f"{name} {was} -> {is_now}" for name, was, is_now in pairs if was != is_now]
-
-
-def is_due(run: Run, epoch: int) -> bool:
-    return epoch % run.config.evaluation.eva_inter_freq == 0 or epoch == run.config.optimization.epochs
-
-
-def finish_epoch(run: Run, training: Training, data: ClipDataset) -> None:
-    """Counts the epoch, and makes BatchNorm's statistics those that are validated and saved, in all processes alike."""
-    config, batches = run.config, run.config.optimization.precise_bn
-    training.epoch += 1
-    training.start_epoch()
-    if batches and is_due(run, training.epoch):
-        # Clips of the epoch to come, drawn as it will draw them.
-        sampler = TrainSampler(
-            len(data), run.process, batch_size=config.optimization.batch_size, iter_size=1, seed=config.seed
+    def save(self) -> None:
+        entries = self.state.checkpoint_entries()  # of all processes, so each takes part
+        self.logger.checkpoint(
+            {
+                **entries,
+                "config": self.config.model_dump(),
+                "classes": self.classes,
+                "list": self.data.list_digest,
+            },
+            epoch=None if self.state.iteration else self.state.epoch,
         )
-        sampler.epoch = training.epoch
-        loader = build_loader(data, sampler, config.optimization.batch_size, config, run.process)
-        with training.averaged(), autocast(run.process.device, AMP[config.execution.amp]):
-            precise_batch_norm(run.model, (clip for clip, *_ in Feed(loader, run.process.device)), batches)
-    average_buffers(run.model)
-    if training.average:
-        with training.averaged():
-            average_buffers(run.model)
 
+    def validation_is_due(self) -> bool:
+        epoch = self.state.epoch
+        return epoch % self.config.evaluation.eva_inter_freq == 0 or epoch == self.config.optimization.epochs
 
-def save(run: Run, work: Work) -> None:
-    training = work.training
-    entries = training.contents()  # of all processes, so each takes part
-    run.record.checkpoint(
-        {**entries, "config": run.config.model_dump(), "classes": run.classes, "list": work.list_digest},
-        epoch=None if training.iteration else training.epoch,
-    )
+    def validate_if_due(self) -> None:
+        if not self.validation_is_due():
+            return
+        state = self.state
+        with state.ema_applied():
+            self.validator.validate(state.model, self.logger, state.epoch, "val")
+            if self.config.logging.pictures and self.logger.writes and not is_sharded(state.model):
+                record_validation_clip(self.logger.events, state.model, self.validator, self.classes, state.epoch)
 
-
-def validate_if_due(run: Run, training: Training) -> None:
-    if is_due(run, training.epoch):
-        with training.averaged():
-            run.validation.metrics(run.model, run.record, training.epoch, "val")
-
-
-def keep_batch(run: Run, data: ClipDataset, sampler: Iterable, epoch: int, iteration: int) -> None:
-    """Saves the batch of an iteration as it was drawn, for whoever looks into why its loss was not finite."""
-    size = run.config.optimization.batch_size
-    keys = list(islice(sampler, (iteration - 1) * size, iteration * size))
-    clips, labels, indices = zip(*(data[key] for key in keys), strict=True)
-    path = run.record.folder / f"diverged_rank{run.process.rank}.pth"
-    videos = [data.videos[index].path for index in indices]
-    save_checkpoint(
-        path,
-        {"clips": torch.stack(clips), "labels": list(labels), "videos": videos, "epoch": epoch, "iteration": iteration},
-    )
-    log.warning(f"the batch of iteration {iteration} is in {path}: {', '.join(videos)}")
-
-
-# ---- How it ends ----------------------------------------------------------------------------------------------------
+    def keep_batch(self, iteration: int) -> None:
+        """Saves the batch whose loss was not finite, to find out why."""
+        path = self.logger.folder / f"diverged_rank{self.process.rank}.pth"
+        videos = self.data.save_batch(path, self.state.epoch, iteration)
+        log.warning(f"the batch of iteration {iteration} is in {path}: {', '.join(videos)}")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns 0; 2 for what the user can mend, said in one line; 1 where a process was lost; 128 + n after signal n."""
+    """Returns the exit code: see `run_to_the_end`."""
     args = parse_arguments(argv)
-    with StopSignals() as signals:
-        try:
-            config = load_config(args.config_file, config_changes(args))
-            run(args, config, start(args.local_rank, timedelta(seconds=config.execution.timeout)), signals)
-        except (UserError, DataError) as error:
-            # A mistake in configuration or checkpoint is every process's, and one says it; a bad frame is met by one.
-            if is_main() or isinstance(error, (DataError, OneProcessError)):
-                say(str(error))
-            return 2
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            say(f"the disk is full: {error}. What was saved before is whole")
-            return 2
-        except RuntimeError as error:
-            lost = lost_processes(error)
-            if not lost:
-                raise
-            say(f"rank {os.environ['RANK']} has lost {', '.join(lost)}: {str(error).rpartition('] ')[2]}")
-            return 1
-        except Stopped:
-            if signals.received is None:
-                return 1  # another process was asked to
-            if is_main():
-                scores = "what was scored before is kept" if args.test else "nothing to keep" if args.eval else "saved"
-                say(f"stopped by {signals.received.name}, {scores}")
-            return 128 + signals.received
-        finally:
-            end_workers()
-    stop()
-    return 0
-
-
-def config_changes(args: argparse.Namespace) -> list[str]:
-    changes = [change for group in args.set for change in group]
-    if args.seed is not None:
-        changes.append(f"seed={args.seed}")
-    if args.deterministic:
-        changes.append("deterministic=true")
-    return changes
-
-
-def say(text: str) -> None:
-    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    kept = "what was scored before is kept" if args.test else "nothing to keep" if args.eval else "saved"
+    return run_to_the_end(partial(run, args), kept=kept)
 
 
 if __name__ == "__main__":

@@ -18,12 +18,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import models
-from datasets.annotations import DataError
-from engine.build import build_network
+import sifa
+from common.errors import DataError, UserError
 from engine.config import load_config
-from engine.errors import UserError
 from engine.schema import Config
+from sifa.build import build_network
 from tools.export import Probabilities, Runner, check_packages, export, onnx_runner, program_runner
 from tools.quantize import clips_of, compare, quantize
 
@@ -65,7 +64,7 @@ def inputs(
 ) -> tuple[nn.Module, Config, list[Tensor], list[int], list[Tensor]]:
     """Network, configuration, clips and their labels, clips to calibrate with."""
     if checkpoint:
-        loaded = models.load(checkpoint)
+        loaded = sifa.load(checkpoint)
         config = loaded.config
         return loaded.model, config, *clips_of(config, count, train=False), clips_of(config, 64, train=True)[0]
     config = load_config(config_file)

@@ -31,9 +31,9 @@ from torch.utils.data import DataLoader, default_collate
 
 from benchmarks.pictures import natural_clip
 from benchmarks.pillow import RECIPES, clip_of, on_pictures
+from common.errors import DataError
 from datasets import (
     ClipDataset,
-    DataError,
     FrameFolder,
     colour,
     normalise,

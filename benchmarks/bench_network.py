@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 import models.sifa
 from benchmarks.cuda_device import Call, CudaDevice, Device, forget, median_seconds
 from cuda_sifa import decomposition, inter_frame_attention, reference
-from engine.metrics import sum_of_losses
+from engine.metrics import loss_over_heads
 from models import build_model
 
 NETWORK = "c2d_sifa_resnet50"
@@ -69,7 +69,7 @@ def training_step(model: nn.Module, sizes: Sizes, device: str) -> Call:
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             logits = model(clips)
-        sum_of_losses(logits, labels).backward()
+        loss_over_heads(logits, labels).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 

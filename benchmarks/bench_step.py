@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from datasets import normalise
-from engine.averaging import WeightAverage
 from engine.distributed import Process
-from engine.loops import AMP, autocast, train_epoch
-from engine.metrics import sum_of_losses
+from engine.ema import EMA
+from engine.metrics import loss_over_heads
 from engine.optim import build_optimizer, build_scheduler
+from engine.precision import AMP_DTYPES, autocast
 from engine.schema import Config, Execution, Logging, Optimization
-from engine.training import Training
+from engine.state import TrainState
+from engine.train_loop import train_epoch
 from models import build_model
 
 CLASSES = 10
@@ -29,9 +30,9 @@ CLASSES = 10
 
 def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, labels: Tensor, amp: str) -> None:
     """The step that every training has: what is left when everything is left out."""
-    with autocast(clips.device, AMP[amp]):
+    with autocast(clips.device, AMP_DTYPES[amp]):
         logits = model(normalise(clips))
-    sum_of_losses(logits, labels).backward()
+    loss_over_heads(logits, labels).backward()
     nn.utils.clip_grad_norm_(model.parameters(), 40.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -56,12 +57,12 @@ def turns(args: argparse.Namespace) -> Iterator[tuple[float, float]]:
         model.train()
     bare, scripted = models
     bare_optimizer, optimizer = (build_optimizer(model, config.optimization) for model in models)
-    training = Training(
+    training = TrainState(
         model=scripted,
         optimizer=optimizer,
         scheduler=build_scheduler(optimizer, config.optimization, 10**6),
         scaler=torch.amp.GradScaler(device.type, enabled=args.amp == "fp16"),
-        average=WeightAverage(scripted, args.ema_decay) if args.ema_decay else None,
+        average=EMA(scripted, args.ema_decay) if args.ema_decay else None,
         iterations_per_epoch=args.steps,
         device=device,
     )
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--width", type=int, default=16, help="of the network; 64 is the paper's")
-    parser.add_argument("--amp", choices=tuple(AMP), default="none")
+    parser.add_argument("--amp", choices=tuple(AMP_DTYPES), default="none")
     parser.add_argument("--ema_decay", type=float, default=0.0)
     parser.add_argument("--steps", type=int, default=10, help="a turn")
     parser.add_argument("--turns", type=int, default=15)

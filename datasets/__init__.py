@@ -1,12 +1,13 @@
 """Decoded videos as clips: list files, frame folders, clip positions, transforms and the dataset that joins them."""
 
-from .annotations import DataError, Video, read_classes, read_list, write_classes
-from .batches import normalise
-from .clips import ClipDataset, worker_init
-from .frames import FrameFolder
-from .readers import FORMATS, Reader, open_reader
-from .sampling import test_positions, train_positions
-from .transforms import test_transform, train_transform, val_transform
+from common.errors import DataError
+from datasets.annotations import Video, read_classes, read_list, write_classes
+from datasets.clips import ClipDataset, worker_init
+from datasets.frames import FrameFolder
+from datasets.normalisation import normalise
+from datasets.readers import FORMATS, Reader, open_reader
+from datasets.sampling import test_positions, train_positions
+from datasets.transforms import test_transform, train_transform, val_transform
 
 __all__ = [
     "FORMATS",

@@ -2,24 +2,16 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.errors import DataError
+from common.files import write_text
+
 # The path is whatever stands before the last two fields, so it may contain spaces.
 _LINE = re.compile(r"(?P<path>.+?)[ \t]+(?P<num_frames>[^ \t]+)[ \t]+(?P<label>[^ \t]+)")
 _COUNT = re.compile(r"[0-9]{1,9}")  # int() alone would accept "1_000", "+3" and digits of other scripts
-
-
-class DataError(ValueError):
-    """A problem of the user's data: a list, a class file, a frame, a video. Its text is one line for the user."""
-
-    def __init__(self, message: str) -> None:
-        # DataLoader raises a worker's error anew with the worker's whole traceback as its text, which ends in
-        # "module.DataError: message". Only the message is for the user.
-        name = f"{type(self).__module__}.{type(self).__qualname__}: "
-        super().__init__(message.rpartition(name)[2].strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,32 +79,6 @@ def class_lines(names: Sequence[str]) -> str:
         if not _fits_a_line(name):
             raise DataError(f"a class name must be one line of UTF-8 text without blanks around it, got {name!r}")
     return "".join(f"{name}\n" for name in names)
-
-
-def write_text(file: str | os.PathLike[str], text: str) -> None:
-    """Write a UTF-8 file whole or not at all: into a temporary file beside it, which is then renamed."""
-    temporary = Path(f"{os.fspath(file)}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        temporary.replace(file)
-    except OSError as error:
-        error.filename = os.fspath(file)  # the temporary's name says nothing to whoever wanted the file
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, that files can be written to. Raises DataError if there cannot be one."""
-    if folder.exists() and not folder.is_dir():
-        raise DataError(f"{folder} is a file, a folder is wanted")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # Permissions do not tell all: a disk may be read-only, or full.
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise DataError(f"the folder {folder} cannot be written to: {error.strerror}") from None
 
 
 def check_relative_path(path: str) -> None:

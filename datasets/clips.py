@@ -11,17 +11,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .annotations import DataError, Video, read_list
-from .bad_samples import BadVideos
-from .readers import Format, open_reader
-from .sampling import test_positions, train_positions
-from .transforms import Transform
-
-# Parameters of ClipDataset that a settings file names as they are, in its section `dataset`.
-CLIP_KEYS = {
-    *("num_classes", "num_segments", "clip_length", "num_steps"),
-    *("format", "frame_template", "first_frame", "on_bad_sample", "max_bad_fraction"),
-}
+from common.errors import DataError
+from datasets.annotations import Video, read_list
+from datasets.bad_videos import BadVideos
+from datasets.readers import Format, open_reader
+from datasets.sampling import test_positions, train_positions
+from datasets.transforms import Transform
 
 
 class ClipDataset(Dataset[tuple[Tensor, int, int]]):

@@ -8,7 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .annotations import DataError, check_relative_path
+from common.errors import DataError
+from datasets.annotations import check_relative_path
 
 _JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"  # markers: start of image, start of scan, end of image
 

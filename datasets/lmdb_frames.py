@@ -10,8 +10,9 @@ from pathlib import Path
 import lmdb
 import numpy as np
 
-from .annotations import DataError, check_relative_path
-from .frames import check_template, stack_frames
+from common.errors import DataError
+from datasets.annotations import check_relative_path
+from datasets.frames import check_template, stack_frames
 
 KEY = "{:06d}.jpg"  # the release's, 1-based
 SHARD = "*.lmdb"  # the files of a packed folder

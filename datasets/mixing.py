@@ -1,19 +1,14 @@
-"""What is done to a training batch as a whole: mixup, cutmix, label smoothing; and clips drawn several times."""
+"""What is done to a training batch as a whole: mixup, cutmix, label smoothing."""
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Sampler
-
-# Parameters of Mixing that a settings file names as they are, in its section `transform`.
-MIXING_KEYS = {"mixup_alpha", "cutmix_alpha", "label_smoothing"}
 
 
-class Mixing:
+class MixupCutmix:
     """Mixup (Zhang et al. 2018) or cutmix (Yun et al. 2019), one of both for a batch, and label smoothing.
 
     num_classes: of the labels.
@@ -41,10 +36,6 @@ class Mixing:
     @property
     def does_something(self) -> bool:
         return max(self.mixup_alpha, self.cutmix_alpha, self.label_smoothing) > 0
-
-    def batch(self, epoch: int, process: int, clips: Tensor, labels: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
-        """A batch mixed as its place in the run decides."""
-        return self(clips, labels, (epoch, process, iteration))
 
     def __call__(self, clips: Tensor, labels: Tensor, draw: Iterable[int] = ()) -> tuple[Tensor, Tensor]:
         """Clips (N, C, T, H, W) and labels (N,) as mixed clips and targets (N, num_classes), whose rows add up to 1.
@@ -83,28 +74,3 @@ def _cutmix(clips: Tensor, others: Tensor, share: float, random: np.random.Gener
     mixed = clips.clone()
     mixed[..., top:bottom, left:right] = others[..., top:bottom, left:right]
     return mixed, 1 - float((bottom - top) * (right - left)) / (height * width)
-
-
-class Repeated(Sampler[Any]):
-    """Repeated augmentation (Hoffer et al. 2020): every sample `repeats` times in a row, each time drawn anew.
-
-    sampler: of (index, epoch). An epoch stays as long, so that it sees 1 / repeats of the samples: others each epoch.
-    """
-
-    def __init__(self, sampler: Sampler[tuple[int, int]], repeats: int) -> None:
-        if repeats < 1:
-            raise ValueError(f"repeats must be at least 1, got {repeats}")
-        self.sampler = sampler
-        self.repeats = repeats
-
-    def __len__(self) -> int:
-        return len(self.sampler)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
-        left = len(self)
-        for index, epoch in self.sampler:
-            for repeat in range(min(self.repeats, left)):
-                yield index, epoch, repeat
-            left -= self.repeats
-            if left <= 0:
-                return

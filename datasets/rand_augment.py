@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
-from . import colour
+from datasets import colour
 
 MAGNITUDES = 31  # m runs from 0 (nothing) to 30 (the most), as in the release's m = 27
 

@@ -6,9 +6,9 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from .frames import FrameFolder
-from .lmdb_frames import KEY, LmdbFolders, PackedFrames
-from .video_files import VideoFiles
+from datasets.frames import FrameFolder
+from datasets.lmdb_frames import KEY, LmdbFolders, PackedFrames
+from datasets.video_files import VideoFiles
 
 Format = Literal["FRAME", "LMDB", "PACKED", "VIDEO"]
 FORMATS: tuple[Format, ...] = ("FRAME", "LMDB", "PACKED", "VIDEO")

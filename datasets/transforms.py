@@ -15,9 +15,9 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from . import colour
-from .batches import MEAN
-from .rand_augment import MAGNITUDES, random_operations
+from datasets import colour
+from datasets.normalisation import MEAN
+from datasets.rand_augment import MAGNITUDES, random_operations
 
 Transform = Callable[[np.ndarray], np.ndarray]
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .annotations import DataError, check_relative_path
+from common.errors import DataError
+from datasets.annotations import check_relative_path
 
 # What is wrong with a video is said once, by whoever reads it. FFmpeg and OpenCV would say it too, in lines without the
 # file's name. OpenCV asks for this variable when it opens its first video, so that after its import is early enough.

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, written so that a crash leaves the one before intact."""
+"""Checkpoints: everything a run needs to resume, written so that a crash leaves the previous one intact."""
 
 import errno
 import hashlib
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from engine.errors import UserError
-from engine.files import sync_folder, written_whole
+from common.errors import UserError
+from common.files import atomic_write, sync_folder
 
-LAST, BEFORE = "last.pth", "before_last.pth"
+LAST, PREVIOUS = "last.pth", "before_last.pth"
 _OTHER_CLASSES = re.compile(r"size mismatch for fc(_dual)?\.")
 _NUMBERED = re.compile(r"epoch_(\d+)\.pth$")
 
@@ -28,19 +28,19 @@ class CheckpointError(UserError):
 
 
 def save_checkpoint(path: Path, contents: dict[str, Any], *, keep: Path | None = None) -> None:
-    """Writes a checkpoint at once or not at all: into a temporary file, to the disk, then under its name.
+    """Writes a checkpoint completely or not at all: into a temporary file, to the disk, then under its name.
 
     Args:
-        keep: name that the checkpoint gets which was there before.
+        keep: the name that the previous checkpoint of this path gets.
 
     Raises:
-        CheckpointError: the disk is full or the folder not writable. What was there before is untouched.
+        CheckpointError: the disk is full or the folder not writable. The previous checkpoint is unchanged.
     """
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             torch.save(contents, file)
             if keep is not None and path.exists():
-                copy_checkpoint(path, keep)  # rather than rename it: at no moment is there none under the name
+                copy_checkpoint(path, keep)  # not a rename: at every moment there is a checkpoint at `path`
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
         raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from None
 
@@ -55,7 +55,7 @@ def copy_checkpoint(source: Path, path: Path) -> None:
             os.replace(temporary, path)
             sync_folder(path.parent)
         except OSError:
-            with written_whole(path) as file:
+            with atomic_write(path) as file:
                 file.write(source.read_bytes())
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -147,15 +147,15 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any], list[str]] | 
         except CheckpointError as error:
             damaged.append(str(error))
             continue
-        return path, contents, [f"{line}: {path} is used in its place" for line in damaged]
+        return path, contents, [f"{line}: {path} is used instead" for line in damaged]
     if damaged:
         raise CheckpointError(f"no checkpoint in {folder} can be read: {damaged[0]}")
     return None
 
 
 def newest_first(folder: Path) -> Iterator[Path]:
-    """The checkpoints of a run: last.pth, the one before it, epoch_N.pth from the last epoch down."""
-    for name in (LAST, BEFORE):
+    """The checkpoints of a run: last.pth, the previous one, epoch_N.pth from the last epoch down."""
+    for name in (LAST, PREVIOUS):
         if (folder / name).is_file():
             yield folder / name
     numbered = [(int(match[1]), path) for path in folder.glob("epoch_*.pth") if (match := _NUMBERED.match(path.name))]

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from engine.errors import UserError
+from common.errors import UserError
 from engine.schema import Config, RandAugment, Section
 
 

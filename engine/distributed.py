@@ -1,42 +1,29 @@
-"""Processes: who am I among them, which share of the data is mine, what do all of them know."""
+"""Processes: which of them this is, and what all of them know."""
 
 import hashlib
-import inspect
 import os
 import socket
 import time
 import uuid
-import warnings
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from itertools import islice
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Sampler
 
-import models
-from engine.errors import OneProcessError, UserError
-from models.sifa_resnet import ClipBottleneck
-from models.sifa_swin import ClipSwinBlock
+from common.errors import OneProcessError
 
-SHORTEST_START = timedelta(minutes=5)  # imports from a cold disk take their time, on one node more than on another
-SECONDS_FOR_WORD = 5  # of processes that lost one of them, from the first to the last
+SHORTEST_START = timedelta(minutes=5)  # imports from a cold disk are slow, and slower on some nodes than on others
+SECONDS_TO_REPORT = 5  # from the first process that lost another to the last
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process among `world` of them. Rank 0 writes files and logs."""
+    """This process, one of `world_size`. Rank 0 writes files and logs."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
 
     @property
@@ -45,33 +32,33 @@ class Process:
 
 
 def is_main() -> bool:
-    """Whether this is the process that speaks, also before `start`."""
+    """Whether this process prints; known before `start` as well."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def restarted() -> bool:
-    """Whether torchrun started this process in place of one before (--max-restarts).
+    """Whether torchrun started this process to replace a lost one (--max-restarts).
 
-    On a node that has replaced another it did not, so that each process may have another answer.
+    On a node that joined as a replacement it did not, so the answer may differ between processes.
     """
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 class _Control:
-    """How processes agree: a group of its own, over the CPU, so that agreeing never waits for a GPU.
+    """How processes agree: a group of its own over the CPU, so that agreeing never waits for a GPU.
 
-    And where each of them leaves word, in the store that all share, when it has lost one of the others.
+    In the store that all processes share, each one also reports when it has lost another.
     """
 
-    def __init__(self, store: dist.Store, rank: int, world: int, timeout: timedelta) -> None:
-        self.store, self.rank, self.world = store, rank, world
+    def __init__(self, store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> None:
+        self.store, self.rank, self.world_size = store, rank, world_size
         self.group: Any = dist.new_group(backend="gloo", timeout=timeout)
         store.set(f"host of {rank}", socket.gethostname())
 
-    def silent(self) -> list[str]:
-        """Leaves word. Those that do not do so within some seconds, with their hosts."""
+    def silent_ranks(self) -> list[str]:
+        """Reports this process. Returns the processes that do not report within some seconds, with their hosts."""
         self.store.set(f"gave up {self.rank}", "")
-        silent, last = list(range(self.world)), time.monotonic() + SECONDS_FOR_WORD
+        silent, last = list(range(self.world_size)), time.monotonic() + SECONDS_TO_REPORT
         while silent and time.monotonic() < last:
             silent = [rank for rank in silent if not self.store.check([f"gave up {rank}"])]
             time.sleep(0.1)
@@ -82,52 +69,52 @@ _control: _Control | None = None
 
 
 def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=30)) -> Process:
-    """Joins the processes that torchrun or torch.distributed.launch started; alone without either.
+    """Joins the processes that torchrun or torch.distributed.launch started; without either there is one process.
 
     Args:
-        local_rank: what the launcher passed as --local-rank, where it did; else the environment's LOCAL_RANK.
+        local_rank: what the launcher passed as --local-rank, if it did; else LOCAL_RANK of the environment.
         timeout: how long the processes wait for one of them before they give up: see `lost_processes`.
     """
     global _control
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if local_rank is None:
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    if world > 1:
+    if world_size > 1:
         until_met = max(timeout, SHORTEST_START)
-        store, rank, world = next(dist.rendezvous("env://", timeout=until_met))
-        store = dist.PrefixStore(_meet(store, rank, world, until_met), store)
+        store, rank, world_size = next(dist.rendezvous("env://", timeout=until_met))
+        store = dist.PrefixStore(_meet(store, rank, world_size, until_met), store)
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
-        # NCCL ends the process when its time is up: the control group must find out before who is missing.
+        # NCCL ends the process at its time-out: the control group must find out earlier which process is missing.
         patience = timeout + timedelta(minutes=1) if backend == "nccl" else timeout
         dist.init_process_group(
             backend,
             store=dist.PrefixStore("c10d", store),
             rank=rank,
-            world_size=world,
+            world_size=world_size,
             timeout=patience,
             device_id=bound,
         )
-        _control = _Control(dist.PrefixStore("control", store), rank, world, timeout)
-    return Process(rank, world, device)
+        _control = _Control(dist.PrefixStore("control", store), rank, world_size, timeout)
+    return Process(rank, world_size, device)
 
 
-def _meet(store: dist.Store, rank: int, world: int, timeout: timedelta) -> str:
-    """Waits until all processes are there. Returns a name that they, and none that were there before them, agree on.
+def _meet(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> str:
+    """Waits until all processes are there. Returns a name that these processes, and no earlier ones, agree on.
 
-    When torchrun replaces processes, the new ones find in the store what the lost ones have left: PyTorch's own keys
-    among it, by which they would try to reach the dead. Under a name of their own they do not.
+    When torchrun replaces processes, the new ones find what the lost ones left in the store, PyTorch's own keys
+    included, and would try to reach lost processes. Under a name of their own they do not.
     """
     me, last = uuid.uuid4().hex, time.monotonic() + timeout.total_seconds()
     store.set(f"here/{rank}", me)
     name = ""
     while time.monotonic() < last:
-        # Rank 0 tells whom it sees; those who find themselves among them agree; when all have, it is settled.
+        # Rank 0 lists the processes that it sees. Those that find themselves in the list agree to it.
         if rank == 0:
-            here = [f"here/{other}" for other in range(world)]
+            here = [f"here/{other}" for other in range(world_size)]
             if store.check(here):
                 store.set("members", " ".join(member.decode() for member in store.multi_get(here)))
         if store.check(["members"]):
@@ -135,10 +122,10 @@ def _meet(store: dist.Store, rank: int, world: int, timeout: timedelta) -> str:
             if me in members.split():
                 name = hashlib.sha256(members.encode()).hexdigest()
                 store.set(f"agreed/{name}/{rank}", "")
-        if name and store.check([f"agreed/{name}/{other}" for other in range(world)]):
+        if name and store.check([f"agreed/{name}/{other}" for other in range(world_size)]):
             return name
         time.sleep(0.02)
-    absent = [str(other) for other in range(world) if not store.check([f"here/{other}"])]
+    absent = [str(other) for other in range(world_size) if not store.check([f"here/{other}"])]
     raise OneProcessError(f"rank {' and '.join(absent) or 'of a process before'} did not come within {timeout}")
 
 
@@ -150,20 +137,20 @@ def stop() -> None:
 
 
 def lost_processes(error: RuntimeError) -> list[str]:
-    """The processes that are to blame for the failure of a collective operation: all that do not complain of it.
+    """The processes that caused a collective operation to fail: all those that do not report the failure themselves.
 
-    Each process that it failed in must ask, and stay until it has the answer. Empty for other errors.
+    Each process in which it failed must call this, and stay until it has the answer. Empty for other errors.
     """
     if _control is None or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
         return []
     try:
-        return _control.silent()
+        return _control.silent_ranks()
     except (RuntimeError, OSError):
-        return ["rank 0, at least: the processes can not meet without it"]
+        return ["rank 0, at least: the processes cannot meet without it"]
 
 
-def any_process(flag: bool) -> bool:
-    """Whether the flag is set in one of the processes, at least; all of them must ask."""
+def any_rank(flag: bool) -> bool:
+    """Whether the flag is set in at least one process. All of them must ask."""
     if _control is None:
         return flag
     flags = torch.tensor(int(flag))
@@ -171,140 +158,17 @@ def any_process(flag: bool) -> bool:
     return bool(flags)
 
 
-def gather(value: Any) -> list[Any]:
-    """What every process holds, by rank, on every process. Tensors must be on the CPU."""
+def all_gather(value: Any) -> list[Any]:
+    """The value of each process, by rank, on every process. Tensors must be on the CPU."""
     if _control is None:
         return [value]
-    values: list[Any] = [None] * _control.world
+    values: list[Any] = [None] * _control.world_size
     dist.all_gather_object(values, value, _control.group)
     return values
 
 
-def total(values: torch.Tensor) -> torch.Tensor:
-    """The sum of a tensor on the device over all processes, which replaces it."""
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes of a tensor on the device, which it replaces."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
-
-
-def wrap(model: nn.Module, process: Process) -> nn.Module:
-    """The model as the processes train it together; the model itself where there is only one, or it is sharded.
-
-    BatchNorm's running statistics stay each process's own until `average_buffers`.
-    """
-    if process.world == 1 or is_sharded(model):
-        return model
-    known = inspect.signature(DistributedDataParallel).parameters
-    own_buffers = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-    options: dict[str, Any] = {own_buffers: False, "gradient_as_bucket_view": True}
-    if process.device.type == "cuda":
-        options["device_ids"] = [process.device.index]
-    own = [buffer.clone() for buffer in model.buffers()]
-    wrapped = DistributedDataParallel(model, **options)  # gives all processes rank 0's values
-    with torch.no_grad():
-        for buffer, value in zip(model.buffers(), own, strict=True):
-            buffer.copy_(value)
-    return wrapped
-
-
-def shard(model: models.Network, process: Process) -> None:
-    """Leaves to this process its share of each parameter, in place: a block puts its own together to run (FSDP2).
-
-    The optimiser must be built afterwards. All processes run the network equally often, in validation as well.
-
-    Raises:
-        UserError: there is only one process.
-    """
-    if process.world == 1:
-        raise UserError("execution.strategy fsdp shares the network between processes, and there is one: use ddp")
-    mesh = init_device_mesh(process.device.type, (process.world,))
-    for module in model.modules():
-        if isinstance(module, (ClipBottleneck, ClipSwinBlock)):
-            fully_shard(module, mesh=mesh)
-    # The rest, too, gives back what it put together: it would be out of date when weights are swapped.
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    # A block's clip is a view of its frames; nothing changes it in place.
-    warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
-
-
-def is_sharded(model: nn.Module) -> bool:
-    return isinstance(model, FSDPModule)
-
-
-def synchronise_batch_norm(model: nn.Module, process: Process) -> nn.Module:
-    """BatchNorm over the clips of all processes, where there are several.
-
-    Raises:
-        UserError: they are not on GPUs; PyTorch's SyncBatchNorm needs them.
-    """
-    if process.world == 1:
-        return model
-    if process.device.type == "cpu":
-        raise UserError("optimization.batch_norm sync needs GPUs")
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-
-
-def average_buffers(model: nn.Module) -> None:
-    """Makes BatchNorm's running statistics the mean over the processes, each of which saw its own clips.
-
-    So that all processes validate, and rank 0 saves, the same network. Norms at rest have the same ones already.
-    """
-    if not dist.is_initialized():
-        return
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.training:
-            for buffer in (module.running_mean, module.running_var):
-                if buffer is not None:
-                    dist.all_reduce(buffer)
-                    buffer /= dist.get_world_size()
-
-
-class TrainSampler(Sampler[tuple[int, int]]):
-    """This process's share of a shuffled training set: (index, epoch) for each sample of an epoch.
-
-    The order is a function of seed and epoch alone. Every process draws equally many samples, in whole steps of
-    world * batch_size * iter_size; the few that remain are left out, others in each epoch.
-    """
-
-    def __init__(self, length: int, process: Process, *, batch_size: int, iter_size: int, seed: int) -> None:
-        self.length, self.process, self.seed = length, process, seed
-        self.step = batch_size * iter_size  # samples of each process between two steps of the optimiser
-        self.steps = length // (self.step * process.world)
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.steps * self.step
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.length, generator=generator)[: len(self) * self.process.world]
-        for index in order[self.process.rank :: self.process.world].tolist():
-            yield index, self.epoch
-
-
-class Rest(Sampler[Any]):
-    """What is left of another sampler's samples after the first `done`, for an epoch that was broken off."""
-
-    def __init__(self, sampler: Sampler[Any]) -> None:
-        self.sampler, self.done = sampler, 0
-
-    def __len__(self) -> int:
-        return len(self.sampler) - self.done  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        return islice(iter(self.sampler), self.done, None)
-
-
-class VideoShare(Sampler[int]):
-    """This process's share of some videos of a validation set, whole: every video on one process, once."""
-
-    def __init__(self, videos: Sequence[int], views: int, process: Process) -> None:
-        self.views = views
-        self.mine = videos[process.rank :: process.world]
-
-    def __len__(self) -> int:
-        return len(self.mine) * self.views
-
-    def __iter__(self) -> Iterator[int]:
-        for video in self.mine:
-            yield from range(video * self.views, (video + 1) * self.views)

@@ -1,4 +1,4 @@
-"""The optimiser and its learning rate."""
+"""The optimizer, its parameter groups and learning rate, and which parameters train."""
 
 import math
 import warnings
@@ -10,18 +10,18 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from engine.errors import UserError
+from common.errors import UserError
 from engine.schema import Optimization
 
-# The schedule moves every iteration, the optimiser every iter_size of them: PyTorch takes that for a mistake.
+# The scheduler moves at every iteration, the optimizer at every iter_size-th: PyTorch takes that for a mistake.
 warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
 
 
 def learning_rate_at(settings: Optimization, iterations_per_epoch: int) -> Callable[[int], float]:
-    """The release's schedule: the learning rate of iteration 0, 1, ... over the whole training.
+    """The schedule of the release: the learning rate of iteration 0, 1, ... over the whole training.
 
     Linear warm-up from base / warmup_multiplier, then a cosine to min_learning_rate. As in the release the cosine
-    begins one iteration late: the base learning rate is used twice, and the cosine's last value never.
+    begins one iteration late: the base learning rate is used twice, and the last value of the cosine never.
     """
     base, end = settings.base_learning_rate, settings.min_learning_rate
     warmup = settings.warmup_epoch * iterations_per_epoch
@@ -37,20 +37,20 @@ def learning_rate_at(settings: Optimization, iterations_per_epoch: int) -> Calla
     return at
 
 
-def scaled_to_step(settings: Optimization, world: int) -> Optimization:
-    """The settings with the learning rate that goes with the clips a step really has (Goyal et al. 2017), if asked."""
+def scaled_to_step(settings: Optimization, world_size: int) -> Optimization:
+    """The settings with a learning rate for the clips of a step (Goyal et al. 2017), if learning_rate_for is set."""
     if settings.learning_rate_for == 0:
         return settings
-    clips = settings.batch_size * settings.iter_size * world
+    clips = settings.batch_size * settings.iter_size * world_size
     factor = clips / settings.learning_rate_for
     return settings.model_copy(update={"base_learning_rate": settings.base_learning_rate * factor})
 
 
 def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Optimizer:
-    """SGD or AdamW. As in the release every parameter decays alike unless the settings say otherwise.
+    """SGD or AdamW. As in the release all parameters have the same weight decay unless the settings say otherwise.
 
     Raises:
-        UserError: a pattern of layer_multipliers fits no parameter.
+        UserError: a pattern of layer_multipliers matches no parameter.
     """
     groups = parameter_groups(model, settings)
     rate, decay = settings.base_learning_rate, settings.weight_decay
@@ -62,14 +62,14 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Opt
         momentum=settings.momentum,
         nesterov=settings.nesterov,
         weight_decay=decay,
-        # Not fused: PyTorch's then takes memory as it comes for a momentum where the gradient scaler skips the first
+        # Not fused: PyTorch's fused SGD starts from uninitialised momentum where the gradient scaler skips the first
         # step, and cannot begin with some weights later than with others.
         foreach=True,
     )
 
 
 def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str, Any]]:
-    """Parameters of the same learning rate and decay, those of the base learning rate first."""
+    """Groups of parameters with the same learning rate and decay, those of the base learning rate first."""
     unused = set(settings.layer_multipliers)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -100,13 +100,13 @@ def _refuse_unused(key: str, patterns: set[str], model: nn.Module) -> None:
 
 
 def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
-    """Lets those parameters train that the settings want to in an epoch (counted from 0), and no others.
+    """Sets which parameters train in an epoch (counted from 0).
 
     Returns:
-        Whether these are others than before: DistributedDataParallel must then be told by wrapping the model anew.
+        Whether they changed: DistributedDataParallel must then wrap the model again.
 
     Raises:
-        UserError: a pattern of optimization.freeze fits no parameter, or all of them together fit every one.
+        UserError: a pattern of optimization.freeze matches no parameter, or all of them together match every one.
     """
     fits = {
         pattern: {name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)}
@@ -132,16 +132,9 @@ def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
     return changed
 
 
-def rest_frozen_norms(model: nn.Module) -> None:
-    """Puts each BatchNorm whose parameters are frozen into eval mode: its statistics are part of what it learnt."""
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and not any(p.requires_grad for p in module.parameters()):
-            module.eval()
-
-
 def build_scheduler(
     optimizer: torch.optim.Optimizer, settings: Optimization, iterations_per_epoch: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """`learning_rate_at` as a PyTorch scheduler, to be stepped after every iteration."""
+    """`learning_rate_at` as a PyTorch scheduler; step it after every iteration."""
     rate = learning_rate_at(settings, iterations_per_epoch)
     return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: rate(i) / settings.base_learning_rate)

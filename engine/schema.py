@@ -1,6 +1,6 @@
 """The sections and keys of a configuration: what may stand in a settings file, of which type, with which default."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -97,6 +97,9 @@ class Evaluation(Section):
     batch_size: int = Field(24, ge=1, description="views at once in each process")
 
 
+WEIGHT_FILES = ("imagenet_weights", "release_weights", "pretrained_model")  # keys of Network
+
+
 class Network(Section):
     """A key that is null is the network's own choice; a network refuses keys that it has no use for."""
 
@@ -116,6 +119,10 @@ class Network(Section):
     pretrained_model: str = Field("", description="file of weights to start from, of any kind: see models/weights.py")
     imagenet_weights: str = Field("", description="as pretrained_model, but it must be an ImageNet classifier")
     release_weights: str = Field("", description="as pretrained_model, but it must be a checkpoint of the release")
+
+    def options(self) -> dict[str, Any]:
+        """The options of the network that are not its own choice, for `models.build_model`."""
+        return self.model_dump(exclude={"net_name", *WEIGHT_FILES}, exclude_none=True)
 
 
 class Sifa(Section):

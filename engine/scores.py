@@ -1,4 +1,4 @@
-"""What a network said about every view of every video of a list: scores.npz, which tools/report.py reads."""
+"""The scores of all views of all videos of a list: scores.npz, which tools/report.py reads."""
 
 import zipfile
 from dataclasses import dataclass, fields
@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from engine.errors import UserError
-from engine.files import written_whole
-from engine.metrics import place_of_label
+from common.errors import UserError
+from common.files import atomic_write
+from engine.metrics import label_rank
 
 
 def middle_view(clips: int, crops: int) -> int:
-    """The number of the middle clip's middle crop."""
+    """The number of the view that is the middle crop of the middle clip."""
     return clips // 2 * crops + crops // 2
 
 
@@ -61,27 +61,27 @@ class Scores:
         return self.clips * self.crops
 
     def of_one_view(self) -> np.ndarray:
-        """(V, classes): the middle clip's middle crop alone."""
+        """(V, classes): the middle crop of the middle clip alone."""
         return self.probabilities[:, middle_view(self.clips, self.crops)]
 
     def of_all_views(self) -> np.ndarray:
         """(V, classes): the mean over the views."""
         return self.probabilities.mean(1)
 
-    def places(self, probabilities: np.ndarray) -> np.ndarray:
-        """(V,): how many classes are preferred to the right one in (V, classes), as validation counts them."""
-        return place_of_label(torch.from_numpy(probabilities), torch.from_numpy(self.labels)).numpy()
+    def ranks(self, probabilities: np.ndarray) -> np.ndarray:
+        """(V,): the rank of the right class in (V, classes), as validation counts it; 0 is a top-1 hit."""
+        return label_rank(torch.from_numpy(probabilities), torch.from_numpy(self.labels)).numpy()
 
 
 def save_scores(path: Path, scores: Scores) -> None:
-    """Writes scores.npz whole or not at all.
+    """Writes scores.npz completely or not at all.
 
     Raises:
         UserError: the disk is full or the folder not writable.
     """
     arrays = {field.name: np.asarray(getattr(scores, field.name)) for field in fields(Scores)}
     try:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from None

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from models.loading import Loaded, load
 from models.safetensors import is_safetensors, read_safetensors
 from models.sifa import InterFrameAttention
 from models.sifa_resnet import SIFANet
@@ -16,11 +15,9 @@ from models.weights import load_imagenet_state_dict, load_pretrained, load_relea
 __all__ = [
     "NETWORKS",
     "InterFrameAttention",
-    "Loaded",
     "Network",
     "build_model",
     "is_safetensors",
-    "load",
     "load_imagenet_state_dict",
     "load_pretrained",
     "load_release_state_dict",

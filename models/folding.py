@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 
-def fold(clip: Tensor) -> Tensor:
+def merge_time(clip: Tensor) -> Tensor:
     """(N, T, C, H, W) -> (N*T, C, H, W)."""
     return clip.flatten(0, 1)
 
 
-def unfold(maps: Tensor, frames: int) -> Tensor:
+def split_time(maps: Tensor, frames: int) -> Tensor:
     """(N*T, C, H, W) -> (N, T, C, H, W) for T = `frames`."""
     return maps.unflatten(0, (-1, frames))
 
@@ -34,7 +34,7 @@ def stack_frames(clip: Tensor, step: int) -> Tensor:
     if t == 0 or t % step != 0:
         raise ValueError(f"the number of frames must be a positive multiple of {step}, got T={t}")
     stacked = clip.unflatten(2, (t // step, step)).permute(0, 2, 4, 5, 1, 3).reshape(n * (t // step), h, w, c * step)
-    return unfold(stacked.permute(0, 3, 1, 2), t // step)
+    return split_time(stacked.permute(0, 3, 1, 2), t // step)
 
 
 def pool_time(clip: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from cuda_sifa import inter_frame_attention
 from cuda_sifa.checks import check_settings
-from models.folding import fold, unfold
+from models.folding import merge_time, split_time
 
 OffsetInit = Literal["zero", "kaiming"]
 OffsetSource = Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"]
@@ -126,7 +126,7 @@ class InterFrameAttention(nn.Module):
             return clip.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + self.offset.weight.sum().to(clip.dtype) * 0
         seen = _SEEN[self.offset_source](clip)
         # Under autocast a convolution of float32 maps, as a norm leaves them, is half; the op wants one dtype.
-        return unfold(self.offset(fold(seen)), frames - 1).to(clip.dtype)
+        return split_time(self.offset(merge_time(seen)), frames - 1).to(clip.dtype)
 
     def _check(self, clip: Tensor) -> None:
         """Says what is wrong with a clip before a convolution says it of something folded."""

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck, conv1x1
 
-from models.folding import fold, pool_time, stack_frames, unfold
+from models.folding import merge_time, pool_time, split_time, stack_frames
 from models.sifa import OffsetInit, OffsetSource
 from models.temporal import Stage, Temporal, TemporalModelling, reset_temporal_modules
 
@@ -67,17 +67,17 @@ class ClipBottleneck(Bottleneck):
 
     def forward(self, clip: Tensor) -> Tensor:
         frames = clip.shape[1]
-        x = fold(clip)
+        x = merge_time(clip)
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         if self.temporal is not None:
-            inner = unfold(out, frames)
-            out = fold(inner + self.temporal(inner))
+            inner = split_time(out, frames)
+            out = merge_time(inner + self.temporal(inner))
         out = self.bn3(self.conv3(out))
-        total = unfold(out + shortcut, frames)
+        total = split_time(out + shortcut, frames)
         if self.context is not None:
-            total = total + self.context(unfold(out, frames))
+            total = total + self.context(split_time(out, frames))
         return self.relu(total)
 
 
@@ -170,6 +170,10 @@ class SIFANet(nn.Module):
                 nn.init.zeros_(module.bn3.weight)
         reset_temporal_modules(self)
 
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks, from the first to the last."""
+        return [module for module in self.modules() if isinstance(module, ClipBottleneck)]
+
     def check_frames(self, frames: int) -> None:
         """Raises ValueError unless clips of so many frames fit the stem and the heads."""
         if frames < 1 or frames % self.frame_multiple != 0:
@@ -184,7 +188,9 @@ class SIFANet(nn.Module):
         self.check_frames(clip.shape[2])
         x = stack_frames(clip, STEM_FRAMES)  # (N, T/4, 12, H, W)
         frames = x.shape[1]
-        x = unfold(self.maxpool(self.relu(self.bn1(self.conv1(fold(x))))), frames)  # (N, T/4, width, H/4, W/4)
+        x = split_time(
+            self.maxpool(self.relu(self.bn1(self.conv1(merge_time(x))))), frames
+        )  # (N, T/4, width, H/4, W/4)
         x = self._through(self.layer1, x)
         x = self._through(self.layer2, x)  # H/8
         x = self._through(self.layer3, x)  # H/16

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.swin_transformer import PatchMerging, SwinTransformerBlock
 
-from models.folding import fold, stack_frames, unfold
+from models.folding import merge_time, split_time, stack_frames
 from models.sifa import OffsetInit, OffsetSource
 from models.temporal import STAGES, Stage, Temporal, TemporalConv, TemporalModelling
 
@@ -40,8 +40,8 @@ class TubeletEmbedding(nn.Module):
         height, width = clip.shape[3:]
         clip = nn.functional.pad(clip, (0, -width % PATCH, 0, -height % PATCH))
         stacked = stack_frames(clip, PATCH)  # (N, T/4, 12, H, W)
-        tokens = self.proj(fold(stacked)).permute(0, 2, 3, 1)
-        return self.norm(unfold(tokens, stacked.shape[1]))
+        tokens = self.proj(merge_time(stacked)).permute(0, 2, 3, 1)
+        return self.norm(split_time(tokens, stacked.shape[1]))
 
 
 class ClipSwinBlock(SwinTransformerBlock):
@@ -73,8 +73,8 @@ class ClipSwinBlock(SwinTransformerBlock):
         self.norm_temporal = nn.LayerNorm(channels) if scaled else nn.Identity()
 
     def forward(self, clip: Tensor) -> Tensor:
-        windows = self.attn(fold(self.norm1(clip)))
-        clip = clip + self.stochastic_depth(unfold(windows, clip.shape[1]))
+        windows = self.attn(merge_time(self.norm1(clip)))
+        clip = clip + self.stochastic_depth(split_time(windows, clip.shape[1]))
         if self.temporal is not None:
             branch = self.temporal(clip.movedim(-1, 2)).movedim(2, -1)  # views: channels stay innermost
             clip = clip + self.norm_temporal(branch)
@@ -183,6 +183,10 @@ class SIFASwin(nn.Module):
                     nn.init.zeros_(module.bias)
             elif isinstance(module, ClipSwinBlock) and isinstance(module.norm_temporal, nn.LayerNorm):
                 nn.init.zeros_(module.norm_temporal.weight)
+
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks, from the first to the last."""
+        return [module for module in self.modules() if isinstance(module, ClipSwinBlock)]
 
     def check_frames(self, frames: int) -> None:
         """Raises ValueError unless clips of so many frames fit the embedding."""

@@ -89,7 +89,7 @@ def test_a_resumed_run_ends_with_the_same_bits(data: Path, trained: Path, tmp_pa
 def test_resume_auto_starts_anew_where_there_is_nothing(data: Path, tmp_path: Path) -> None:
     more = "--resume", "auto", "--set", "optimization.epochs=1"
     assert train_val_3d.main(arguments(data, tmp_path, *more)) == 0
-    assert "training starts anew" in (tmp_path / "log.txt").read_text()
+    assert "training starts from the beginning" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_new_training_in_a_used_folder_leaves_the_earlier_one_whole(

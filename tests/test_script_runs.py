@@ -119,7 +119,7 @@ def test_a_broken_newest_checkpoint_is_passed_over(data: Path, longer: str, tmp_
     assert train_val_3d.main(arguments(data, broken, "--resume", "auto", *options)) == 0
     log = (broken / "log.txt").read_text()
     assert "last.pth is damaged: the checksum of" in log
-    assert "before_last.pth is used in its place" in log
+    assert "before_last.pth is used instead" in log
     assert "resumed from" in log
     assert "after epoch 1 and 8 iterations" in log
     assert_same_run(tmp_path / "whole", broken)
@@ -311,7 +311,7 @@ def test_a_test_saves_the_scores_of_every_view(
     one, all_views = metrics(tmp_path)
     assert (one["split"], all_views["split"]) == ("test of one view", "test")
     for line, probabilities in ((one, scores.of_one_view()), (all_views, scores.of_all_views())):
-        assert line["top1"] == 100 * (scores.places(probabilities) < 1).mean()
+        assert line["top1"] == 100 * (scores.ranks(probabilities) < 1).mean()
     lines = capfd.readouterr().out.splitlines()
     assert lines[-2] == (
         f"top-1 {all_views['top1']:.2f}  top-3 100.00  top-5 100.00  ({VIDEOS} videos, 2 clips x 3 crops)"
@@ -334,14 +334,14 @@ def test_a_test_that_was_killed_goes_on_with_what_it_had(
     argv = arguments(data, tmp_path / "whole", "--test", f"--checkpoint={checkpoint}", "--set", *VIEWS)
     assert train_val_3d.main(argv) == 0
 
-    monkeypatch.setattr("engine.view_scores.SECONDS_BETWEEN_PARTS", -1)
+    monkeypatch.setattr("engine.partial_scores.SECONDS_BETWEEN_PARTS", -1)
     views = iter(range(1000))
 
     def stop_in_the_middle(self: object) -> None:
         if next(views) == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("engine.validation.Validation._check", stop_in_the_middle)
+    monkeypatch.setattr("engine.eval_loop.Validator.check_stop", stop_in_the_middle)
     argv = [argument.replace("whole", "killed") for argument in argv]
     with pytest.raises(KeyboardInterrupt):
         train_val_3d.main(argv)
@@ -365,7 +365,7 @@ def test_a_test_that_was_killed_goes_on_with_what_it_had(
         (parts / "00001-0.npz").write_bytes(b"of another test")
         assert train_val_3d.main(argv) == 0
         log = (tmp_path / "killed/log.txt").read_text()
-        assert log.count("is of another test: it starts anew") == number + 1
+        assert log.count("is of another test: the scores are computed again") == number + 1
 
 
 # ---- What goes wrong ------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import models
-from engine.build import build_network
 from engine.checkpoint import save_checkpoint
 from engine.schema import Config
 from models.sifa_resnet import ClipBottleneck
+from sifa.build import build_network
 
 CLASSES = ["left", "right", "up", "down", "away", "back"]
 RATE = 10  # frames a second

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from common.errors import UserError
 from engine.checkpoint import CheckpointError, entry, newest_first, read_checkpoint, save_checkpoint, weights
-from engine.errors import UserError
 
 
 def average_checkpoints(paths: list[Path]) -> dict[str, Any]:

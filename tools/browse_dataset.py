@@ -17,10 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.annotations import DataError
-from engine.build import build_dataset, class_names
+from common.errors import DataError, UserError
 from engine.config import load_config
-from engine.errors import UserError
+from sifa.build import build_dataset, class_names
 
 _ROWS = 8  # clips on a sheet
 _GAP = 2  # pixels between frames

@@ -32,7 +32,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.annotations import DataError, Video, make_folder, read_classes, read_list, write_text
+from common.errors import DataError
+from common.files import make_folder, write_text
+from datasets.annotations import Video, read_classes, read_list
 from datasets.clips import worker_init
 from datasets.readers import FORMATS, Reader, open_reader
 from datasets.video_files import VideoFiles

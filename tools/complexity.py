@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from engine.build import build_network
+from common.errors import UserError
 from engine.config import load_config
-from engine.errors import UserError
 from engine.schema import Config
 from models.sifa_resnet import ClipBottleneck
 from models.sifa_swin import ClipSwinBlock
+from sifa.build import build_network
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import models
+from common.errors import UserError
 from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from engine.errors import UserError
-from models.convert import COUNTERPARTS, is_counterpart, to_ours, to_release, to_torchvision
+from models.weight_conversion import COUNTERPARTS, is_counterpart, to_ours, to_release, to_torchvision
 from models.weights import recognise, tensors_of
 
 

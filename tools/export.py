@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 import cuda_sifa
-import models
+import sifa
+from common.errors import UserError
 from cuda_sifa import decomposition
-from engine.errors import UserError
 from engine.metrics import mean_softmax
 
 TOLERANCE = 1e-4  # relative to the largest probability
@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--out must end in .onnx or .pt2, got {args.out}")
         if args.crop_size is not None and args.crop_size < SMALLEST_CROP:
             raise UserError(f"--crop_size must be at least {SMALLEST_CROP}, got {args.crop_size}")
-        loaded = models.load(args.checkpoint)
+        loaded = sifa.load(args.checkpoint)
         frames, crop_size = loaded.frames, args.crop_size or loaded.size
         if args.out.suffix == ".onnx":
             check_packages()

@@ -46,13 +46,15 @@ from tqdm import tqdm
 if not __package__:  # run as a file: the project's root is then not on the path
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from datasets.annotations import DataError, check_relative_path, write_classes, write_text
-from datasets.extraction import Job, extract, is_made, made_from, read_record
+from common.errors import DataError
+from common.files import write_text
+from datasets.annotations import check_relative_path, write_classes
 from datasets.lmdb_frames import SHARD
-from datasets.official import sources_from_labels
+from datasets.preparation.extraction import Job, extract, is_made, made_from, read_record
+from datasets.preparation.labels import sources_from_labels
+from datasets.preparation.sources import Source, class_names, frame_folders, select, sources_from_folders
+from datasets.preparation.writers import RECORD, Pack, check_packed_path
 from datasets.readers import FORMATS
-from datasets.sources import Source, class_names, frame_folders, select, sources_from_folders
-from datasets.stores import RECORD, Pack, check_packed_path
 
 STAGING = ".staging"  # below OUT_DIR: finished videos that are not in the pack yet
 

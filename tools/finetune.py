@@ -32,17 +32,18 @@ from typing import Any, NamedTuple
 
 import yaml
 
-import models
+import sifa
 import train_val_3d
-from datasets.annotations import DataError, Video, class_lines, make_folder, read_list, write_text
-from datasets.official import sources_from_labels
-from datasets.sources import Source, frame_folders, sources_from_folders
-from datasets.splits import choose_validation, recordings
+from common.errors import DataError, UserError
+from common.files import make_folder, write_text
+from datasets.annotations import Video, class_lines, read_list
+from datasets.preparation.labels import sources_from_labels
+from datasets.preparation.sources import Source, frame_folders, sources_from_folders
+from datasets.preparation.splits import choose_validation, recordings
 from engine.config import load_config
-from engine.errors import UserError
 from engine.schema import Config
 from engine.scores import load_scores
-from models.loading import Loaded
+from sifa.predictor import Predictor
 from tools import extract_frames
 from tools.report import confusion_table, write_report
 
@@ -70,7 +71,7 @@ def finetune(args: argparse.Namespace, out: Path) -> int:
     """Everything, step by step; returns the exit code."""
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f"--epochs must be at least 1, got {args.epochs}")
-    start = models.load(args.checkpoint)
+    start = sifa.load(args.checkpoint)
     videos = find_videos(args.video_dir, args.labels)
     names = class_names(videos)
     trained = (out / "checkpoints/last.pth").is_file()
@@ -227,7 +228,7 @@ def extract(args: argparse.Namespace, out: Path, start: Config, videos: Sequence
 
 
 def settings(
-    args: argparse.Namespace, out: Path, checkpoint: Loaded, names: Sequence[str], lengths: Sequence[int]
+    args: argparse.Namespace, out: Path, checkpoint: Predictor, names: Sequence[str], lengths: Sequence[int]
 ) -> str:
     """settings.yml: the recipe, with the checkpoint's network and clips and these videos.
 

@@ -29,12 +29,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import models
-from datasets import DataError
-from datasets.sources import EXTENSIONS
+import sifa
+from common.errors import DataError, UserError
+from datasets.preparation.sources import EXTENSIONS
 from datasets.video_files import opened
-from engine.errors import UserError
-from models.loading import Loaded, count_frames
+from sifa.predictor import Predictor, count_frames
 
 USUAL_RATE = 25.0
 _TIMELINE = 60  # letters at most
@@ -80,7 +79,7 @@ def _nothing_in(folder: Path) -> str:
     return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(EXTENSIONS))})"
 
 
-def spans(frames: Iterable[np.ndarray], loaded: Loaded, length: int, stride: int) -> Iterator[Span]:
+def spans(frames: Iterable[np.ndarray], loaded: Predictor, length: int, stride: int) -> Iterator[Span]:
     """Predicts every `length` frames, `stride` frames apart, each as a video of its own.
 
     The end is covered: the last span ends with the last frame. Fewer frames than one span make one. Only the crops of
@@ -172,7 +171,7 @@ def _warn(text: str) -> None:
     tqdm.write(f"warning: {text}", file=sys.stderr)
 
 
-def _warn_of_a_short(video: Path, frames: int, announced: int, loaded: Loaded) -> None:
+def _warn_of_a_short(video: Path, frames: int, announced: int, loaded: Predictor) -> None:
     lost = f", though the file announces {announced}" if announced > frames else ""
     _warn(f"{video} has only {frames} of the {loaded.span} frames of a clip{lost}: the last is repeated")
 
@@ -180,7 +179,7 @@ def _warn_of_a_short(video: Path, frames: int, announced: int, loaded: Loaded) -
 # ---- The three kinds of input ---------------------------------------------------------------------------------------
 
 
-def predict_video(video: Path, loaded: Loaded, options: argparse.Namespace) -> str:
+def predict_video(video: Path, loaded: Predictor, options: argparse.Namespace) -> str:
     """The whole video; returns what is printed."""
     frames = count_frames(video)
     if frames < loaded.span:
@@ -193,7 +192,7 @@ def predict_video(video: Path, loaded: Loaded, options: argparse.Namespace) -> s
     return f"{video}  ({frames} frames, {len(views)} {'view' if len(views) == 1 else 'views'})\n{table(best)}\n"
 
 
-def predict_windows(video: Path, loaded: Loaded, options: argparse.Namespace) -> str:
+def predict_windows(video: Path, loaded: Predictor, options: argparse.Namespace) -> str:
     """Windows along a video; returns what is printed."""
     with opened(video) as capture:
         rate, length, stride = _pace(capture, loaded, options)
@@ -218,7 +217,7 @@ def predict_windows(video: Path, loaded: Loaded, options: argparse.Namespace) ->
     return f"{head}\n{timeline(found, loaded.classes, rate)}\n"
 
 
-def watch_camera(loaded: Loaded, options: argparse.Namespace) -> None:
+def watch_camera(loaded: Predictor, options: argparse.Namespace) -> None:
     """Prints what the last frames of a camera show, until it or the user ends."""
     capture = cv2.VideoCapture(options.camera)
     try:
@@ -235,7 +234,7 @@ def watch_camera(loaded: Loaded, options: argparse.Namespace) -> None:
         capture.release()
 
 
-def _pace(capture: cv2.VideoCapture, loaded: Loaded, options: argparse.Namespace) -> tuple[float, int, int]:
+def _pace(capture: cv2.VideoCapture, loaded: Predictor, options: argparse.Namespace) -> tuple[float, int, int]:
     """Frames a second, frames of a window, and frames from one window to the next."""
     rate = frame_rate(capture)
     length = max(round(options.window * rate), 2) if options.window else loaded.span
@@ -253,9 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say in one line what cannot be opened
     try:
         videos = find_videos(options.videos)
-        loaded = models.load(
-            options.checkpoint, device=options.device, num_clips=options.clips, num_crops=options.crops
-        )
+        loaded = sifa.load(options.checkpoint, device=options.device, num_clips=options.clips, num_crops=options.crops)
         if options.camera is not None:
             watch_camera(loaded, options)
         return predict_all(videos, loaded, options)
@@ -266,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if options.camera is not None else 130
 
 
-def predict_all(videos: Sequence[Path], loaded: Loaded, options: argparse.Namespace) -> int:
+def predict_all(videos: Sequence[Path], loaded: Predictor, options: argparse.Namespace) -> int:
     """Prints what each video shows; returns 1 if one could not be predicted, else 0."""
     failed = 0
     predict = predict_windows if options.window else predict_video

@@ -25,12 +25,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import models
-from datasets.annotations import DataError
-from datasets.batches import normalise
-from engine.build import build_dataset
-from engine.errors import UserError
+import sifa
+from common.errors import DataError, UserError
+from datasets.normalisation import normalise
 from engine.schema import Config
+from sifa.build import build_dataset
 from tools.export import Runner, check_packages, export, onnx_runner
 
 Int8 = Literal["static", "dynamic"]
@@ -165,7 +164,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"--out must end in .onnx, got {args.out}")
         if min(args.calibrate, args.videos) < 1:
             raise UserError("--calibrate and --videos must be at least 1")
-        loaded = models.load(args.checkpoint)
+        loaded = sifa.load(args.checkpoint)
         check_packages()
         calibration = clips_of(loaded.config, args.calibrate, train=True)[0] if args.int8 == "static" else []
         clips, labels = clips_of(loaded.config, args.videos, train=False)

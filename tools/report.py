@@ -20,9 +20,9 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from datasets.annotations import DataError, write_text
+from common.errors import DataError, UserError
+from common.files import write_text
 from datasets.readers import Reader, open_reader
-from engine.errors import UserError
 from engine.metrics import TOP
 from engine.scores import Scores, load_scores
 
@@ -92,7 +92,7 @@ def worst_videos(scores: Scores, count: int) -> list[int]:
     """The wrongly classified videos that give their right class the lowest probability, the worst first."""
     means = scores.of_all_views()
     right = means[np.arange(len(means)), scores.labels]
-    wrong = np.flatnonzero(scores.places(means) > 0)
+    wrong = np.flatnonzero(scores.ranks(means) > 0)
     return wrong[np.argsort(right[wrong], kind="stable")][:count].tolist()
 
 
@@ -224,7 +224,7 @@ def class_rows(scores: Scores) -> list[tuple[str, int, float, float, str]]:
 
     The worst comes first, by all views.
     """
-    one, every = (scores.places(values) == 0 for values in (scores.of_one_view(), scores.of_all_views()))
+    one, every = (scores.ranks(values) == 0 for values in (scores.of_one_view(), scores.of_all_views()))
     matrix = confusion(scores)
     np.fill_diagonal(matrix, 0)
     rows = []
@@ -262,7 +262,7 @@ def _accuracy(scores: Scores) -> str:
     for k in (k for k in TOP if k == 1 or k < len(scores.classes)):
         cells = []
         for _, probabilities in columns:
-            hits = int((scores.places(probabilities) < k).sum())
+            hits = int((scores.ranks(probabilities) < k).sum())
             low, high = interval(hits, len(scores.videos))
             cells.append(
                 f'<td class="big">{100 * hits / len(scores.videos):.2f} <small>({low:.1f} to {high:.1f})</small></td>'

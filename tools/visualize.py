@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-import models
-from datasets import DataError, test_positions
+import sifa
+from common.errors import DataError, UserError
+from datasets import test_positions
 from datasets.video_files import VideoFiles, opened
-from engine.errors import UserError
-from models.loading import Loaded, count_frames
 from models.sifa_resnet import STEM_FRAMES
 from models.temporal import STAGES
 from models.weights import STEM_INDEX
+from sifa.predictor import Predictor, count_frames
 from tools.export import SMALLEST_CROP
 from tools.predict import frame_rate
 from visualization import Explanation, Moment, draw, explain, html_page, stages_with_sifa
@@ -54,7 +54,7 @@ class Clip:
 class Viewer:
     """A network, a video and how to draw them."""
 
-    def __init__(self, loaded: Loaded, options: argparse.Namespace) -> None:
+    def __init__(self, loaded: Predictor, options: argparse.Namespace) -> None:
         self.loaded, self.video = loaded, options.video
         self.num_frames = count_frames(self.video)
         self.reader = VideoFiles(self.video.parent)
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(argv)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # we say in one line what cannot be opened
     try:
-        loaded = models.load(options.checkpoint, device=options.device, num_clips=1, num_crops=1)
+        loaded = sifa.load(options.checkpoint, device=options.device, num_clips=1, num_crops=1)
         viewer = Viewer(loaded, options)
         _check_folder(options.out)
         start, t = len(viewer.starts()) // 2, None
@@ -240,7 +240,7 @@ def _write_film(out: Path, pictures: Iterator[np.ndarray], rate: float) -> None:
             writer.release()
 
 
-def _label(loaded: Loaded, name: str | None) -> int | None:
+def _label(loaded: Predictor, name: str | None) -> int | None:
     if name is None or name in loaded.classes:
         return None if name is None else loaded.classes.index(name)
     if name.isdecimal() and int(name) < len(loaded.classes):

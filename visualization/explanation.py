@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from cuda_sifa import reference
-from engine.metrics import mean_softmax
 from models import InterFrameAttention, Network
 from models.sifa_swin import SIFASwin
 from models.temporal import STAGES
@@ -149,7 +148,7 @@ def explain(network: Network, clip: Tensor, stage: str, label: int | None = None
     blocks = stage_blocks(network, stage)
     with _inputs_of_sifa(blocks) as inputs, _output_of(blocks[-1]) as outputs, torch.enable_grad():
         logits = network(clip)
-        probabilities = mean_softmax(logits)[0].detach()
+        probabilities = torch.stack([head.float().softmax(1) for head in logits]).mean(0)[0].detach()
         if not probabilities.isfinite().all():
             raise ValueError(f"the network answers with {probabilities[0]:g}: its weights are no use")
         label = int(probabilities.argmax()) if label is None else label

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets import DataError, Video, read_classes, read_list, write_classes
-from datasets.annotations import make_folder, write_text
+from common.errors import DataError
+from common.files import make_folder, write_text
+from datasets import Video, read_classes, read_list, write_classes
 
 
 def write(folder: Path, text: str | bytes) -> Path:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datasets import ClipDataset, DataError, train_transform, val_transform, worker_init
+from common.errors import DataError
+from datasets import ClipDataset, train_transform, val_transform, worker_init
 from datasets import test_transform as transform_for_test
 
 from .conftest import MakeVideo

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import DataError, FrameFolder
+from common.errors import DataError
+from datasets import FrameFolder
 
 from .conftest import MakeVideo
 

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from datasets import FORMATS, ClipDataset, DataError, open_reader, train_transform, worker_init
+from common.errors import DataError
+from datasets import FORMATS, ClipDataset, open_reader, train_transform, worker_init
 from datasets import lmdb_frames as lmdb_module
 from datasets.lmdb_frames import KEY, LmdbFolders, PackedFrames
 from engine.schema import Dataset

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import DataError, video_files
+from common.errors import DataError
+from datasets import video_files
 from datasets.video_files import chosen_frames
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -180,7 +180,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
 
 
 def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
-    last, before = tmp_path / checkpoint.LAST, tmp_path / checkpoint.BEFORE
+    last, before = tmp_path / checkpoint.LAST, tmp_path / checkpoint.PREVIOUS
     assert checkpoint.newest_checkpoint(tmp_path) is None
     assert checkpoint.newest_checkpoint(tmp_path / "nowhere") is None
     for epoch in range(9, 12):
@@ -198,7 +198,7 @@ def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
         assert found[0] == expected
         for file_name, line in zip(broken, found[2], strict=False):
             assert line.startswith(f"checkpoint {file_name} is damaged")
-            assert line.endswith(f"{expected} is used in its place")
+            assert line.endswith(f"{expected} is used instead")
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read"):

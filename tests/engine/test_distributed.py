@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from engine.distributed import Process, restarted, shard, synchronise_batch_norm, wrap
-from engine.errors import UserError
-from engine.optim import freeze, rest_frozen_norms
+from common.errors import UserError
+from engine.batch_norm import hold_frozen_statistics, synchronise_batch_norm
+from engine.distributed import Process, restarted
+from engine.optim import freeze
+from engine.parallel import shard_fsdp, wrap_ddp
 from engine.schema import Optimization
 from models import build_model
 from tests.engine.runs import ALONE
@@ -18,11 +20,11 @@ def network() -> nn.Module:
 
 def test_one_process_trains_the_network_itself() -> None:
     model = network()
-    assert wrap(model, ALONE) is model
+    assert wrap_ddp(model, ALONE) is model
     assert synchronise_batch_norm(model, ALONE) is model
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     with pytest.raises(UserError, match="fsdp shares the network between processes, and there is one"):
-        shard(model, ALONE)  # type: ignore[arg-type]
+        shard_fsdp(model, [], ALONE)  # type: ignore[arg-type]
 
 
 def test_statistics_over_all_processes_need_gpus() -> None:
@@ -39,7 +41,7 @@ def test_every_norm_is_synchronised_with_its_values_and_can_be_frozen() -> None:
     for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
     freeze(model, Optimization(freeze=["layer1.*"]), 0)
-    rest_frozen_norms(model.train())
+    hold_frozen_statistics(model.train())
     for name in names:
         assert model.get_submodule(name).training != name.startswith("layer1."), name
 

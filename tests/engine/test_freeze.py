@@ -9,11 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from common.errors import UserError
 from datasets import normalise
-from engine.distributed import Process, wrap
-from engine.errors import UserError
-from engine.metrics import sum_of_losses
+from engine.distributed import Process
+from engine.metrics import loss_over_heads
 from engine.optim import build_optimizer, freeze
+from engine.parallel import wrap_ddp
 from engine.schema import Optimization
 from tests.engine.runs import config_of, new_training, train_one_epoch
 
@@ -104,12 +105,12 @@ def _steps(rank: int, world: int, options: Optimization) -> nn.Module:
     ((frames, labels, _),) = batch()
     clips = normalise(frames)
     optimizer = build_optimizer(model, options)
-    wrapped = wrap(model, process)
+    wrapped = wrap_ddp(model, process)
     for epoch in range(EPOCHS):
         if freeze(model, options, epoch):
-            wrapped = wrap(model, process)
+            wrapped = wrap_ddp(model, process)
         for _ in range(2):
-            sum_of_losses(wrapped(clips[rank::world]), labels[rank::world]).backward()
+            loss_over_heads(wrapped(clips[rank::world]), labels[rank::world]).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return model

@@ -5,39 +5,39 @@ import math
 import pytest
 import torch
 
-from engine.metrics import Metrics, mean_softmax, place_of_label, sum_of_losses
+from engine.metrics import Metrics, label_rank, loss_over_heads, mean_softmax
 
 
 def test_the_place_of_the_label() -> None:
     scores = torch.tensor([[0.1, 0.7, 0.2], [0.1, 0.7, 0.2], [0.1, 0.7, 0.2]])
-    assert place_of_label(scores, torch.tensor([1, 2, 0])).tolist() == [0, 1, 2]
+    assert label_rank(scores, torch.tensor([1, 2, 0])).tolist() == [0, 1, 2]
 
 
 def test_of_equal_scores_the_lower_class_is_first() -> None:
     """A network that says nothing is right for class 0 alone, not for all."""
     scores = torch.full((4, 4), 0.25)
-    assert place_of_label(scores, torch.arange(4)).tolist() == [0, 1, 2, 3]
+    assert label_rank(scores, torch.arange(4)).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_score_that_is_not_finite_is_never_a_hit(value: float) -> None:
     scores = torch.tensor([[0.1, value, 0.2]])
-    assert [place_of_label(scores, torch.tensor([label])).item() for label in range(3)] == [3, 3, 3]
+    assert [label_rank(scores, torch.tensor([label])).item() for label in range(3)] == [3, 3, 3]
 
 
 def test_loss_and_prediction_of_two_heads() -> None:
     logits = (torch.tensor([[0.0, math.log(3.0)]]), torch.tensor([[math.log(4.0), 0.0]]))
     label = torch.tensor([1])
-    assert sum_of_losses(logits, label).item() == pytest.approx(-math.log(0.75) - math.log(0.2))
-    assert sum_of_losses(logits, label, reduction="none").shape == (1,)
+    assert loss_over_heads(logits, label).item() == pytest.approx(-math.log(0.75) - math.log(0.2))
+    assert loss_over_heads(logits, label, reduction="none").shape == (1,)
     assert mean_softmax(logits)[0].tolist() == pytest.approx([(0.25 + 0.8) / 2, (0.75 + 0.2) / 2])
 
 
 def test_a_loss_of_probabilities_is_their_mean_of_losses() -> None:
     logits = [torch.randn(2, 4), torch.randn(2, 4)]
     targets = torch.tensor([[0.25, 0.75, 0, 0], [0, 0, 1, 0]])
-    one, two = (sum_of_losses(logits, torch.tensor(labels), reduction="none") for labels in ([0, 2], [1, 2]))
-    torch.testing.assert_close(sum_of_losses(logits, targets, reduction="none"), 0.25 * one + 0.75 * two)
+    one, two = (loss_over_heads(logits, torch.tensor(labels), reduction="none") for labels in ([0, 2], [1, 2]))
+    torch.testing.assert_close(loss_over_heads(logits, targets, reduction="none"), 0.25 * one + 0.75 * two)
 
 
 def test_metrics_and_their_line() -> None:

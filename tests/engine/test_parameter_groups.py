@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from engine.errors import UserError
+from common.errors import UserError
 from engine.optim import build_optimizer, build_scheduler
 from engine.schema import Optimization
 from models import build_model

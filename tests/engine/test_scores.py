@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.errors import UserError
+from common.errors import UserError
 from engine.scores import Scores, load_scores, save_scores
 
 
@@ -53,7 +53,7 @@ def test_one_view_and_all_views() -> None:
 def test_places() -> None:
     certain = np.eye(4, dtype=np.float32)[[0, 1, 1]]
     certain[1] = [0.4, 0.3, 0.2, 0.1]  # its label is 3
-    assert scores().places(certain).tolist() == [0, 3, 0]
+    assert scores().ranks(certain).tolist() == [0, 3, 0]
 
 
 def test_sizes_that_contradict() -> None:

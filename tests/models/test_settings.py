@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.build import build_network
 from engine.config import load_config
 from engine.schema import Config
+from sifa.build import build_network
 from tests.engine.runs import new_training, train_one_epoch
 from tools.complexity import of_config
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cuda_sifa import inter_frame_attention
-from models.folding import fold, pool_time, stack_frames, unfold
+from models.folding import merge_time, pool_time, split_time, stack_frames
 from models.sifa import InterFrameAttention, motion_saliency
 
 
@@ -167,20 +167,20 @@ def test_checks_of_a_clip_leave_tracing_alone() -> None:
 
 def test_fold_and_unfold_are_views() -> None:
     clip = torch.randn(2, 3, 5, 7, 4).permute(0, 1, 4, 2, 3)  # channels innermost
-    maps = fold(clip)
+    maps = merge_time(clip)
     assert maps.shape == (6, 4, 5, 7)
     assert maps.is_contiguous(memory_format=torch.channels_last)
     assert maps.data_ptr() == clip.data_ptr()
-    assert unfold(maps, 3).data_ptr() == clip.data_ptr()
-    assert torch.equal(unfold(maps, 3), clip)
+    assert split_time(maps, 3).data_ptr() == clip.data_ptr()
+    assert torch.equal(split_time(maps, 3), clip)
 
 
 def test_stacked_frames_make_a_2d_convolution_a_strided_3d_one() -> None:
     clip, kernel = torch.randn(2, 3, 8, 9, 11).double(), torch.randn(5, 3, 4, 7, 7).double()
     expected = torch.nn.functional.conv3d(clip, kernel, stride=(4, 2, 2), padding=(0, 3, 3))
     stacked = stack_frames(clip, 4)
-    folded = torch.nn.functional.conv2d(fold(stacked), kernel.flatten(1, 2), stride=2, padding=3)
-    torch.testing.assert_close(unfold(folded, 2).transpose(1, 2), expected)
+    folded = torch.nn.functional.conv2d(merge_time(stacked), kernel.flatten(1, 2), stride=2, padding=3)
+    torch.testing.assert_close(split_time(folded, 2).transpose(1, 2), expected)
 
 
 @pytest.mark.parametrize("frames", [0, 3, 6])

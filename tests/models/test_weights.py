@@ -10,11 +10,11 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from engine.build import build_network, load_initial_weights
 from engine.checkpoint import CheckpointError
 from engine.schema import Config
 from models import Network, build_model, load_imagenet_state_dict, load_pretrained, load_release_state_dict
 from models.sifa_resnet import SIFANet
+from sifa.build import build_network, load_initial_weights
 from tests.models.golden import MANIFEST, MODELS, release_entry, release_state_dict
 
 CASE = MODELS["sifa_net_r50_k5"]

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import models
-from engine.build import build_network
 from engine.checkpoint import save_checkpoint
 from engine.schema import Config
 from models import sifa_swin
 from models.sifa_resnet import ClipBottleneck
 from models.sifa_swin import ClipSwinBlock
+from sifa.build import build_network
 
 MakeCheckpoint = Callable[..., Path]
 

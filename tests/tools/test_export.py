@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import models
+import sifa
 from tests.tools.conftest import MakeCheckpoint
 from tools import export
 
@@ -36,7 +36,7 @@ def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     nodes = onnx.load(path).graph.node
     assert {node.domain for node in nodes} == {""}, "standard operators only"
     assert any(node.op_type == "GridSample" for node in nodes)
-    run, network = export.onnx_runner(path), models.load(checkpoint).model
+    run, network = export.onnx_runner(path), sifa.load(checkpoint).model
     assert export.largest_difference(run, network, 8, 32)[0] < 1e-4
     # The comparison can fail: another network's answer is not this one's.
     assert isinstance(network.fc, torch.nn.Linear)
@@ -51,7 +51,7 @@ def test_exported_program_with_any_batch(
     assert export.main([f"--checkpoint={checkpoint}", f"--out={path}", "--crop_size=48"]) == 0
     assert "equal to PyTorch within" in capsys.readouterr().out
     assert not [warning for warning in recwarn if "complete tensor" in str(warning.message)]
-    run, network = export.program_runner(path), models.load(checkpoint).model
+    run, network = export.program_runner(path), sifa.load(checkpoint).model
     for batch in (1, 3):
         clips = torch.randn(batch, 3, 8, 48, 48)
         with torch.no_grad():

@@ -15,9 +15,11 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import DataError, FrameFolder, extraction, open_reader, read_classes, read_list
+from common.errors import DataError
+from datasets import FrameFolder, open_reader, read_classes, read_list
 from datasets.lmdb_frames import PackedFrames, close_environments
-from datasets.stores import Pack
+from datasets.preparation import extraction
+from datasets.preparation.writers import Pack
 from tools import extract_frames
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-import models
+import sifa
 import train_val_3d
 from engine.config import load_config
 from tests.tools.conftest import MakeCheckpoint
@@ -211,7 +211,7 @@ def test_what_is_said_is_what_is_trained_on(
 
 def written_settings(checkpoint: Path, *options: str, names: Sequence[str] = CLASSES) -> dict[str, Any]:
     args = finetune._parse(["videos", f"--checkpoint={checkpoint}", *options])
-    return yaml.safe_load(finetune.settings(args, Path("out"), models.load(checkpoint), names, [FRAMES] * 8))
+    return yaml.safe_load(finetune.settings(args, Path("out"), sifa.load(checkpoint), names, [FRAMES] * 8))
 
 
 def test_clips_are_not_flipped_where_a_class_tells_sides(checkpoint: Path) -> None:

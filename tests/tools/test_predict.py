@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-import models
-from models.loading import Loaded, count_frames
+import sifa
+from sifa.predictor import Predictor, count_frames
 from tests.tiny import CLASSES, RATE, moving_square, write_checkpoint, write_video
 from tools import predict
 from tools.predict import Span, find_videos, spans, timeline
@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> Loaded:
-    return models.load(folder / "last.pth", num_clips=1, num_crops=1)
+def loaded(folder: Path) -> Predictor:
+    return sifa.load(folder / "last.pth", num_clips=1, num_crops=1)
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -58,7 +58,7 @@ def test_a_table_of_five(run: Run, folder: Path) -> None:
     head, *rows = out.strip().splitlines()
     assert (code, err) == (0, "")
     assert head == f"{folder}/videos/a.avi  (30 frames, 6 views)"
-    expected = models.load(folder / "last.pth").predict(folder / "videos/a.avi")
+    expected = sifa.load(folder / "last.pth").predict(folder / "videos/a.avi")
     order = expected.argsort(descending=True)[:5].tolist()
     assert [row.split()[2] for row in rows] == [CLASSES[label] for label in order]
     assert [row.split()[0] for row in rows] == [f"{100 * expected[label]:.2f}" for label in order]
@@ -70,7 +70,7 @@ def test_json_of_folders_and_patterns(run: Run, folder: Path) -> None:
     assert code == 0
     assert [Path(line["video"]).name for line in lines] == ["a.avi", "b.avi", "b.avi"]
     assert [(line["frames"], line["views"], len(line["top"])) for line in lines] == [(30, 1, 2), (12, 1, 2), (12, 1, 2)]
-    expected = models.load(folder / "last.pth", num_clips=1, num_crops=1).predict(folder / "videos/a.avi")
+    expected = sifa.load(folder / "last.pth", num_clips=1, num_crops=1).predict(folder / "videos/a.avi")
     for one in lines[0]["top"]:
         assert one["class"] == CLASSES[one["label"]]
         assert one["probability"] == pytest.approx(float(expected[one["label"]]), abs=1e-6)
@@ -174,7 +174,7 @@ def test_a_window_scores_like_a_video_of_its_own(run: Run, folder: Path, tmp_pat
     assert code == 0
     # 30 frames at 10 a second, the last window moved so that it ends with the video.
     assert [(one["start"], one["end"]) for one in line["windows"]] == [(0, 2), (0.7, 2.7), (1, 3)]
-    whole = models.load(folder / "last.pth")
+    whole = sifa.load(folder / "last.pth")
     for number, one in enumerate(line["windows"]):
         start = round(one["start"] * RATE)
         piece = write_video(tmp_path / f"{number}.avi", moving_square(FRAMES)[start : start + 20])
@@ -182,7 +182,7 @@ def test_a_window_scores_like_a_video_of_its_own(run: Run, folder: Path, tmp_pat
         assert of_json(one["top"]) == pytest.approx(expected, abs=1e-5)
 
 
-def test_windows_are_predicted_as_the_frames_come(loaded: Loaded) -> None:
+def test_windows_are_predicted_as_the_frames_come(loaded: Predictor) -> None:
     frames = moving_square(40)
     came = 0
 
@@ -196,7 +196,7 @@ def test_windows_are_predicted_as_the_frames_come(loaded: Loaded) -> None:
     assert seen == [(0, 16, 16), (10, 26, 26), (20, 36, 36), (24, 40, 40)]
 
 
-def test_fewer_frames_than_a_window_make_one(loaded: Loaded) -> None:
+def test_fewer_frames_than_a_window_make_one(loaded: Predictor) -> None:
     (span,) = spans(iter(moving_square(9)), loaded, 16, 8)
     assert (span.start, span.end) == (0, 9)
     assert not list(spans(iter([]), loaded, 16, 8))
@@ -247,7 +247,9 @@ class Camera:
         self.released = True
 
 
-def test_a_camera_is_watched_until_the_user_ends_it(run: Run, loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_camera_is_watched_until_the_user_ends_it(
+    run: Run, loaded: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     camera = Camera(40, end=KeyboardInterrupt)
     monkeypatch.setattr(cv2, "VideoCapture", {3: camera}.__getitem__)
     code, out, err = run("--camera=3", "--stride=1", "--clips=1", "--crops=1", "--json", "--top=6")

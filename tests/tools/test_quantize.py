@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import models
+import sifa
 from tests.tools.conftest import MakeCheckpoint
 from tools import export, quantize
 
@@ -53,7 +53,7 @@ def test_a_quantised_file(
     assert kernels
     assert all(weight.data_type in integers for weight in kernels)
 
-    loaded = models.load(checkpoint)
+    loaded = sifa.load(checkpoint)
     clips = torch.cat(quantize.clips_of(loaded.config, VIDEOS, train=False)[0])
     with torch.no_grad():
         expected = export.Probabilities(loaded.model)(clips)
@@ -62,7 +62,7 @@ def test_a_quantised_file(
 
 
 def test_calibration_is_on_training_videos_and_the_comparison_on_others(checkpoint: Path, tmp_path: Path) -> None:
-    config = models.load(checkpoint).config
+    config = sifa.load(checkpoint).config
     other = tmp_path / "list.txt"
     other.write_text(f"1 {FRAMES} 1\n3 {FRAMES} 3\n")
     config = config.model_copy(update={"dataset": config.dataset.model_copy(update={"list_file": str(other)})})

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-import models
+import sifa
 from tests.tiny import RATE, SETTINGS, moving_square, write_checkpoint, write_video
 from tools import visualize
 from tools.visualize import Viewer
@@ -41,7 +41,7 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def viewer(folder: Path, *arguments: str) -> Viewer:
     options = visualize._parse([str(folder / "v.avi"), f"--checkpoint={folder / 'last.pth'}", *arguments])
-    return Viewer(models.load(options.checkpoint, num_clips=1, num_crops=1), options)
+    return Viewer(sifa.load(options.checkpoint, num_clips=1, num_crops=1), options)
 
 
 def test_a_picture(run: Run, tmp_path: Path) -> None:

@@ -1,0 +1,67 @@
+"""What the commands share: parsers, the `--set` option, and how a mistake of the user ends."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from common.errors import UserError, describe
+
+INTERRUPTED = 130  # exit code after Ctrl-C, as of a shell
+
+
+def parser(command: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help shows the module's docstring as it is written.
+
+    Args:
+        command: how the command is called, such as `python -m tools.predict`.
+        description: the docstring.
+    """
+    return argparse.ArgumentParser(
+        prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_set_option(parser: argparse.ArgumentParser) -> None:
+    """`--set section.key=value ...`, repeatable: changes of a settings file, as one list in `args.set`."""
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="section.key=value", help="changes keys; repeatable"
+    )
+
+
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=int, default=cores(), help="processes (default: one for each core, %(default)s here)"
+    )
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(command: Callable[[], int | None], *, interrupted: str = "") -> int:
+    """Runs a command and returns its exit code: its own, 0 for None, 2 for a mistake of the user, 130 after Ctrl-C.
+
+    Args:
+        interrupted: what to print after Ctrl-C.
+    """
+    try:
+        return command() or 0
+    except (UserError, OSError) as error:
+        print_error(describe(error))
+        return 2
+    except KeyboardInterrupt:
+        if interrupted:
+            print(interrupted, file=sys.stderr)
+        return INTERRUPTED
+
+
+def print_error(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+
+
+def check_range(option: str, value: float, low: float, high: float) -> None:
+    """Raises UserError unless low <= value <= high."""
+    if not low <= value <= high:
+        raise UserError(f"{option} must be in {low}..{high}, got {value}")

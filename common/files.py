@@ -1,0 +1,76 @@
+"""Files that are either complete or absent, whenever the program or the machine stops."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from common.errors import DataError
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into. It gets its name, and replaces the file of that name, once it is complete on the disk.
+
+    After an error the previous file is unchanged.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(file: str | os.PathLike[str], text: str) -> None:
+    """Writes a UTF-8 file completely or not at all. Several processes may write the same file."""
+    temporary = Path(f"{os.fspath(file)}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        temporary.replace(file)
+    except OSError as error:
+        error.filename = os.fspath(file)  # the name of the temporary file would tell the user nothing
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and its parents, that files can be written to.
+
+    Raises:
+        DataError: there is a file of this name, or the folder cannot be written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, a folder is wanted")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell everything: a disk may be read-only, or full.
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be written to: {error.strerror}") from None
+
+
+def digest(path: str | Path) -> str:
+    """SHA-256 of the content of a file."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings the names in a folder to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,68 @@
+"""How a training script begins and ends: seeds, signals, and errors as one line with an exit code."""
+
+import errno
+import os
+import random
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from common.cli import print_error
+from common.errors import OneProcessError, UserError, one_line
+from engine.distributed import is_main, lost_processes, stop
+from engine.prefetch import end_workers
+from engine.signals import Interrupted, StopSignals
+
+
+def seed_everything(seed: int, *, deterministic: bool) -> None:
+    """Seeds all random generators, and chooses algorithms that always give the same bits if they are asked for."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.benchmark = not deterministic
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+
+
+def run_to_the_end(run: Callable[[StopSignals], None], *, kept: str) -> int:
+    """Runs one process of a script and returns its exit code.
+
+    Args:
+        run: the script; it joins the other processes itself.
+        kept: what remains of a run that a signal stops, for its last line.
+
+    Returns:
+        0; 2 for a mistake that the user can correct, said in one line; 1 if a process was lost; 128 + n after signal n.
+    """
+    with StopSignals() as signals:
+        try:
+            run(signals)
+        except UserError as error:
+            # A mistake in configuration or checkpoint happens in every process, and one prints it.
+            if is_main() or isinstance(error, OneProcessError):
+                print_error(one_line(error))
+            return 2
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            print_error(one_line(f"the disk is full: {error}. What was saved before is whole"))
+            return 2
+        except RuntimeError as error:
+            lost = lost_processes(error)
+            if not lost:
+                raise
+            reason = str(error).rpartition("] ")[2]
+            print_error(one_line(f"rank {os.environ['RANK']} has lost {', '.join(lost)}: {reason}"))
+            return 1
+        except Interrupted:
+            if signals.received is None:
+                return 1  # another process was asked to stop
+            if is_main():
+                print_error(f"stopped by {signals.received.name}, {kept}")
+            return 128 + signals.received
+        finally:
+            end_workers()
+    stop()
+    return 0

@@ -1,0 +1,97 @@
+"""Which checkpoint a training resumes from, and whether it belongs to the same training."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from engine.checkpoint import CheckpointError, entry, newest_checkpoint, read_checkpoint
+from engine.distributed import all_gather
+from engine.run_dir import CHECKPOINTS
+from engine.schema import Config
+
+# Keys that do not change what is trained.
+_WITHOUT_EFFECT = ("num_workers", "pretrained_model", "timeout")
+# They say which parameters share a state of the optimizer.
+_PARAMETER_GROUPS = ("optimizer", "layer_multipliers", "decay_all")
+
+
+class SavedRun(NamedTuple):
+    """A checkpoint to resume from, and what was read from it."""
+
+    path: Path
+    contents: dict[str, Any]
+
+
+def find_checkpoint(wanted: str | None, output_dir: Path, *, replaced: bool) -> tuple[SavedRun | None, list[str]]:
+    """The checkpoint that a training resumes from. All processes must call it.
+
+    Args:
+        wanted: a path; "auto" for the newest in output_dir, if any; or None.
+        output_dir: of the training.
+        replaced: whether torchrun replaced lost processes: then it is the newest that they saved.
+
+    Returns:
+        The checkpoint, or None to start from the beginning; and a line for each damaged checkpoint that was skipped.
+
+    Raises:
+        CheckpointError: it cannot be read, or the processes find different ones.
+    """
+    saved: SavedRun | None = None
+    skipped: list[str] = []
+    if (replaced or wanted == "auto") and (found := newest_checkpoint(output_dir / CHECKPOINTS)):
+        path, contents, skipped = found
+        saved = SavedRun(path, contents)
+    if saved is None and wanted not in (None, "auto"):
+        saved = SavedRun(Path(wanted), read_checkpoint(Path(wanted)))
+    progress = all_gather(saved and tuple(saved.contents.get(name) for name in ("epoch", "iteration")))
+    if any(other != progress[0] for other in progress):
+        raise CheckpointError(f"the processes find different checkpoints in {output_dir}: they must share it")
+    return saved, skipped
+
+
+def check_same_training(saved: SavedRun, config: Config, list_digest: str) -> None:
+    """Refuses a checkpoint whose optimizer, or whose incomplete epoch, is that of another training.
+
+    Args:
+        saved: the checkpoint.
+        config: of this training.
+        list_digest: of its training list.
+
+    Raises:
+        CheckpointError: as above.
+    """
+    path, contents = saved
+    saved_config = entry(contents, "config", path)
+    before, now = saved_config["optimization"], config.optimization.model_dump()
+    for key in _PARAMETER_GROUPS:
+        if key in before and before[key] != now[key]:
+            raise CheckpointError(
+                f"checkpoint {path} is of a run with optimization.{key} {before[key]}, this one has {now[key]}: resume "
+                "with the same, or start another training from it with --checkpoint"
+            )
+    if not contents.get("iteration"):
+        return
+    for name, was, is_now in (
+        ("seed", saved_config["seed"], config.seed),
+        ("content of dataset.list_file", contents.get("list"), list_digest),
+    ):
+        if was not in (None, is_now):
+            raise CheckpointError(
+                f"checkpoint {path} is of the middle of an epoch, whose order another {name} changes ({was}, now "
+                f"{is_now}): resume with the same"
+            )
+
+
+def changes_since(saved: SavedRun, config: Config, list_digest: str) -> list[str]:
+    """What differs between a training and the one of a checkpoint: `key old -> new`."""
+    before, now = saved.contents["config"], config.model_dump()
+    sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
+    pairs = [(key, before.get(key), now[key]) for key in ("seed", "deterministic")]
+    if "list" in saved.contents:
+        pairs.append(("content of dataset.list_file", saved.contents["list"], list_digest))
+    pairs += [
+        (f"{section}.{key}", before.get(section, {}).get(key), value)
+        for section in sections
+        for key, value in now[section].items()
+        if key not in _WITHOUT_EFFECT
+    ]
+    return [f"{name} {was} -> {is_now}" for name, was, is_now in pairs if was != is_now]

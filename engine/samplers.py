@@ -1,0 +1,112 @@
+"""Which samples each process draws: of a training epoch, of what is left of it, of a validation."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from engine.distributed import Process
+
+
+class TrainSampler(Sampler[tuple[int, int]]):
+    """The share of this process in a shuffled training set: (index, epoch) for each sample of an epoch.
+
+    The order is a function of seed and epoch alone. Each process draws the same number of samples, in whole steps of
+    world_size * batch_size * iter_size; the few that remain are left out, different ones in each epoch.
+
+    Args:
+        length: samples of the training set.
+        process: this process.
+        batch_size: clips of one iteration in each process.
+        iter_size: iterations of one step of the optimizer.
+        seed: of the order.
+
+    Attributes:
+        epoch: the epoch to draw; set it before each one.
+        step: samples of each process in one step of the optimizer.
+        steps: steps of an epoch.
+    """
+
+    def __init__(self, length: int, process: Process, *, batch_size: int, iter_size: int, seed: int) -> None:
+        self.length, self.process, self.seed = length, process, seed
+        self.step = batch_size * iter_size
+        self.steps = length // (self.step * process.world_size)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self.steps * self.step
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(self.length, generator=generator)[: len(self) * self.process.world_size]
+        for index in order[self.process.rank :: self.process.world_size].tolist():
+            yield index, self.epoch
+
+
+class RepeatedSampler(Sampler[Any]):
+    """Repeated augmentation (Hoffer et al. 2020): each sample `repeats` times in a row, each time augmented differently.
+
+    The length of an epoch stays, so that an epoch sees 1 / repeats of the samples, different ones each time.
+
+    Args:
+        sampler: of (index, epoch); yields (index, epoch, repeat) from it.
+        repeats: at least 1.
+    """
+
+    def __init__(self, sampler: Sampler[tuple[int, int]], repeats: int) -> None:
+        if repeats < 1:
+            raise ValueError(f"repeats must be at least 1, got {repeats}")
+        self.sampler = sampler
+        self.repeats = repeats
+
+    def __len__(self) -> int:
+        return len(self.sampler)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        left = len(self)
+        for index, epoch in self.sampler:
+            for repeat in range(min(self.repeats, left)):
+                yield index, epoch, repeat
+            left -= self.repeats
+            if left <= 0:
+                return
+
+
+class ResumableSampler(Sampler[Any]):
+    """The samples of another sampler after the first `done`: the rest of an epoch that was interrupted."""
+
+    def __init__(self, sampler: Sampler[Any]) -> None:
+        self.sampler, self.done = sampler, 0
+
+    def __len__(self) -> int:
+        return len(self.sampler) - self.done  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return islice(iter(self.sampler), self.done, None)
+
+
+class DistributedVideoSampler(Sampler[int]):
+    """The share of this process in the videos of a validation set: all views of each video on one process, once.
+
+    Args:
+        videos: numbers of the videos to score.
+        views: of each video; index = video * views + view.
+        process: this process.
+    """
+
+    def __init__(self, videos: Sequence[int], views: int, process: Process) -> None:
+        self.views, self.process = views, process
+        self.restrict(videos)
+
+    def restrict(self, videos: Sequence[int]) -> None:
+        """Shares these videos between the processes."""
+        self.videos = videos[self.process.rank :: self.process.world_size]
+
+    def __len__(self) -> int:
+        return len(self.videos) * self.views
+
+    def __iter__(self) -> Iterator[int]:
+        for video in self.videos:
+            yield from range(video * self.views, (video + 1) * self.views)

@@ -1,0 +1,189 @@
+"""What a configuration describes: the network and its first weights, data sets, batches, class names."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.utils.data import Sampler
+
+import models
+from datasets.annotations import read_classes
+from datasets.clips import ClipDataset, worker_init
+from datasets.normalisation import normalise
+from datasets.transforms import Transform, test_transform, train_transform
+from engine.batch_norm import synchronise_batch_norm
+from engine.checkpoint import CheckpointError, entry, load_weights, read_checkpoint, weights
+from engine.config import ConfigError
+from engine.distributed import Process
+from engine.eval_loop import Validator
+from engine.parallel import shard_fsdp
+from engine.prefetch import DevicePrefetcher, build_loader
+from engine.samplers import DistributedVideoSampler
+from engine.schema import Config
+from engine.signals import StopSignals
+
+
+def build_network(config: Config) -> models.Network:
+    """The network of a configuration, with its first weights.
+
+    Raises:
+        ConfigError: the network has no such key, or a key has an impossible value.
+    """
+    try:
+        return models.build_model(
+            config.network.net_name,
+            num_classes=config.dataset.num_classes,
+            clip_length=config.dataset.num_segments * config.dataset.clip_length,
+            **config.network.options(),
+            **config.SIFA.model_dump(exclude_none=True),
+        )
+    except ValueError as error:
+        raise ConfigError(f"network: {error}") from None
+
+
+def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> tuple[int, list[str]]:
+    """Loads the weights that a training starts from, or that are evaluated.
+
+    Args:
+        model: takes the weights.
+        config: names files of weights from elsewhere.
+        checkpoint: of this project; it has priority.
+
+    Returns:
+        The epochs that a checkpoint of this project was trained for, else 0; and a table for each other file.
+
+    Raises:
+        ConfigError: a file does not exist.
+        CheckpointError: a file cannot be read, or does not fit the network.
+    """
+    if checkpoint is not None:
+        contents = read_checkpoint(checkpoint)
+        load_weights(model, weights(contents, checkpoint), checkpoint)
+        return entry(contents, "epoch", checkpoint), []
+    tables = []
+    for key, load in (
+        ("imagenet_weights", models.load_imagenet_state_dict),
+        ("release_weights", models.load_release_state_dict),
+        ("pretrained_model", partial(models.load_pretrained, classes=class_names(config))),
+    ):
+        if file := getattr(config.network, key):
+            if not Path(file).is_file():
+                raise ConfigError(f"network.{key}: there is no file {file}")
+            read = models.read_safetensors if models.is_safetensors(Path(file)) else read_checkpoint
+            try:
+                report = load(model, read(Path(file)))
+            except ValueError as error:
+                raise CheckpointError(f"{file}: {error}") from None
+            tables.append(f"{file}: {report.table()}")
+    return 0, tables
+
+
+def place_network(model: models.Network, config: Config, process: Process, *, trains: bool) -> None:
+    """Brings the network to its device in the form in which it is computed, in place.
+
+    Raises:
+        UserError: the configuration asks for several processes, or for GPUs, that there are not.
+    """
+    sharded = trains and config.execution.strategy == "fsdp"
+    contiguous = sharded or not config.execution.channels_last  # FSDP shards contiguous weights
+    model.to(process.device).to(memory_format=torch.contiguous_format if contiguous else torch.channels_last)
+    if trains and config.optimization.batch_norm == "sync":
+        synchronise_batch_norm(model, process)
+    if sharded:
+        shard_fsdp(model, model.blocks(), process)
+    if config.execution.compile:
+        model.compile()
+
+
+def build_dataset(config: Config, *, train: bool) -> ClipDataset:
+    """The training or the validation videos of a configuration.
+
+    Raises:
+        ConfigError: a list or a folder is missing.
+        DataError: the list cannot be read.
+    """
+    data = config.dataset
+    key, list_file = ("list_file", data.list_file) if train else ("eva_list_file", data.eva_list_file)
+    if not list_file:
+        raise ConfigError(f"dataset.{key} must name a list file")
+    root_key = "root_path" if train or not data.eva_root_path else "eva_root_path"
+    root = getattr(data, root_key)
+    if not Path(list_file).is_file():
+        raise ConfigError(f"dataset.{key}: there is no file {list_file}")
+    if not Path(root).is_dir():
+        raise ConfigError(f"dataset.{root_key}: there is no folder {root}")
+    return ClipDataset(
+        list_file,
+        root,
+        transform=_train_transform(config) if train else _test_transforms(config),
+        train=train,
+        num_clips=1 if train else config.evaluation.eva_num_clips,
+        num_crops=1 if train else config.evaluation.eva_num_crop,
+        seed=config.seed,
+        num_classes=data.num_classes,
+        num_segments=data.num_segments,
+        clip_length=data.clip_length,
+        num_steps=data.num_steps,
+        format=data.format,
+        frame_template=data.frame_template,
+        first_frame=data.first_frame,
+        on_bad_sample=data.on_bad_sample,
+        max_bad_fraction=data.max_bad_fraction,
+    )
+
+
+def _train_transform(config: Config) -> Transform:
+    transform = config.transform
+    augment = transform.rand_augment
+    return train_transform(
+        transform.crop_size,
+        color_jitter=transform.color_jitter,
+        rand_augment=(augment.n, augment.m) if augment else None,
+        flip=transform.horizontal_flip,
+        scale=transform.scale,
+        short_side=transform.short_side,
+        erasing=transform.random_erasing,
+    )
+
+
+def _test_transforms(config: Config) -> list[Transform]:
+    crops = config.evaluation.eva_num_crop
+    return [test_transform(config.evaluation.eva_crop_size, crop, crops) for crop in range(crops)]
+
+
+def build_batches(
+    dataset: ClipDataset, sampler: Sampler, batch_size: int, config: Config, process: Process
+) -> DevicePrefetcher:
+    """Batches of a data set on the device of this process, as the network takes them."""
+    workers = config.dataset.num_workers
+    loader = build_loader(
+        dataset, sampler, batch_size, workers=workers, device=process.device, start_worker=worker_init
+    )
+    return DevicePrefetcher(loader, process.device, normalise)
+
+
+def build_validator(config: Config, process: Process, signals: StopSignals) -> Validator:
+    """The validation of a configuration.
+
+    Raises:
+        ConfigError, DataError: see `build_dataset`.
+    """
+    data = build_dataset(config, train=False)
+    sampler = DistributedVideoSampler(range(len(data.videos)), data.views, process)
+    batches = build_batches(data, sampler, config.evaluation.batch_size, config, process)
+    return Validator(data, sampler, batches, config, process, signals)
+
+
+def class_names(config: Config) -> list[str]:
+    """The names of the classes, or none where the configuration names no class file.
+
+    Raises:
+        ConfigError: there is no such file, or it does not fit dataset.num_classes.
+    """
+    file, wanted = config.dataset.classes_file, config.dataset.num_classes
+    if file and not Path(file).is_file():
+        raise ConfigError(f"dataset.classes_file: there is no file {file}")
+    names = read_classes(file) if file else []
+    if names and len(names) != wanted:
+        raise ConfigError(f"dataset.classes_file {file} names {len(names)} classes, dataset.num_classes is {wanted}")
+    return names

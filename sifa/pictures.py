@@ -1,0 +1,27 @@
+"""The validation clip whose attention TensorBoard shows during a training."""
+
+from torch import nn
+from torch.utils.tensorboard import SummaryWriter
+
+from engine.eval_loop import Validator
+from engine.scores import middle_view
+from visualization.tensorboard import record_attention
+
+
+def record_validation_clip(
+    events: SummaryWriter, model: nn.Module, validator: Validator, classes: list[str], epoch: int
+) -> None:
+    """Records what SIFA does with the middle view of the middle video, see `record_attention`."""
+    data, device = validator.data, validator.process.device
+    video = len(data.videos) // 2
+    frames, label, _ = data[video * data.views + middle_view(data.num_clips, data.num_crops)]
+    record_attention(
+        events,
+        model,
+        validator.batches.to_input(frames[None].to(device)),
+        frames.numpy(),
+        title=data.videos[video].path,
+        label=label,
+        classes=classes,
+        epoch=epoch,
+    )

@@ -1,0 +1,99 @@
+"""The clips of a training, epoch by epoch, in the share of this process."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from common.files import digest
+from datasets.mixing import MixupCutmix
+from engine.checkpoint import save_checkpoint
+from engine.config import ConfigError
+from engine.distributed import Process
+from engine.prefetch import DevicePrefetcher
+from engine.samplers import RepeatedSampler, ResumableSampler, TrainSampler
+from engine.schema import Config
+from sifa.build import build_batches, build_dataset
+
+
+class TrainingData:
+    """The training videos of a configuration, what is drawn of them in each epoch, and how batches are mixed.
+
+    Args:
+        config: of the run.
+        process: this process.
+
+    Attributes:
+        videos: how many the list has.
+        list_digest: of the content of the list.
+        iterations_per_epoch: batches of this process.
+        clips_per_step: of all processes between two steps of the optimizer.
+
+    Raises:
+        ConfigError: the list has fewer videos than one step takes, or a file is missing.
+        DataError: the list cannot be read.
+    """
+
+    def __init__(self, config: Config, process: Process) -> None:
+        self.config, self.process = config, process
+        self.batch_size = config.optimization.batch_size
+        self.dataset = build_dataset(config, train=True)
+        self.videos = len(self.dataset)
+        self.list_digest = digest(config.dataset.list_file)[:16]
+        self._order = self._sampler(config.optimization.iter_size)
+        if self._order.steps == 0:
+            raise ConfigError(
+                f"{config.dataset.list_file} has {self.videos} videos, fewer than one step takes: {process.world_size} "
+                f"processes x optimization.batch_size={self.batch_size} x iter_size={config.optimization.iter_size}"
+            )
+        self.clips_per_step = self._order.step * process.world_size
+        self._keys = ResumableSampler(RepeatedSampler(self._order, config.transform.repeated_augmentation))
+        self._batches = build_batches(self.dataset, self._keys, self.batch_size, config, process)
+        self.iterations_per_epoch = len(self._batches.loader)  # type: ignore[arg-type]
+
+    def _sampler(self, iter_size: int) -> TrainSampler:
+        return TrainSampler(
+            self.videos, self.process, batch_size=self.batch_size, iter_size=iter_size, seed=self.config.seed
+        )
+
+    def epoch(self, epoch: int, done: int) -> DevicePrefetcher:
+        """The batches of an epoch after its first `done` iterations."""
+        self._order.epoch, self._keys.done = epoch, done * self.batch_size
+        return self._batches
+
+    def mix(self, epoch: int) -> Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]] | None:
+        """Mixup, cutmix and label smoothing of the batches of an epoch; None if the configuration asks for none."""
+        transform = self.config.transform
+        mixing = MixupCutmix(
+            self.config.dataset.num_classes,
+            self.config.seed,
+            mixup_alpha=transform.mixup_alpha,
+            cutmix_alpha=transform.cutmix_alpha,
+            label_smoothing=transform.label_smoothing,
+        )
+        if not mixing.does_something:
+            return None
+        return lambda clips, labels, iteration: mixing(clips, labels, (epoch, self.process.rank, iteration))
+
+    def clips(self, epoch: int) -> Iterator[Tensor]:
+        """Batches of clips as an epoch will draw them, without repetition and mixing."""
+        sampler = self._sampler(iter_size=1)
+        sampler.epoch = epoch
+        return (clip for clip, *_ in build_batches(self.dataset, sampler, self.batch_size, self.config, self.process))
+
+    def save_batch(self, path: Path, epoch: int, iteration: int) -> list[str]:
+        """Writes the batch of an iteration as it was drawn. Returns the paths of its videos.
+
+        Args:
+            path: of the file.
+            epoch: counted from 0; the present one.
+            iteration: counted from 1.
+        """
+        keys = list(islice(self._keys.sampler, (iteration - 1) * self.batch_size, iteration * self.batch_size))
+        clips, labels, indices = zip(*(self.dataset[key] for key in keys), strict=True)
+        videos = [self.dataset.videos[index].path for index in indices]
+        contents = {"clips": torch.stack(clips), "labels": list(labels), "videos": videos}
+        save_checkpoint(path, {**contents, "epoch": epoch, "iteration": iteration})
+        return videos

@@ -1,0 +1,98 @@
+"""What a run leaves behind: figures that can be taken back, a bar on a terminal, Weights & Biases where asked for."""
+
+import io
+import json
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from common.errors import UserError
+from engine.logger import EpochClock, RunLogger
+from engine.meters import Progress
+from engine.metrics import Metrics
+from engine.schema import Config, Logging
+from tests.engine.runs import ALONE
+
+METRICS = Metrics(videos=10, loss=1.5, top1=20.0, top3=30.0, top5=40.0)
+PROGRESS = Progress(3, 9, 1.5, 20.0, 40.0, 0.1, 2.0, 12.0, 0.25, 1.5)
+
+
+def record(folder: Path, **options: Any) -> RunLogger:
+    return RunLogger(Config(output_dir=str(folder), logging=Logging(**options)), ALONE, trains=True)
+
+
+def lines(folder: Path) -> list[tuple[int, str]]:
+    text = (folder / "metrics.jsonl").read_text()
+    return [(values["epoch"], values["split"]) for values in map(json.loads, text.splitlines())]
+
+
+def test_a_run_that_goes_on_takes_back_what_was_not_saved(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    assert not run.rewind(1)
+    for epoch in (1, 2, 3):
+        run.metrics(epoch, "train", METRICS)
+        if epoch != 2:
+            run.metrics(epoch, "val", METRICS)
+    run.metrics(9, "eval", METRICS)
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 4, "spl')  # killed here
+    assert not run.rewind(2), "the second epoch was not validated"
+    assert lines(tmp_path) == [(1, "train"), (1, "val"), (2, "train"), (9, "eval")]
+    assert run.rewind(1)
+    assert lines(tmp_path) == [(1, "train"), (1, "val"), (9, "eval")]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, has_bar in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stdout", stream)
+        run = record(tmp_path)
+        with run.bar("epoch 1/2", total=9, done=2):
+            run.advance(7)
+            run.progress(1, 3, PROGRESS)
+        written = stream.getvalue()
+        assert "epoch 1/64  3/9  loss 1.5000  lr 1.00e-01  12.0 clips/s  waited 25 %  1.5 GiB\n" in written
+        assert ("epoch 1/2" in written and "9/9" in written) == has_bar
+    logging.getLogger("sifa").handlers.clear()
+
+
+def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[dict[str, Any]] = []
+    started: dict[str, Any] = {}
+    service = SimpleNamespace(log=logged.append, define_metric=lambda *names, **axis: None, finish=lambda: None)
+    fake = SimpleNamespace(init=lambda **options: started.update(options) or service)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    run = record(tmp_path, wandb="my project")
+    run.progress(1, 3, PROGRESS)
+    run.metrics(1, "val", METRICS)
+    assert started["project"] == "my project"
+    assert started["config"]["optimization"]["epochs"] == 64
+    first = started["id"]
+    with record(tmp_path, wandb="my project"):
+        pass
+    assert started["id"] == first, "a run that goes on is the same run there"
+    assert (logged[0]["iteration"], logged[0]["step/gradient_norm"]) == (3, 2.0)
+    assert (logged[1]["epoch"], logged[1]["val/top1"]) == (1, 20.0)
+
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="pip install wandb"):
+        record(tmp_path, wandb="my project")
+    record(tmp_path)  # not asked for, not missed
+
+
+def test_the_time_left_of_a_run_that_went_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("engine.logger.time.monotonic", lambda: now)
+    clock = EpochClock(1.5, 4)
+    clock.start()
+    now = 110.0
+    speed, left = clock.stop(2, clips=50)
+    assert (speed, left.total_seconds()) == (5.0, 40.0), "half an epoch took ten seconds, two are left"

@@ -1,0 +1,309 @@
+"""An epoch of training and a validation on a network small enough to follow, and the shares of several processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset
+
+from datasets import normalise
+from engine.batch_norm import average_buffers
+from engine.distributed import Process, all_gather
+from engine.divergence import Diverged
+from engine.eval_loop import evaluate
+from engine.meters import Progress
+from engine.metrics import Metrics
+from engine.prefetch import DevicePrefetcher
+from engine.samplers import DistributedVideoSampler, ResumableSampler, TrainSampler
+from engine.schema import Optimization
+from engine.signals import Interrupted
+from tests.engine.runs import ALONE, config_of, new_training, train_one_epoch
+
+CLASSES = 7
+
+
+class Heads(nn.Module):
+    """Two linear heads on a clip's mean; no BatchNorm, so that a batch equals its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, CLASSES), nn.Linear(3, CLASSES)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        mean = clip.mean((2, 3, 4))
+        return self.one(mean), self.two(mean)
+
+
+class Clips(Dataset):
+    def __init__(self, videos: int, views: int = 1) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.clips = torch.randint(256, (videos * views, 2, 2, 2, 3), generator=generator, dtype=torch.uint8)
+        self.labels = torch.randint(CLASSES, (videos,), generator=generator)
+        self.videos = [SimpleNamespace(label=label) for label in self.labels.tolist()]
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Any) -> tuple[Tensor, int, int]:
+        index = key[0] if isinstance(key, tuple) else key
+        return self.clips[index], int(self.labels[index // self.views]), index
+
+
+def train(model: nn.Module, settings: Optimization, reports: list[Progress] | None = None, **options: Any) -> Metrics:
+    data, config = Clips(24), config_of(settings, **options.pop("config", {}))
+    sampler = TrainSampler(24, ALONE, batch_size=settings.batch_size, iter_size=settings.iter_size, seed=0)
+    loader = DataLoader(data, batch_size=settings.batch_size, sampler=sampler)
+    bare = model.module if isinstance(model, DistributedDataParallel) else model
+    training = new_training(bare, config, len(loader))
+    report = reports.append if reports is not None else lambda progress: None
+    return train_one_epoch(training, loader, config, network=model, report=report, **options)
+
+
+def flat(optimization: dict[str, Any]) -> Optimization:
+    """Settings with a learning rate that stays."""
+    return Optimization(
+        epochs=10**6, warmup_epoch=0, base_learning_rate=0.1, **{"momentum": 0.9, "clip_gradient": 0.0, **optimization}
+    )
+
+
+def test_accumulated_iterations_equal_one_large_batch() -> None:
+    whole, parts = Heads(), Heads()
+    parts.load_state_dict(whole.state_dict())
+    one = train(whole, flat({"batch_size": 12, "iter_size": 1}))
+    other = train(parts, flat({"batch_size": 3, "iter_size": 4}))
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert one.videos == other.videos == 24
+
+
+def test_the_loss_weight_and_the_clipping_act_on_the_gradient() -> None:
+    """A single step of plain SGD moves the weights by learning rate times the clipped gradient."""
+    moves = {}
+    for name, options in {
+        "plain": {},
+        "weighted": {"loss_weight": 3.0},
+        "clipped": {"loss_weight": 3.0, "clip_gradient": 0.01},
+    }.items():
+        torch.manual_seed(0)
+        model = Heads()
+        before = [p.detach().clone() for p in model.parameters()]
+        train(model, flat({"batch_size": 24, "momentum": 0.0, "weight_decay": 0.0, **options}))
+        moves[name] = torch.cat([(p - b).flatten() for p, b in zip(model.parameters(), before, strict=True)])
+    assert torch.allclose(moves["weighted"], 3 * moves["plain"], rtol=1e-4, atol=1e-7)
+    assert moves["clipped"].norm().item() == pytest.approx(0.1 * 0.01, rel=1e-3)
+
+
+def test_the_metrics_of_an_epoch_and_its_reports() -> None:
+    model, data = Heads(), Clips(24)
+    reports: list[Progress] = []
+    with torch.no_grad():
+        losses = sum(nn.functional.cross_entropy(head, data.labels) for head in model(normalise(data.clips)))
+    frozen = flat({"batch_size": 4}).model_copy(update={"base_learning_rate": 1e-12})
+    metrics = train(model, frozen, reports)
+    assert metrics.loss == pytest.approx(float(losses), rel=1e-5)
+    assert [(progress.iteration, progress.of) for progress in reports] == [(2, 6), (4, 6)]
+    for word in ("2/6  loss ", "lr 1.00e-12", "clips/s", "waited ", "GiB"):
+        assert word in str(reports[0])
+    assert all(progress.gradient_norm > 0 and progress.memory > 0 for progress in reports)
+
+
+def test_mixed_clips_are_trained_on_and_scored_by_their_labels() -> None:
+    places, settings = [], flat({"batch_size": 6, "loss_weight": 1e-12, "weight_decay": 0.0})
+
+    def mix(clip: Tensor, label: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        places.append(iteration)
+        return torch.zeros_like(clip), torch.full((len(clip), CLASSES), 1 / CLASSES)
+
+    model = Heads()
+    nothing = torch.zeros(1, 3, 2, 2, 2)
+    logits = model(nothing)
+    metrics = train(model, settings, mix=mix)
+    assert places == [1, 2, 3, 4]
+    expected = sum(-head.log_softmax(1).mean().item() for head in logits)
+    assert metrics.loss == pytest.approx(expected, abs=1e-4), "the mixed clips and their targets"
+    guess = sum(head.softmax(1) for head in logits).argmax().item()
+    assert metrics.top1 == pytest.approx(100 * (Clips(24).labels == guess).float().mean().item())
+
+
+@pytest.mark.parametrize("bad", [1, 4, 5, 6])
+def test_a_loss_that_is_not_finite_stops_the_run_and_tells_where(bad: int) -> None:
+    saved: list[int] = []
+
+    def mix(clip: Tensor, label: Tensor, iteration: int) -> tuple[Tensor, Tensor]:
+        return clip * (float("nan") if iteration == bad else 1.0), label
+
+    settings = flat({"batch_size": 4})
+    with pytest.raises(Diverged, match=rf"not finite in iteration {bad} .*base_learning_rate") as caught:
+        train(Heads(), settings, mix=mix, save=lambda: saved.append(1), config={"save_iter_freq": 1, "print_freq": 3})
+    assert (caught.value.iteration, caught.value.here) == (bad, True)
+    assert len(saved) == bad - 1, "nothing is saved from there on"
+
+
+def test_a_gradient_that_is_not_finite_is_found_before_its_weights_are_saved() -> None:
+    model, saved = Heads(), []
+    model.one.weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(Diverged, match="not finite in iteration 1 "):
+        train(model, flat({"batch_size": 4}), save=lambda: saved.append(1), config={"save_iter_freq": 1})
+    assert not saved
+
+
+def test_it_saves_after_steps_and_stops_when_asked() -> None:
+    model, config = Heads(), config_of(flat({"batch_size": 2, "iter_size": 2}), save_iter_freq=3)
+    training, saved = new_training(model, config, 12), []
+    loader = DataLoader(Clips(24), batch_size=2)
+    with pytest.raises(Interrupted):
+        train_one_epoch(
+            training,
+            loader,
+            config,
+            save=lambda: saved.append(training.iteration),
+            asked_to_stop=lambda: training.iteration == 10,
+        )
+    assert saved == [4, 6, 10], "the steps after iterations 3, 6 and 9, and before the stop"
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_autocast_trains_almost_like_float32(amp: Any) -> None:
+    torch.manual_seed(0)
+    plain, half = Heads(), Heads()
+    half.load_state_dict(plain.state_dict())
+    before = plain.one.weight.clone()
+    expected, metrics = (
+        train_one_epoch(new_training(model, config, 6), DataLoader(Clips(24), batch_size=4), config)
+        for model, config in ((plain, config_of(flat({}))), (half, config_of(flat({}), amp)))
+    )
+    assert metrics.loss == pytest.approx(expected.loss, rel=2e-2)
+    moved = (plain.one.weight - before).norm()
+    assert 0 < (half.one.weight - plain.one.weight).norm() < 0.1 * moved
+
+
+def test_a_compiled_network_trains_alike() -> None:
+    plain, compiled = Heads(), Heads()
+    compiled.load_state_dict(plain.state_dict())
+    compiled.compile(backend="aot_eager")  # the whole way but for the compiler
+    one, other = train(plain, flat({"batch_size": 4})), train(compiled, flat({"batch_size": 4}))
+    assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    for name, value in plain.state_dict().items():
+        assert torch.allclose(value, compiled.state_dict()[name], atol=1e-6), name
+
+
+def test_the_scaler_skips_a_step_that_overflows() -> None:
+    model = Heads()
+    config = config_of(flat({"batch_size": 24}), "fp16")
+    training = new_training(model, config, 1)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    before = model.one.weight.clone()
+    train_one_epoch(training, DataLoader(Clips(24), batch_size=24), config)
+    assert torch.equal(model.one.weight, before)
+    assert training.scaler.get_scale() == 2.0**126
+    # Momentum begins with the first step that is taken.
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    train_one_epoch(training, DataLoader(Clips(24), batch_size=24), config)
+    assert 0 < (model.one.weight - before).norm() < 1
+
+
+def test_gradients_that_no_scale_makes_finite_stop_the_run() -> None:
+    model, saved = Heads(), []
+    model.one.weight.register_hook(lambda gradient: gradient * float("inf"))
+    config = config_of(flat({"batch_size": 4}), "fp16", print_freq=2)
+    training = new_training(model, config, 6)
+    training.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    with pytest.raises(Diverged, match="not finite at too many steps up to iteration 4"):
+        train_one_epoch(training, DataLoader(Clips(24), batch_size=4), config, save=lambda: saved.append(1))
+    assert training.scaler.get_scale() == 0.25
+
+
+@pytest.fixture
+def _process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_process_group")
+def test_gradients_are_exchanged_once_a_step() -> None:
+    model = DistributedDataParallel(Heads())
+    exchanged = 0
+
+    def count(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        nonlocal exchanged
+        exchanged += 1
+        future: torch.futures.Future[Tensor] = torch.futures.Future()
+        future.set_result(bucket.buffer())
+        return future
+
+    model.register_comm_hook(None, count)
+    train(model, flat({"batch_size": 2, "iter_size": 4}))
+    assert exchanged == 3  # 24 clips in 12 iterations, 3 steps
+
+
+@pytest.mark.usefixtures("_process_group")
+def test_gather_and_average_in_a_group_of_one() -> None:
+    assert all_gather({"a": 1}) == [{"a": 1}]
+    model = nn.BatchNorm1d(2)
+    model.running_mean.fill_(3.0)  # type: ignore[union-attr]
+    average_buffers(model)
+    assert model.running_mean.tolist() == [3.0, 3.0]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int, views: int) -> None:
+    data, model = Clips(10, views), Heads()
+    sampler = DistributedVideoSampler(range(10), views, ALONE)
+    batches = DevicePrefetcher(DataLoader(data, batch_size=batch_size, sampler=sampler), ALONE.device, normalise)
+    metrics = evaluate(model, batches, sampler, data)
+    with torch.no_grad():
+        heads = model(normalise(data.clips))
+    scores = torch.stack([head.softmax(1) for head in heads]).mean(0).view(10, views, CLASSES).mean(1)
+    order = scores.argsort(dim=1, descending=True)
+    hits = [(order[:, :k] == data.labels[:, None]).any(1).double().mean().item() * 100 for k in (1, 3, 5)]
+    assert [metrics.top1, metrics.top3, metrics.top5] == pytest.approx(hits)
+    assert metrics.videos == 10
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+def test_the_shares_of_a_validation_are_whole_videos_each_once(world: int) -> None:
+    shares = [
+        list(DistributedVideoSampler(range(10), 3, Process(rank, world, torch.device("cpu")))) for rank in range(world)
+    ]
+    assert sorted(view for share in shares for view in share) == list(range(30))
+    for share in shares:
+        assert len(share) % 3 == 0
+        assert all(share[i] // 3 == share[i - i % 3] // 3 for i in range(len(share)))
+
+
+def test_the_rest_of_an_epoch() -> None:
+    sampler = TrainSampler(50, ALONE, batch_size=2, iter_size=3, seed=0)
+    rest, whole = ResumableSampler(sampler), list(sampler)
+    for done in (0, 6, 48):
+        rest.done = done
+        assert list(rest) == whole[done:]
+        assert len(rest) == len(whole) - done
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_shares_of_a_training_epoch(world: int) -> None:
+    def shares(epoch: int, seed: int = 0) -> list[list[tuple[int, int]]]:
+        drawn = []
+        for rank in range(world):
+            sampler = TrainSampler(50, Process(rank, world, torch.device("cpu")), batch_size=2, iter_size=3, seed=seed)
+            sampler.epoch = epoch
+            assert len(sampler) == len(list(sampler)) == 50 // (6 * world) * 6
+            drawn.append(list(sampler))
+        return drawn
+
+    first = shares(0)
+    indices = [index for share in first for index, _ in share]
+    assert len(set(indices)) == len(indices)
+    assert {epoch for share in shares(4) for _, epoch in share} == {4}
+    assert shares(0) == first
+    assert [[i for i, _ in s] for s in shares(1)] != [[i for i, _ in s] for s in first]
+    assert shares(0, seed=1) != first
