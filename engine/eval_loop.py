@@ -119,6 +119,11 @@ def evaluate(
     return Metrics.of(losses, ranks)
 
 
+def validation_is_due(config: Config, epoch: int) -> bool:
+    """Whether a validation follows this epoch (counted from 1)."""
+    return epoch % config.evaluation.eva_inter_freq == 0 or epoch == config.optimization.epochs
+
+
 class Validator:
     """The validation videos of a run, shared between its processes.
 

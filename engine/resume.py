@@ -1,5 +1,6 @@
 """Which checkpoint a training resumes from, and whether it belongs to the same training."""
 
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -7,6 +8,9 @@ from engine.checkpoint import CheckpointError, entry, newest_checkpoint, read_ch
 from engine.distributed import all_gather
 from engine.run_dir import CHECKPOINTS
 from engine.schema import Config
+from engine.state import TrainState
+
+log = logging.getLogger("sifa")
 
 # Keys that do not change what is trained.
 _WITHOUT_EFFECT = ("num_workers", "pretrained_model", "timeout")
@@ -95,3 +99,23 @@ def changes_since(saved: SavedRun, config: Config, list_digest: str) -> list[str
         if key not in _WITHOUT_EFFECT
     ]
     return [f"{name} {was} -> {is_now}" for name, was, is_now in pairs if was != is_now]
+
+
+def log_resume(saved: SavedRun | None, state: TrainState, config: Config, list_digest: str, *, asked: bool) -> None:
+    """Says where a training resumes and what differs from before, or that there was nothing to resume.
+
+    Args:
+        saved: the checkpoint, which `state` has loaded, or None.
+        state: of this training.
+        config: of this training.
+        list_digest: of its training list.
+        asked: whether the user asked to resume.
+    """
+    if saved is None:
+        if asked:
+            log.info(f"no checkpoint in {Path(config.output_dir) / CHECKPOINTS}: training starts from the beginning")
+        return
+    within = f" and {state.iteration} iterations" if state.iteration else ""
+    log.info(f"resumed from {saved.path} after epoch {state.epoch}{within}")
+    if changed := changes_since(saved, config, list_digest):
+        log.warning(f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's")

@@ -4,6 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+# The only imports of rooms above the engine: each list of names is written where its variants are.
+from datasets.readers import Format
+from models.sifa import OffsetInit, OffsetSource
+from models.temporal import Stage, Temporal
+
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
@@ -19,7 +24,7 @@ class Dataset(Section):
     eva_list_file: str = Field("", description="validation list")
     classes_file: str = Field("", description="class names, one a line in the order of the labels; may be empty")
     num_classes: int = Field(400, ge=1, description="labels are 0 to num_classes - 1")
-    format: Literal["FRAME", "LMDB", "PACKED", "VIDEO"] = Field(
+    format: Format = Field(
         "FRAME",
         description="JPEG folders, an LMDB environment a video, few LMDB files, or video files: docs/data.md",
     )
@@ -129,12 +134,10 @@ class Sifa(Section):
     """Where and how the network looks over time (models/temporal.py)."""
 
     sifa_kernel: list[int] | None = Field(None, min_length=4, max_length=4, description="size k in res2..res5")
-    stages: list[Literal["res2", "res3", "res4", "res5"]] | None = Field(None, description="that model time")
-    temporal: Literal["sifa", "centre", "conv", "shift", "none"] = Field("sifa", description="what does")
-    offset: Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"] = Field(
-        "motion_saliency", description="what predicts SIFA's offsets"
-    )
-    offset_init: Literal["zero", "kaiming"] = Field("zero", description="kaiming: as the release starts its offsets")
+    stages: list[Stage] | None = Field(None, description="that model time")
+    temporal: Temporal = Field("sifa", description="what does")
+    offset: OffsetSource = Field("motion_saliency", description="what predicts SIFA's offsets")
+    offset_init: OffsetInit = Field("zero", description="kaiming: as the release starts its offsets")
 
     @field_validator("sifa_kernel")
     @classmethod
