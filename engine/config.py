@@ -1,10 +1,11 @@
-"""Configuration: YAML files that lie over one another, checked against engine/schema.py.
+"""Configuration: layers of YAML files, checked against engine/schema.py.
 
 A file may name the file it changes (`base: ../base_config/kinetics_base.yml`, relative to itself); `--set` changes
 single keys last. Unknown keys, wrong types and impossible values stop the run, naming file and key.
 """
 
 import difflib
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +14,11 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from common.errors import UserError
+from common.errors import UserError, one_line
+from engine.checkpoint import CheckpointError, entry
 from engine.schema import Config, RandAugment, Section
+
+log = logging.getLogger("sifa")
 
 
 class ConfigError(UserError):
@@ -43,7 +47,7 @@ Origin = dict[tuple[str, ...], str]  # which file, or --set, gave a key its valu
 
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
-    """Reads a settings file, the bases under it and `section.key=value` changes over it.
+    """Reads a settings file, with the files that it is based on, and applies `section.key=value` changes.
 
     Raises:
         ConfigError: a file is missing or not YAML, a key is unknown, a value has the wrong type or is impossible.
@@ -58,6 +62,7 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
         for part in reversed(keys):
             nested = {part: nested}
         _lay_over(values, nested, origin, f"--set {change}")
+    _name_renamed_keys(values, origin)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -65,6 +70,22 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
     if not config.output_dir:
         config = config.model_copy(update={"output_dir": f"output/{Path(path).stem}"})
     return config
+
+
+def checkpoint_config(contents: dict[str, Any], path: Path) -> Config:
+    """The configuration in a checkpoint.
+
+    Args:
+        contents: what was read from it.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it has none, or one with keys or values that this version does not know.
+    """
+    try:
+        return Config.model_validate(entry(contents, "config", path))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} is of another version: {one_line(error)}") from None
 
 
 def dump_config(config: Config) -> str:
@@ -140,6 +161,15 @@ def _describe(problem: Any, origin: Origin, path: str) -> str:
     message = message[:1].lower() + message[1:]
     got = "" if ", got " in message or isinstance(problem["input"], dict) else f", got {problem['input']!r}"
     return f"{source}: {name}: {message}{got}"
+
+
+def _name_renamed_keys(values: dict, origin: Origin) -> None:
+    for section, field in Config.model_fields.items():
+        renamed = getattr(field.annotation, "renamed", {})
+        given = values.get(section)
+        for old in renamed.keys() & (given.keys() if isinstance(given, dict) else set()):
+            source = origin[section, old]
+            log.warning(f"{source}: {section}.{old} has a new name, {section}.{renamed[old]}; the old one still works")
 
 
 def _keys_at(location: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,8 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.checkpoint import CheckpointError, entry, newest_checkpoint, read_checkpoint
+from engine.checkpoint import CheckpointError, newest_checkpoint, read_checkpoint
+from engine.config import checkpoint_config
 from engine.distributed import all_gather
 from engine.run_dir import CHECKPOINTS
 from engine.schema import Config
@@ -64,18 +65,18 @@ def check_same_training(saved: SavedRun, config: Config, list_digest: str) -> No
         CheckpointError: as above.
     """
     path, contents = saved
-    saved_config = entry(contents, "config", path)
-    before, now = saved_config["optimization"], config.optimization.model_dump()
+    saved_config = checkpoint_config(contents, path)
     for key in _PARAMETER_GROUPS:
-        if key in before and before[key] != now[key]:
+        before, now = getattr(saved_config.optimization, key), getattr(config.optimization, key)
+        if before != now:
             raise CheckpointError(
-                f"checkpoint {path} is of a run with optimization.{key} {before[key]}, this one has {now[key]}: resume "
-                "with the same, or start another training from it with --checkpoint"
+                f"checkpoint {path} is of a run with optimization.{key} {before}, this one has {now}: resume with the "
+                "same, or start another training from it with --checkpoint"
             )
     if not contents.get("iteration"):
         return
     for name, was, is_now in (
-        ("seed", saved_config["seed"], config.seed),
+        ("seed", saved_config.seed, config.seed),
         ("content of dataset.list_file", contents.get("list"), list_digest),
     ):
         if was not in (None, is_now):
@@ -87,13 +88,13 @@ def check_same_training(saved: SavedRun, config: Config, list_digest: str) -> No
 
 def changes_since(saved: SavedRun, config: Config, list_digest: str) -> list[str]:
     """What differs between a training and the one of a checkpoint: `key old -> new`."""
-    before, now = saved.contents["config"], config.model_dump()
+    before, now = checkpoint_config(saved.contents, saved.path).model_dump(), config.model_dump()
     sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
-    pairs = [(key, before.get(key), now[key]) for key in ("seed", "deterministic")]
+    pairs = [(key, before[key], now[key]) for key in ("seed", "deterministic")]
     if "list" in saved.contents:
         pairs.append(("content of dataset.list_file", saved.contents["list"], list_digest))
     pairs += [
-        (f"{section}.{key}", before.get(section, {}).get(key), value)
+        (f"{section}.{key}", before[section][key], value)
         for section in sections
         for key, value in now[section].items()
         if key not in _WITHOUT_EFFECT

@@ -1,6 +1,6 @@
 """The sections and keys of a configuration: what may stand in a settings file, of which type, with which default."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -11,7 +11,27 @@ from models.temporal import Stage, Temporal
 
 
 class Section(BaseModel):
+    """A section of the configuration.
+
+    Attributes:
+        renamed: old names of keys, which are still accepted, with their present names.
+    """
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    renamed: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for old, new in cls.renamed.items():
+            if old in values:
+                if new in values:
+                    raise ValueError(f"{old} is the old name of {new}: give one of the two")
+                values[new] = values.pop(old)
+        return values
 
 
 class Dataset(Section):
@@ -150,11 +170,13 @@ class Sifa(Section):
 class Optimization(Section):
     """SGD or AdamW with warm-up and cosine, stepped every iteration (one batch of every process)."""
 
+    renamed: ClassVar[dict[str, str]] = {"learning_rate_for": "base_batch_size"}
+
     epochs: int = Field(64, ge=1, description="times that the training list is gone through")
     batch_size: int = Field(24, ge=1, description="clips at once in each process")
     iter_size: int = Field(1, ge=1, description="iterations whose gradients are added up for one step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd with momentum, or adamw")
-    base_learning_rate: float = Field(0.04, gt=0, description="after the warm-up; see learning_rate_for")
+    base_learning_rate: float = Field(0.04, gt=0, description="after the warm-up; see base_batch_size")
     layer_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {},
         description="pattern of parameters' names, like `layers.*`: factor of their learning rate; the last counts",
@@ -172,7 +194,7 @@ class Optimization(Section):
     decay_all: bool = Field(True, description="false: no decay of norms, biases and position tables")
     loss_weight: float = Field(1.0, gt=0, description="factor of the loss, the sum of the heads' cross-entropies")
     clip_gradient: float = Field(40.0, ge=0, description="largest norm of the gradient; 0: no limit")
-    learning_rate_for: int = Field(
+    base_batch_size: int = Field(
         0, ge=0, description="clips a step that base_learning_rate is meant for; another step scales it in proportion"
     )
     ema_decay: float = Field(0.0, ge=0, lt=1, description="mean of the weights over time, which validates; 0: none")
@@ -180,7 +202,7 @@ class Optimization(Section):
         "train", description="frozen: statistics, weights and biases stay; sync: statistics over all processes"
     )
     precise_bn: int = Field(
-        0, ge=0, description="batches over which BatchNorm's statistics are taken anew before a validation; 0: none"
+        0, ge=0, description="batches over which BatchNorm's statistics are computed again before a validation; 0: none"
     )
 
     @model_validator(mode="after")

@@ -106,7 +106,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_never_was(data: Path, longe
 
 
 def test_a_broken_newest_checkpoint_is_passed_over(data: Path, longer: str, tmp_path: Path) -> None:
-    """And what was trained after the one before it is trained again, to the same bits."""
+    """And what was trained after the previous one is trained again, with the same bits."""
     options = ["--set", longer, *EVERYTHING[:4], "optimization.epochs=2", "logging.save_iter_freq=4"]
     assert train_val_3d.main(arguments(data, tmp_path / "whole", *options)) == 0
     broken = tmp_path / "broken"

@@ -56,6 +56,14 @@ def test_of_patterns_a_files_own_stand_last(tmp_path: Path) -> None:
     assert list(multipliers.items()) == [("fc.*", 1.0), ("layer1.*", 0.01), ("*", 0.5)]
 
 
+def test_a_renamed_key_still_works_and_says_its_new_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, "optimization: {learning_rate_for: 96}")
+    assert load_config(path).optimization.base_batch_size == 96
+    assert f"{path}: optimization.learning_rate_for has a new name, optimization.base_batch_size" in caplog.text
+    with pytest.raises(ConfigError, match="learning_rate_for is the old name of base_batch_size: give one of the two"):
+        load_config(path, ["optimization.base_batch_size=8"])
+
+
 WRONG = {
     "list for a key": ("? [a]\n: b", ":1: not valid YAML: a key must be a word"),
     "unknown key": ("optimization: {epoch: 3}", "unknown key optimization.epoch; did you mean epochs?"),
