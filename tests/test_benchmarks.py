@@ -196,7 +196,7 @@ def test_make_gpu_says_in_one_line_that_pytorch_sees_none() -> None:
 )
 def test_make_gpu_looks_for_one_before_it_installs_anything() -> None:
     done = make_gpu(SIFA_NO_VENV="0", PYTHON="false")  # which would stop any installation
-    expected = "make.sh: there is no GPU here: no driver of NVIDIA's is loaded\n"
+    expected = "make.sh: there is no GPU here: no NVIDIA driver is loaded\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
