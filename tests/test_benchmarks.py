@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks import bench_loader, bench_network, bench_op, op_on_cuda
+from benchmarks import bench_loader, bench_network, bench_op, loader_cases, op_on_cuda
 from benchmarks.baselines import by_gather, by_grid_sample
 from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
@@ -243,9 +243,9 @@ def test_the_loaders_benchmark_reports_every_recipe_and_stage(
 
 
 def test_a_recipe_has_the_greys_of_the_reference(tmp_path: Path) -> None:
-    bench_loader.write_clips(tmp_path / "frames", 6, 1, 48, 60)
-    bench_loader.write_list(tmp_path / "frames", tmp_path / "list.txt", 1)
-    found = bench_loader.agreement(bench_loader.Clips(tmp_path / "frames", tmp_path / "list.txt", 1, 32), 100)
+    loader_cases.write_clips(tmp_path / "frames", 6, 1, 48, 60)
+    loader_cases.write_list(tmp_path / "frames", tmp_path / "list.txt", 1)
+    found = loader_cases.agreement(loader_cases.Clips(tmp_path / "frames", tmp_path / "list.txt", 1, 32), 100)
     for recipe, (mean, deviation, other_mean, other_deviation, difference) in found.items():
         assert mean == pytest.approx(other_mean, abs=0.5), recipe
         assert deviation == pytest.approx(other_deviation, abs=0.5), recipe
