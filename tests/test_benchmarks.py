@@ -1,4 +1,4 @@
-"""What is measured against computes the same, and reports hold what they should."""
+"""The baselines compute what the op computes, and the reports are complete."""
 
 import os
 import re
@@ -31,7 +31,7 @@ def test_the_baselines_are_the_op(function: Callable, offset: float | None) -> N
 
 
 class Host:
-    """This machine in a GPU's place: what is timed and allocated means nothing, all else is as there."""
+    """The host as a device: its times and memory sizes mean nothing, the rest works as with a GPU."""
 
     type, name, cache = "cpu", "a host", 2**14
 
