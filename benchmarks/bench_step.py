@@ -1,8 +1,8 @@
 """What the training loop costs compared with the bare step: python -m benchmarks.bench_step
 
-Two loops take turns with the same network on the same batch: `engine.train_loop.train_epoch` as train_val_3d.py runs it, and
-a loop of nothing but forward, loss, backward and optimiser step. The clips stay in memory, so no loader takes part. The
-result is the median ratio of the two over all turns, because times on a shared machine mean little.
+Two loops take turns with the same network on the same batch: `engine.train_loop.train_epoch` as train_val_3d.py runs
+it, and a loop of nothing but forward, loss, backward and optimizer step. The clips stay in memory, so no loader takes
+part. The result is the median ratio of the two over all turns, because times on a shared machine mean little.
 """
 
 import argparse
