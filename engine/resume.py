@@ -89,7 +89,7 @@ def check_same_training(saved: SavedRun, config: Config, list_digest: str) -> No
 def changes_since(saved: SavedRun, config: Config, list_digest: str) -> list[str]:
     """What differs between a training and the one of a checkpoint: `key old -> new`."""
     before, now = checkpoint_config(saved.contents, saved.path).model_dump(), config.model_dump()
-    sections = ("dataset", "transform", "network", "SIFA", "optimization", "execution")
+    sections = ("dataset", "transform", "evaluation", "network", "SIFA", "optimization", "execution")
     pairs = [(key, before[key], now[key]) for key in ("seed", "deterministic")]
     if "list" in saved.contents:
         pairs.append(("content of dataset.list_file", saved.contents["list"], list_digest))
@@ -119,4 +119,7 @@ def log_resume(saved: SavedRun | None, state: TrainState, config: Config, list_d
     within = f" and {state.iteration} iterations" if state.iteration else ""
     log.info(f"resumed from {saved.path} after epoch {state.epoch}{within}")
     if changed := changes_since(saved, config, list_digest):
-        log.warning(f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's")
+        rate = state.optimizer.param_groups[0]["lr"]
+        log.warning(
+            f"other than before: {', '.join(changed)}; it holds from here on, with a learning rate of {rate:.3g}"
+        )
