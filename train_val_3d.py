@@ -18,6 +18,7 @@ from torch import nn
 
 import models
 from common import cli
+from engine.agreement import check_agreement
 from engine.checkpoint import fingerprint
 from engine.config import load_config
 from engine.distributed import Process, all_gather, any_rank, restarted, start
@@ -65,6 +66,7 @@ def run(args: argparse.Namespace, signals: StopSignals) -> None:
     """One process of a run, from the configuration to the last epoch."""
     config = load_config(args.config_file, args.set)
     process = start(args.local_rank, timedelta(seconds=config.execution.timeout))
+    check_agreement(config, {"--eval": args.eval, "--test": args.test, "--resume": args.resume})
     seed_everything(config.seed, deterministic=config.deterministic)
     model = build_network(config)
     validator = build_validator(config, process, signals)
@@ -138,7 +140,7 @@ class Trainer:
         """Trains to the last epoch. `settings` have the learning rate for this number of processes."""
         state, logger = self.state, self.logger
         # What rank 0 finds counts: the other processes may see an older state of the file.
-        validated = all_gather(logger.rewind(state.epoch))[0]
+        validated = all_gather(logger.rewind(state.epoch, state.iterations))[0]
         log.info(self.data.summary(state.model, len(self.validator.data.videos), settings.base_learning_rate))
         if not validated and state.epoch and not state.iteration:
             self.validate_if_due()  # the run was killed before it could

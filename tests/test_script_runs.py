@@ -368,6 +368,22 @@ def test_a_test_that_was_killed_goes_on_with_what_it_had(
         assert log.count("is of another test: the scores are computed again") == number + 1
 
 
+@pytest.mark.parametrize("how", ["--eval", "--test"])
+def test_weights_that_are_not_finite_are_an_error(
+    how: str, data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    contents = torch.load(reference[0], weights_only=True)
+    contents["model"]["fc.bias"][0] = float("nan")
+    torch.save(contents, tmp_path / "nan.pth")
+    argv = arguments(data, tmp_path / "run", how, f"--checkpoint={tmp_path}/nan.pth")
+    assert train_val_3d.main(argv) == 2
+    assert (
+        f"error: the scores of {VIDEOS} of {VIDEOS} videos are not finite (v 0 is the first)" in capfd.readouterr().err
+    )
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert not (tmp_path / "run/scores.npz").exists()
+
+
 # ---- What goes wrong ------------------------------------------------------------------------------------------------
 
 
