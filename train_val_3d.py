@@ -19,7 +19,7 @@ from torch import nn
 import models
 from common import cli
 from engine.agreement import check_agreement
-from engine.checkpoint import fingerprint
+from engine.checkpoint import entry, fingerprint
 from engine.config import load_config
 from engine.distributed import Process, all_gather, any_rank, restarted, start
 from engine.divergence import Diverged
@@ -35,7 +35,8 @@ from engine.schema import Config, Optimization
 from engine.signals import Interrupted, StopSignals
 from engine.state import TrainState
 from engine.train_loop import finish_epoch, train_epoch
-from sifa.build import build_network, build_validator, class_names, load_initial_weights, place_network
+from sifa.build import build_network, build_validator, load_checkpoint, load_initial_weights, place_network
+from sifa.classes import align_classes, check_same_classes, class_names
 from sifa.pictures import record_validation_clip
 from sifa.training_data import TrainingData
 
@@ -79,10 +80,11 @@ def run(args: argparse.Namespace, signals: StopSignals) -> None:
 def evaluate(
     args: argparse.Namespace, config: Config, process: Process, model: models.Network, validator: Validator
 ) -> None:
-    classes = class_names(config)
-    epoch, _ = load_initial_weights(model, config, args.checkpoint)
+    contents = load_checkpoint(model, args.checkpoint)
+    epoch = entry(contents, "epoch", args.checkpoint)
     place_network(model, config, process, trains=False)
     with RunLogger(config, process, trains=False) as logger:
+        classes = align_classes(validator.data, class_names(config), contents, args.checkpoint)
         if args.test:
             run_test(model, validator, logger, classes, epoch, fingerprint(args.checkpoint))
         else:
@@ -100,7 +102,7 @@ def train(
     output_dir, classes, replaced = Path(config.output_dir), class_names(config), any_rank(restarted())
     saved, reports = find_checkpoint(args.resume, output_dir, replaced=replaced)
     if saved is None:
-        _, reports = load_initial_weights(model, config, args.checkpoint)
+        reports = load_initial_weights(model, config, args.checkpoint)
     place_network(model, config, process, trains=True)
     data = TrainingData(config, process)
     settings = scaled_to_step(config.optimization, process.world_size)
@@ -108,6 +110,7 @@ def train(
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
     if saved:
         check_same_training(saved, config, data.list_digest)
+        check_same_classes(classes, saved.contents, saved.path)
         state.resume(*saved, process)
     freeze(model, settings, state.epoch)
 

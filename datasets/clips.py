@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import cv2
@@ -98,6 +99,10 @@ class ClipDataset(Dataset[tuple[Tensor, int, int]]):
     def views(self) -> int:
         """Samples a video: num_clips * num_crops, which is 1 in training."""
         return self.num_clips * self.num_crops
+
+    def relabel(self, labels: Sequence[int]) -> None:
+        """Replaces each label by labels[label], where the numbers of the list mean other classes than the network's."""
+        self.videos = [replace(video, label=labels[video.label]) for video in self.videos]
 
     def __len__(self) -> int:
         return len(self.videos) * self.views
