@@ -6,7 +6,6 @@ single keys last. Unknown keys, wrong types and impossible values stop the run, 
 
 import difflib
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,31 +16,16 @@ from pydantic import ValidationError
 from common.errors import UserError, one_line
 from engine.checkpoint import CheckpointError, entry
 from engine.schema import Config, RandAugment, Section
+from engine.yaml_text import YamlError, parse_yaml
 
 log = logging.getLogger("sifa")
+
+MOST_BASES = 20  # below a settings file
 
 
 class ConfigError(UserError):
     """A configuration that cannot be run; the message names file and key."""
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML of safe types, in which `4e-2` is a number and a key may stand only once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
-            if key_node.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key_node.value} twice", problem_mark=key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
 
 Origin = dict[tuple[str, ...], str]  # which file, or --set, gave a key its value
 
@@ -94,14 +78,18 @@ def dump_config(config: Config) -> str:
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
-    if path.resolve() in above:
-        raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
     try:
+        if path.resolve() in above:
+            raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
+        if len(above) > MOST_BASES:
+            raise ConfigError(f"{above[0]}: there are more than {MOST_BASES} bases below it")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"configuration file {path} is not a regular file")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
+    except (OSError, ValueError) as error:  # names with NUL, text that is not UTF-8
+        raise ConfigError(f"configuration file {str(path)!r} cannot be read: {one_line(error)}") from None
     own = _parse(text, str(path))
     own = {} if own is None else own
     if not isinstance(own, dict):
@@ -119,21 +107,18 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark and not where.startswith("--set") else ""
-        hint = "; a text that begins with * stands in quotes" if "alias" in (error.context or "") else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}{hint}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from None
+        return parse_yaml(text)
+    except YamlError as error:
+        line = f":{error.line}" if error.line and not where.startswith("--set") else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {error}") from None
 
 
 def _lay_over(values: dict, changes: dict, origin: Origin, source: str, at: tuple[str, ...] = ()) -> None:
     for key, value in list(changes.items()):  # `values` itself below, where a section is laid over itself
         here = (*at, str(key))
         origin[here] = source
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
+        # Within a section an empty mapping clears the inherited one; an empty section changes nothing.
+        if isinstance(value, dict) and isinstance(values.get(key), dict) and (value or not at):
             _lay_over(values[key], value, origin, source, here)
         else:
             values.pop(str(key), None)  # of patterns the last counts: a file's own stand after its base's
