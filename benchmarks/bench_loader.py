@@ -166,7 +166,7 @@ STAGES = {  # in which functions the time is spent; an inner one's is not its ca
     "read, decode": (FrameFolder, "read"),
     "crop, resize": (transforms, "_resize"),
     "jitter": (transforms, "jitter_and_blur"),
-    "RandAugment": (transforms, "random_operations"),
+    "RandAugment": (transforms, "apply_random_operations"),
     "blur": (colour, "blur"),
 }
 
