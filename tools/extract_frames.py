@@ -52,7 +52,7 @@ from datasets.annotations import check_relative_path, write_classes
 from datasets.lmdb_frames import SHARD
 from datasets.preparation.extraction import Job, extract, is_made, made_from, read_record
 from datasets.preparation.labels import sources_from_labels
-from datasets.preparation.sources import Source, class_names, frame_folders, select, sources_from_folders
+from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders, sources_from_folders
 from datasets.preparation.writers import RECORD, Pack, check_packed_path
 from datasets.readers import FORMATS
 
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         classes_file = options.classes or options.list.parent / "classes.txt"
         names = class_names(sources, classes_file)
         folders = frame_folders(sources) if options.format != "VIDEO" else {s.path: s.path for s in sources}
-        sources = select(sources, options.where)
+        sources = filter_sources(sources, options.where)
         # What could fail after hours of work must fail before.
         for folder in (options.out_dir, options.list.parent, classes_file.parent):
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from tqdm import tqdm
 
 import sifa
 from common.errors import DataError, UserError
-from datasets.preparation.sources import EXTENSIONS
+from datasets.preparation.sources import VIDEO_EXTENSIONS
 from datasets.video_files import opened
 from sifa.predictor import Predictor, count_frames
 
@@ -68,7 +68,7 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
             if not path.is_dir():
                 found.append(path)
                 continue
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
+            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file()]
             found += inside or [path]
     if found and all(path.is_dir() for path in found):
         raise UserError("; ".join(map(_nothing_in, found)))
@@ -76,7 +76,7 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
 
 
 def _nothing_in(folder: Path) -> str:
-    return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(EXTENSIONS))})"
+    return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(VIDEO_EXTENSIONS))})"
 
 
 def spans(frames: Iterable[np.ndarray], loaded: Predictor, length: int, stride: int) -> Iterator[Span]:
