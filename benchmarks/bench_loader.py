@@ -78,7 +78,7 @@ STAGES = {  # the functions that are timed; the time of an inner one does not co
     "read, decode": (FrameFolder, "read"),
     "crop, resize": (transforms, "_resize"),
     "jitter": (transforms, "jitter_and_blur"),
-    "RandAugment": (transforms, "random_operations"),
+    "RandAugment": (transforms, "apply_random_operations"),
     "blur": (colour, "blur"),
 }
 

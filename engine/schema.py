@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # The only imports of rooms above the engine: each list of names is written where its variants are.
+from datasets.clips import OnBadSample
 from datasets.readers import Format
 from models.sifa import OffsetInit, OffsetSource
 from models.temporal import Stage, Temporal
@@ -59,7 +60,7 @@ class Dataset(Section):
     clip_length: int = Field(16, ge=1, le=1024, description="consecutive samples in each segment")
     num_steps: int = Field(1, ge=1, le=10_000, description="frames from one sample to the next")
     num_workers: int = Field(8, ge=0, le=1024, description="loader processes for each training process")
-    on_bad_sample: Literal["raise", "replace"] = Field(
+    on_bad_sample: OnBadSample = Field(
         "raise", description="a training video that cannot be read: stop, or draw another; validation always stops"
     )
     max_bad_fraction: float = Field(0.01, ge=0, lt=1, description="share of the videos that may be replaced")

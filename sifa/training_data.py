@@ -86,7 +86,7 @@ class TrainingData:
             cutmix_alpha=transform.cutmix_alpha,
             label_smoothing=transform.label_smoothing,
         )
-        if not mixing.does_something:
+        if not mixing.enabled:
             return None
         return lambda clips, labels, iteration: mixing(clips, labels, (epoch, self.process.rank, iteration))
 
