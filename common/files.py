@@ -3,6 +3,7 @@
 import hashlib
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -65,6 +66,21 @@ def make_folder(folder: Path) -> None:
 def digest(path: str | Path) -> str:
     """SHA-256 of the content of a file."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def check_stored_archive(path: Path) -> None:
+    """Refuses a zip archive that takes more memory than disk: PyTorch and NumPy never write such ones.
+
+    Raises:
+        ValueError: an entry is compressed, or entries overlap.
+        zipfile.BadZipFile, OSError: it is not an archive, or cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    if compressed := [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:
+        raise ValueError(f"its entry {compressed[0]} is compressed")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise ValueError("its entries overlap")
 
 
 def sync_folder(folder: Path) -> None:

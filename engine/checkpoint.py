@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from common.errors import UserError
-from common.files import atomic_write, sync_folder
+from common.files import atomic_write, check_stored_archive, sync_folder
 
 LAST, PREVIOUS = "last.pth", "before_last.pth"
 _OTHER_CLASSES = re.compile(r"size mismatch for fc(_dual)?\.")
@@ -110,6 +110,7 @@ def _check_archive(path: Path) -> None:
     if not zipfile.is_zipfile(path):
         raise CheckpointError(f"checkpoint {path} is damaged: its end is missing")
     try:
+        check_stored_archive(path)
         with zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 raise CheckpointError(f"checkpoint {path} is no checkpoint at all, but another archive")
@@ -174,12 +175,48 @@ def entry(contents: dict[str, Any], name: str, path: Path) -> Any:
             f"checkpoint {path} has no entry {name!r}; it has {', '.join(map(str, list(contents)[:5])) or 'none'}{more}"
             f"{advice}"
         )
-    return contents[name]
+    value, wanted = contents[name], _TYPES.get(name, object)
+    if not isinstance(value, wanted) or (wanted is int and (isinstance(value, bool) or value < 0)):
+        kind = "whole number" if wanted is int else wanted.__name__
+        raise CheckpointError(f"checkpoint {path} is damaged: its entry {name!r} must be a {kind}, got {_short(value)}")
+    return value
+
+
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("epoch", "iteration", "iterations_per_epoch", "average_steps"), int),
+    **dict.fromkeys(("config", "model", "ema", "optimizer", "scheduler", "scaler"), dict),
+    **dict.fromkeys(("classes", "processes"), list),
+}
+
+
+def _short(value: Any) -> str:
+    text = repr(value) if isinstance(value, int | float | str | bool | None) else type(value).__name__
+    return text if len(text) <= 40 else text[:39] + "…"
 
 
 def weights(contents: dict[str, Any], path: Path) -> dict[str, torch.Tensor]:
     """The network's weights in a checkpoint: their mean over time, where the run kept one."""
-    return contents["ema"] if "ema" in contents else entry(contents, "model", path)
+    name = "ema" if "ema" in contents else "model"
+    state_dict = entry(contents, name, path)
+    if not state_dict or not all(isinstance(value, torch.Tensor) for value in state_dict.values()):
+        raise CheckpointError(
+            f"checkpoint {path} is damaged: its entry {name!r} does not hold the weights of a network"
+        )
+    return state_dict
+
+
+def class_names_of(contents: dict[str, Any], path: Path, num_classes: int) -> list[str]:
+    """The class names in a checkpoint, or none if it has none.
+
+    Raises:
+        CheckpointError: they are not one text for each class.
+    """
+    names = contents.get("classes") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"checkpoint {path} is damaged: its entry 'classes' does not hold names")
+    if names and len(names) != num_classes:
+        raise CheckpointError(f"checkpoint {path} is damaged: it names {len(names)} classes of {num_classes}")
+    return names
 
 
 def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Path) -> None:
@@ -189,6 +226,10 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Pa
         CheckpointError: a weight is missing, unexpected or of another shape; the message names the first few, and the
             way out where the classes alone are others.
     """
+    wanted = model.state_dict()
+    for name, value in state_dict.items():
+        if name in wanted and isinstance(value, torch.Tensor) and _kind(value) != _kind(wanted[name]):
+            raise CheckpointError(f"checkpoint {path} does not fit this model: {name} is of type {value.dtype}")
     try:
         model.load_state_dict(state_dict)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -198,6 +239,10 @@ def load_weights(model: nn.Module, state_dict: dict[str, torch.Tensor], path: Pa
         if lines and all(_OTHER_CLASSES.match(line) for line in lines):
             more += f"; network.pretrained_model={path} starts from it with a new classifier"
         raise CheckpointError(f"checkpoint {path} does not fit this model: {details}{more}") from None
+
+
+def _kind(tensor: torch.Tensor) -> tuple[bool, bool]:
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def random_state() -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, check_stored_archive
 from engine.metrics import label_rank
 
 
@@ -94,6 +94,7 @@ def load_scores(path: Path) -> Scores:
         UserError: there is no such file, or it does not hold scores.
     """
     try:
+        check_stored_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             # An array without axes becomes a plain value, one of texts a list.
             values = {

@@ -15,6 +15,7 @@ from torch.distributed.checkpoint.state_dict import (
     set_optimizer_state_dict,
 )
 
+from common.errors import one_line
 from engine.checkpoint import CheckpointError, entry, load_weights, random_state, set_random_state
 from engine.distributed import Process, all_gather
 from engine.ema import EMA
@@ -135,12 +136,40 @@ class TrainState:
         Raises:
             CheckpointError: it belongs to another network, another number of processes, or epochs of another length.
         """
+        self._check_fits(path, saved, process)
+        configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        base_rates = self.scheduler.base_lrs
+        own = saved["processes"][process.rank]
+        try:
+            if self.ema is not None:
+                with self.ema.applied():
+                    self._load_network(path, entry(saved, "ema", path), own["average_buffers"])
+                self.ema.steps = entry(saved, "average_steps", path)
+            self._load_network(path, entry(saved, "model", path), own["buffers"])
+            self._load_optimizer(entry(saved, "optimizer", path))
+            self.scheduler.load_state_dict(entry(saved, "scheduler", path))
+            self._apply_settings(configured, base_rates)
+            if self.scaler.is_enabled() and (scaler := entry(saved, "scaler", path)):
+                self.scaler.load_state_dict(scaler)
+            self.epoch, self.iteration = entry(saved, "epoch", path), entry(saved, "iteration", path)
+            self.sums = self.sums.copy_(own["sums"])
+            set_random_state(own["random"])
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise CheckpointError(f"checkpoint {path} does not fit this training: {one_line(error)}") from None
+        if self.scheduler.last_epoch != self.iterations:
+            raise CheckpointError(
+                f"checkpoint {path} is damaged: its schedule is at another iteration than its weights"
+            )
+
+    def _check_fits(self, path: Path, saved: dict[str, Any], process: Process) -> None:
         iterations = entry(saved, "iterations_per_epoch", path)
         if iterations != self.iterations_per_epoch:
             raise CheckpointError(
                 f"checkpoint {path} is of a run with {iterations} iterations an epoch, this one has "
                 f"{self.iterations_per_epoch}: resume with the same list, batch_size, iter_size and number of processes"
             )
+        if entry(saved, "iteration", path) >= iterations:
+            raise CheckpointError(f"checkpoint {path} is damaged: iteration {saved['iteration']} of {iterations}")
         states = entry(saved, "processes", path)
         if len(states) != process.world_size:
             raise CheckpointError(f"checkpoint {path} is of {len(states)} processes, this run has {process.world_size}")
@@ -149,25 +178,6 @@ class TrainState:
                 f"checkpoint {path} has {'no' if self.ema else 'an'} average of the weights: resume with the same "
                 "optimization.ema_decay"
             )
-        own = states[process.rank]
-        configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
-        base_rates = self.scheduler.base_lrs
-        if self.ema is not None:
-            with self.ema.applied():
-                self._load_network(path, saved["ema"], own["average_buffers"])
-            self.ema.steps = saved["average_steps"]
-        self._load_network(path, entry(saved, "model", path), own["buffers"])
-        try:
-            self._load_optimizer(entry(saved, "optimizer", path))
-            self.scheduler.load_state_dict(entry(saved, "scheduler", path))
-        except (ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"checkpoint {path} does not fit this optimizer: {error}") from None
-        self._apply_settings(configured, base_rates)
-        if self.scaler.is_enabled() and saved["scaler"]:
-            self.scaler.load_state_dict(saved["scaler"])
-        self.epoch, self.iteration = entry(saved, "epoch", path), entry(saved, "iteration", path)
-        self.sums = own["sums"].to(self.device)
-        set_random_state(own["random"])
 
     def _apply_settings(self, configured: list[dict[str, Any]], base_rates: list[float]) -> None:
         """Gives the optimizer the rates, momentum and decay of the present configuration, not those of the checkpoint.

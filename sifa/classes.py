@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets.annotations import read_classes
 from datasets.clips import ClipDataset
-from engine.checkpoint import CheckpointError
+from engine.checkpoint import CheckpointError, class_names_of
 from engine.config import ConfigError
 from engine.schema import Config
 
@@ -65,8 +65,8 @@ def align_classes(data: ClipDataset, names: list[str], contents: dict[str, Any],
     Raises:
         CheckpointError: it has other classes.
     """
-    theirs = contents.get("classes") or []
-    if not names or not theirs or names == theirs:
+    theirs = class_names_of(contents, checkpoint, len(names)) if names else []
+    if not theirs or names == theirs:
         return names
     if sorted(names) != sorted(theirs):
         raise _other_classes(checkpoint, names, theirs)
@@ -77,8 +77,8 @@ def align_classes(data: ClipDataset, names: list[str], contents: dict[str, Any],
 
 def check_same_classes(names: list[str], contents: dict[str, Any], checkpoint: Path) -> None:
     """Raises CheckpointError unless a training has the classes, in their order, of a checkpoint that it starts from."""
-    theirs = contents.get("classes") or []
-    if names and theirs and names != theirs:
+    theirs = class_names_of(contents, checkpoint, len(names)) if names else []
+    if theirs and names != theirs:
         raise _other_classes(checkpoint, names, theirs)
 
 

@@ -109,6 +109,17 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.Monkey
         read_checkpoint(path)
 
 
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """A megabyte may unpack to gigabytes, and torch.save compresses nothing."""
+    path, bomb = tmp_path / "a.pth", tmp_path / "bomb.pth"
+    torch.save({"model": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
+        for info in archive.infolist():
+            packed.writestr(info.filename, archive.read(info))
+    with pytest.raises(CheckpointError, match=r"bomb\.pth is damaged: its entry .* is compressed"):
+        read_checkpoint(bomb)
+
+
 class Malicious:
     def __reduce__(self) -> tuple:
         return os.system, ("touch executed",)

@@ -154,6 +154,29 @@ def test_what_a_checkpoint_must_share_with_the_run(tmp_path: Path) -> None:
         resume(fresh(configuration(ema_decay=0.9)), path)
 
 
+DAMAGED: dict[str, Any] = {
+    "model": [{}, [], None, {"fc.bias": 3}, {"fc.bias": torch.zeros(3, dtype=torch.int64)}],
+    "optimizer": [{}, [], {"state": 3, "param_groups": 4}, {"state": {}, "param_groups": []}],
+    "scheduler": [{}, 7, {"base_lrs": [0.1], "last_epoch": 5, "lr_lambdas": [None]}],
+    "epoch": [-1, 1.5, "one", True, None],
+    "iteration": [-1, 99, [], "x"],
+    "iterations_per_epoch": [0, "6", None],
+    "processes": [{}, [], [3], [{}], [{"random": {}, "sums": torch.zeros(2), "buffers": {}}]],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name, values in DAMAGED.items() for i in range(len(values))]
+)
+def test_entries_of_wrong_kinds_are_refused_in_one_line(name: str, number: int, tmp_path: Path) -> None:
+    path, config = tmp_path / "a.pth", configuration()
+    contents = fresh(config).checkpoint_entries()
+    torch.save({**contents, name: DAMAGED[name][number]}, path)
+    with pytest.raises(CheckpointError, match=r"a\.pth") as caught:
+        resume(fresh(config), path)
+    assert "\n" not in str(caught.value)
+
+
 def test_the_average_of_weights_follows_the_formula() -> None:
     linear, norm = nn.Linear(1, 1, bias=False), nn.BatchNorm1d(1)
     model, weight, counter = nn.Sequential(linear, norm), linear.weight, norm.num_batches_tracked
