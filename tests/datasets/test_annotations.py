@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from common.errors import DataError
-from common.files import make_folder, write_text
 from datasets import Video, read_classes, read_list, write_classes
 
 
@@ -99,23 +98,3 @@ def test_a_class_name_must_be_a_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="a class name must be one line of UTF-8 text"):
         write_classes(tmp_path / "classes.txt", ["good", name])
     assert not (tmp_path / "classes.txt").exists()
-
-
-def test_what_cannot_be_written_is_called_by_its_name(tmp_path: Path) -> None:
-    for file in (tmp_path / "nowhere/list.txt", tmp_path):
-        with pytest.raises(OSError, match=str(file)) as caught:
-            write_text(file, "text")
-        assert caught.value.filename == str(file)
-    assert list(tmp_path.parent.glob("*.tmp")) == [], "a temporary file was left behind"
-
-
-def test_folders_to_write_to(tmp_path: Path) -> None:
-    for _ in range(2):
-        make_folder(tmp_path / "a/b")
-        assert list((tmp_path / "a/b").iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=f"{tmp_path / 'file'} is a file, a folder is wanted"):
-        make_folder(tmp_path / "file")
-    for folder in (tmp_path / "file/a", Path("/proc"), Path("/proc/a")):
-        with pytest.raises(DataError, match=f"the folder {folder} cannot be written to: "):
-            make_folder(folder)

@@ -1,13 +1,9 @@
 """Mixed batches: shares that agree with the pixels, draws that depend on the seed and the place in the run alone."""
 
-from typing import Any
-
 import pytest
 import torch
 
 from datasets.mixing import MixupCutmix
-from engine.distributed import Process
-from engine.samplers import RepeatedSampler, TrainSampler
 
 CLASSES = 6
 
@@ -79,16 +75,3 @@ def test_a_batch_of_one_is_left_alone() -> None:
     mixed, targets = MixupCutmix(CLASSES, mixup_alpha=1, cutmix_alpha=1)(clips, labels)
     assert torch.equal(mixed, clips)
     assert targets.tolist() == [[1, 0, 0, 0, 0, 0]]
-
-
-@pytest.mark.parametrize("repeats", [1, 2, 3])
-def test_repeats_follow_one_another_and_fill_the_epoch(repeats: int) -> None:
-    options: Any = {"batch_size": 2, "iter_size": 2, "seed": 0}
-    sampler = TrainSampler(11, Process(0, 1, torch.device("cpu")), **options)
-    repeated = RepeatedSampler(sampler, repeats)
-    sampler.epoch = 4
-    keys, base = list(repeated), list(sampler)
-    assert len(keys) == len(repeated) == len(base) == 8
-    assert keys == [(*base[i // repeats], i % repeats) for i in range(8)]
-    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
-        RepeatedSampler(sampler, 0)

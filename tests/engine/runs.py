@@ -1,10 +1,12 @@
 """Trainings small enough to follow: what a test of engine/ needs to take a few steps."""
 
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from datasets import normalise
 from engine.distributed import Process
@@ -13,6 +15,8 @@ from engine.prefetch import DevicePrefetcher
 from engine.schema import Config, Execution, Logging, Optimization
 from engine.state import TrainState
 from engine.train_loop import train_epoch
+
+CLASSES = 7
 
 ALONE = Process(0, 1, torch.device("cpu"))
 
@@ -37,3 +41,31 @@ def train_one_epoch(
     training.epoch += 1
     training.start_epoch()
     return metrics
+
+
+class Heads(nn.Module):
+    """Two linear heads on a clip's mean; no BatchNorm, so that a batch equals its parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, CLASSES), nn.Linear(3, CLASSES)
+
+    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
+        mean = clip.mean((2, 3, 4))
+        return self.one(mean), self.two(mean)
+
+
+class Clips(Dataset):
+    def __init__(self, videos: int, views: int = 1) -> None:
+        generator = torch.Generator().manual_seed(1)
+        self.clips = torch.randint(256, (videos * views, 2, 2, 2, 3), generator=generator, dtype=torch.uint8)
+        self.labels = torch.randint(CLASSES, (videos,), generator=generator)
+        self.videos = [SimpleNamespace(label=label) for label in self.labels.tolist()]
+        self.views = views
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, key: Any) -> tuple[Tensor, int, int]:
+        index = key[0] if isinstance(key, tuple) else key
+        return self.clips[index], int(self.labels[index // self.views]), index

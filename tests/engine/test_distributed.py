@@ -1,14 +1,17 @@
 """What a network becomes for several processes, as far as one process can tell; the rest is in test_script_runs.py."""
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from common.errors import UserError
-from engine.batch_norm import hold_frozen_statistics, synchronise_batch_norm
-from engine.distributed import Process, restarted, start
+from engine.batch_norm import average_buffers, hold_frozen_statistics, synchronise_batch_norm
+from engine.distributed import Process, all_gather, restarted, start
 from engine.optim import freeze
 from engine.parallel import shard_fsdp, wrap_ddp
 from engine.schema import Optimization
@@ -85,3 +88,19 @@ def test_empty_variables_count_as_not_set(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, "")
     process = start()
     assert (process.rank, process.world_size, process.is_main) == (0, 1, True)
+
+
+@pytest.fixture
+def _process_group(tmp_path: Path) -> Iterator[None]:
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_process_group")
+def test_gather_and_average_in_a_group_of_one() -> None:
+    assert all_gather({"a": 1}) == [{"a": 1}]
+    model = nn.BatchNorm1d(2)
+    model.running_mean.fill_(3.0)  # type: ignore[union-attr]
+    average_buffers(model)
+    assert model.running_mean.tolist() == [3.0, 3.0]  # type: ignore[union-attr]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,50 +9,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from datasets import normalise
-from engine.batch_norm import average_buffers
-from engine.distributed import Process, all_gather
 from engine.divergence import Diverged
-from engine.eval_loop import evaluate
 from engine.meters import Progress
 from engine.metrics import Metrics
-from engine.prefetch import DevicePrefetcher
-from engine.samplers import DistributedVideoSampler, ResumableSampler, TrainSampler
+from engine.samplers import TrainSampler
 from engine.schema import Optimization
 from engine.signals import Interrupted
-from tests.engine.runs import ALONE, config_of, new_training, train_one_epoch
-
-CLASSES = 7
-
-
-class Heads(nn.Module):
-    """Two linear heads on a clip's mean; no BatchNorm, so that a batch equals its parts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.one, self.two = nn.Linear(3, CLASSES), nn.Linear(3, CLASSES)
-
-    def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
-        mean = clip.mean((2, 3, 4))
-        return self.one(mean), self.two(mean)
-
-
-class Clips(Dataset):
-    def __init__(self, videos: int, views: int = 1) -> None:
-        generator = torch.Generator().manual_seed(1)
-        self.clips = torch.randint(256, (videos * views, 2, 2, 2, 3), generator=generator, dtype=torch.uint8)
-        self.labels = torch.randint(CLASSES, (videos,), generator=generator)
-        self.videos = [SimpleNamespace(label=label) for label in self.labels.tolist()]
-        self.views = views
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, key: Any) -> tuple[Tensor, int, int]:
-        index = key[0] if isinstance(key, tuple) else key
-        return self.clips[index], int(self.labels[index // self.views]), index
+from tests.engine.runs import ALONE, CLASSES, Clips, Heads, config_of, new_training, train_one_epoch
 
 
 def train(model: nn.Module, settings: Optimization, reports: list[Progress] | None = None, **options: Any) -> Metrics:
@@ -242,68 +207,3 @@ def test_gradients_are_exchanged_once_a_step() -> None:
     model.register_comm_hook(None, count)
     train(model, flat({"batch_size": 2, "iter_size": 4}))
     assert exchanged == 3  # 24 clips in 12 iterations, 3 steps
-
-
-@pytest.mark.usefixtures("_process_group")
-def test_gather_and_average_in_a_group_of_one() -> None:
-    assert all_gather({"a": 1}) == [{"a": 1}]
-    model = nn.BatchNorm1d(2)
-    model.running_mean.fill_(3.0)  # type: ignore[union-attr]
-    average_buffers(model)
-    assert model.running_mean.tolist() == [3.0, 3.0]  # type: ignore[union-attr]
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
-@pytest.mark.parametrize("views", [1, 3])
-def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int, views: int) -> None:
-    data, model = Clips(10, views), Heads()
-    sampler = DistributedVideoSampler(range(10), views, ALONE)
-    batches = DevicePrefetcher(DataLoader(data, batch_size=batch_size, sampler=sampler), ALONE.device, normalise)
-    metrics = evaluate(model, batches, sampler, data)
-    with torch.no_grad():
-        heads = model(normalise(data.clips))
-    scores = torch.stack([head.softmax(1) for head in heads]).mean(0).view(10, views, CLASSES).mean(1)
-    order = scores.argsort(dim=1, descending=True)
-    hits = [(order[:, :k] == data.labels[:, None]).any(1).double().mean().item() * 100 for k in (1, 3, 5)]
-    assert [metrics.top1, metrics.top3, metrics.top5] == pytest.approx(hits)
-    assert metrics.videos == 10
-
-
-@pytest.mark.parametrize("world", [1, 2, 3, 4])
-def test_the_shares_of_a_validation_are_whole_videos_each_once(world: int) -> None:
-    shares = [
-        list(DistributedVideoSampler(range(10), 3, Process(rank, world, torch.device("cpu")))) for rank in range(world)
-    ]
-    assert sorted(view for share in shares for view in share) == list(range(30))
-    for share in shares:
-        assert len(share) % 3 == 0
-        assert all(share[i] // 3 == share[i - i % 3] // 3 for i in range(len(share)))
-
-
-def test_the_rest_of_an_epoch() -> None:
-    sampler = TrainSampler(50, ALONE, batch_size=2, iter_size=3, seed=0)
-    rest, whole = ResumableSampler(sampler), list(sampler)
-    for done in (0, 6, 48):
-        rest.done = done
-        assert list(rest) == whole[done:]
-        assert len(rest) == len(whole) - done
-
-
-@pytest.mark.parametrize("world", [1, 2, 3])
-def test_the_shares_of_a_training_epoch(world: int) -> None:
-    def shares(epoch: int, seed: int = 0) -> list[list[tuple[int, int]]]:
-        drawn = []
-        for rank in range(world):
-            sampler = TrainSampler(50, Process(rank, world, torch.device("cpu")), batch_size=2, iter_size=3, seed=seed)
-            sampler.epoch = epoch
-            assert len(sampler) == len(list(sampler)) == 50 // (6 * world) * 6
-            drawn.append(list(sampler))
-        return drawn
-
-    first = shares(0)
-    indices = [index for share in first for index, _ in share]
-    assert len(set(indices)) == len(indices)
-    assert {epoch for share in shares(4) for _, epoch in share} == {4}
-    assert shares(0) == first
-    assert [[i for i, _ in s] for s in shares(1)] != [[i for i, _ in s] for s in first]
-    assert shares(0, seed=1) != first
