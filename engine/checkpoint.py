@@ -176,7 +176,8 @@ def entry(contents: dict[str, Any], name: str, path: Path) -> Any:
             f"{advice}"
         )
     value, wanted = contents[name], _TYPES.get(name, object)
-    if not isinstance(value, wanted) or (wanted is int and (isinstance(value, bool) or value < 0)):
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not (is_count if wanted is int else isinstance(value, wanted)):
         kind = "whole number" if wanted is int else wanted.__name__
         raise CheckpointError(f"checkpoint {path} is damaged: its entry {name!r} must be a {kind}, got {_short(value)}")
     return value

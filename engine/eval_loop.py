@@ -25,13 +25,6 @@ log = logging.getLogger("sifa")
 SECONDS_BETWEEN_LINES = 30
 
 
-class Video(Protocol):
-    """A line of a validation list."""
-
-    path: str
-    label: int
-
-
 class VideoViews(Protocol):
     """A validation set: view `index` = video * views + clip * num_crops + crop, with views = num_clips * num_crops."""
 
@@ -43,6 +36,8 @@ class VideoViews(Protocol):
     def views(self) -> int: ...
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, int]: ...
+
+    def relabel(self, labels: Sequence[int]) -> None: ...
 
 
 @torch.no_grad()  # not inference_mode: parameters that a sharded network gathers in it could not be trained

@@ -60,7 +60,7 @@ def run_test(
     probabilities, losses = parts.collect(len(data.videos))
     if not (finite := np.isfinite(probabilities).all((1, 2))).all():
         parts.remove()
-        videos = [data.videos[video].path for video in np.flatnonzero(~finite)]
+        videos = [data.videos[video].path for video in np.flatnonzero(~finite).tolist()]
         report_not_finite(videos, len(data.videos), strict=True)
     scores = _scores(validator, probabilities, classes)
     path = Path(config.output_dir) / SCORES

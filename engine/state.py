@@ -179,7 +179,7 @@ class TrainState:
                 "optimization.ema_decay"
             )
 
-    def _apply_settings(self, configured: list[dict[str, Any]], base_rates: list[float]) -> None:
+    def _apply_settings(self, configured: list[dict[str, Any]], base_rates: list[float | Tensor]) -> None:
         """Gives the optimizer the rates, momentum and decay of the present configuration, not those of the checkpoint.
 
         The learning rate is that of the present schedule at the iteration where the training resumes.
@@ -189,7 +189,7 @@ class TrainState:
             group.update({**settings, "lr": rate})
         self.scheduler._last_lr = self._rates()
 
-    def _rates(self) -> list[float]:
+    def _rates(self) -> list[float | Tensor]:
         """The learning rate of each group at the present iteration, by the schedule."""
         scheduler = self.scheduler
         assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)

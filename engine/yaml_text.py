@@ -80,15 +80,16 @@ def _check_limits(text: str) -> None:
     open_nodes: list[tuple[str | None, int]] = []  # anchor, and nodes before it
     nodes = 0
     for event in yaml.parse(text, _Loader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent):
             if any(anchor == event.anchor for anchor, _ in open_nodes):
-                raise YamlError(f"the value of &{event.anchor} contains itself", event.start_mark.line + 1)
-            nodes += sizes.get(event.anchor, 0)
+                raise YamlError(f"the value of &{event.anchor} contains itself", line)
+            nodes += sizes.get(event.anchor or "", 0)
         elif isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((event.anchor, nodes))
             nodes += 1
             if len(open_nodes) > MOST_LEVELS:
-                raise YamlError(f"it has more than {MOST_LEVELS} levels", event.start_mark.line + 1)
+                raise YamlError(f"it has more than {MOST_LEVELS} levels", line)
         elif isinstance(event, yaml.CollectionEndEvent):
             anchor, before = open_nodes.pop()
             if anchor:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets.annotations import read_classes
-from datasets.clips import ClipDataset
 from engine.checkpoint import CheckpointError, class_names_of
 from engine.config import ConfigError
+from engine.eval_loop import VideoViews
 from engine.schema import Config
 
 log = logging.getLogger("sifa")
@@ -49,7 +49,7 @@ def _check_lists(config: Config) -> None:
         )
 
 
-def align_classes(data: ClipDataset, names: list[str], contents: dict[str, Any], checkpoint: Path) -> list[str]:
+def align_classes(data: VideoViews, names: list[str], contents: dict[str, Any], checkpoint: Path) -> list[str]:
     """Lets the labels of a validation set mean the classes of a checkpoint.
 
     Args:

@@ -17,7 +17,7 @@ def record_validation_clip(
     frames, label, _ = data[video * data.views + middle_view(data.num_clips, data.num_crops)]
     record_attention(
         events,
-        model,
+        model,  # type: ignore[arg-type]  # the training loop knows no networks
         validator.batches.to_input(frames[None].to(device)),
         frames.numpy(),
         title=data.videos[video].path,

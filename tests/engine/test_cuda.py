@@ -12,12 +12,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from datasets import normalise
 from engine.batch_norm import synchronise_batch_norm
 from engine.distributed import Process
-from engine.ema import EMA
 from engine.metrics import Metrics
-from engine.optim import build_optimizer, build_scheduler
 from engine.parallel import wrap_ddp
+from engine.prefetch import DevicePrefetcher
 from engine.schema import Config, Execution, Logging, Optimization
 from engine.state import TrainState
 from engine.train_loop import train_epoch
@@ -46,18 +46,11 @@ def train(model: nn.Module, *, amp: Any = "none", processes: int = 1, **options:
     device = torch.device("cuda", torch.cuda.current_device())
     process = Process(0, processes, device)
     settings = Optimization(epochs=100, warmup_epoch=0, base_learning_rate=0.01, clip_gradient=40.0, ema_decay=0.9)
-    optimizer = build_optimizer(model, settings)
-    training = TrainState(
-        model=model,
-        optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, settings, STEPS),
-        scaler=torch.amp.GradScaler("cuda", enabled=amp == "fp16"),
-        average=EMA(model, 0.9),
-        iterations_per_epoch=STEPS,
-        device=device,
-    )
+    state = TrainState.new(model, settings, amp, STEPS, device)
     config = Config(optimization=settings, execution=Execution(amp=amp), logging=Logging(print_freq=100))
-    return train_epoch(training, wrap_ddp(model, process), batches(), config, process, **options)
+    return train_epoch(
+        state, wrap_ddp(model, process), DevicePrefetcher(batches(), device, normalise), config, **options
+    )
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])

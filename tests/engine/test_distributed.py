@@ -29,7 +29,7 @@ def test_one_process_trains_the_network_itself() -> None:
     assert synchronise_batch_norm(model, ALONE) is model
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     with pytest.raises(UserError, match="fsdp shares the network between processes, and there is one"):
-        shard_fsdp(model, [], ALONE)  # type: ignore[arg-type]
+        shard_fsdp(model, [], ALONE)
 
 
 def test_statistics_over_all_processes_need_gpus() -> None:

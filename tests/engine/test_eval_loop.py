@@ -1,5 +1,7 @@
 """A validation scores whole videos, whatever the batch size and the number of views."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -14,7 +16,8 @@ from tests.engine.runs import ALONE, CLASSES, Clips, Heads
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 100])
 @pytest.mark.parametrize("views", [1, 3])
 def test_a_validation_scores_each_video_by_the_mean_of_its_views(batch_size: int, views: int) -> None:
-    data, model = Clips(10, views), Heads()
+    data: Any = Clips(10, views)
+    model = Heads()
     sampler = DistributedVideoSampler(range(10), views, ALONE)
     batches = DevicePrefetcher(DataLoader(data, batch_size=batch_size, sampler=sampler), ALONE.device, normalise)
     metrics = evaluate(model, batches, sampler, data)
