@@ -14,16 +14,20 @@ ROOT = Path(__file__).parents[1]
 FRAMES, SIZE, VIDEOS = 10, 24, 7  # VIDEOS is odd: shares and batches do not come out even
 
 
-def write_data(folder: Path) -> None:
-    """Seven tiny videos of three classes as frames, with a list, class names and settings."""
+def write_frames(folder: Path) -> None:
+    """Seven tiny videos as folders of frames."""
     random = np.random.RandomState(0)
-    lines = []
     for video in range(VIDEOS):
-        (folder / "frames" / f"v {video}").mkdir(parents=True)
+        (folder / f"v {video}").mkdir(parents=True)
         for frame in range(1, FRAMES + 1):
             image = random.randint(0, 255, (SIZE, SIZE + 4, 3), dtype=np.uint8)
-            cv2.imwrite(str(folder / "frames" / f"v {video}" / f"{frame:05d}.jpg"), image)
-        lines.append(f"v {video} {FRAMES} {video % 3}")
+            cv2.imwrite(str(folder / f"v {video}" / f"{frame:05d}.jpg"), image)
+
+
+def write_data(folder: Path) -> None:
+    """Seven tiny videos of three classes as frames, with a list, class names and settings."""
+    write_frames(folder / "frames")
+    lines = [f"v {video} {FRAMES} {video % 3}" for video in range(VIDEOS)]
     (folder / "list.txt").write_text("\n".join(lines) + "\n")
     (folder / "classes.txt").write_text("a\nb\nc\n")
     (folder / "settings.yml").write_text(
