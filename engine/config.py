@@ -6,7 +6,7 @@ single keys last. Unknown keys, wrong types and impossible values stop the run, 
 
 import difflib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(problem, origin, str(path)) for problem in error.errors())) from None
+    _name_keys_without_effect(config, origin, str(path))
     if not config.output_dir:
         config = config.model_copy(update={"output_dir": f"output/{Path(path).stem}"})
     return config
@@ -155,6 +156,41 @@ def _name_renamed_keys(values: dict, origin: Origin) -> None:
         for old in renamed.keys() & (given.keys() if isinstance(given, dict) else set()):
             source = origin[section, old]
             log.warning(f"{source}: {section}.{old} has a new name, {section}.{renamed[old]}; the old one still works")
+
+
+def _name_keys_without_effect(config: Config, origin: Origin, path: str) -> None:
+    """Warns of keys that the settings file itself, or --set, gives and that another key makes meaningless."""
+    for name, reason in _without_effect(config):
+        source = origin.get(tuple(name.split(".")), "")
+        if source == path or source.startswith("--set"):
+            log.warning(f"{source}: {name} has no effect: {reason}")
+
+
+def _without_effect(config: Config) -> Iterator[tuple[str, str]]:
+    data, transform, optimization = config.dataset, config.transform, config.optimization
+    if config.SIFA.temporal != "sifa":
+        for key in ("sifa_kernel", "offset", "offset_init"):
+            yield f"SIFA.{key}", f"SIFA.temporal is {config.SIFA.temporal}"
+    elif config.SIFA.offset == "regular":
+        yield "SIFA.offset_init", "SIFA.offset is regular"
+    if "swin" in config.network.net_name:
+        for key in ("batch_norm", "precise_bn"):
+            yield f"optimization.{key}", "a Swin has no BatchNorm"
+    if not optimization.freeze:
+        yield "optimization.freeze_epochs", "optimization.freeze names no parameters"
+    if optimization.warmup_epoch == 0:
+        yield "optimization.warmup_multiplier", "optimization.warmup_epoch is 0"
+    if transform.short_side:
+        yield "transform.scale", "transform.short_side replaces it"
+    if transform.rand_augment:
+        yield "transform.color_jitter", "transform.rand_augment replaces it"
+    if data.format == "VIDEO":
+        for key in ("frame_template", "first_frame"):
+            yield f"dataset.{key}", "dataset.format is VIDEO"
+    if data.on_bad_sample == "raise":
+        yield "dataset.max_bad_fraction", "dataset.on_bad_sample is raise"
+    if config.execution.strategy == "fsdp":
+        yield "execution.channels_last", "execution.strategy is fsdp"
 
 
 def _keys_at(location: tuple[str, ...]) -> list[str]:

@@ -1,5 +1,6 @@
 """What a configuration describes: the network and its first weights, data sets, batches, class names."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ from engine.eval_loop import Validator
 from engine.parallel import shard_fsdp
 from engine.prefetch import DevicePrefetcher, build_loader
 from engine.samplers import DistributedVideoSampler
-from engine.schema import Config
+from engine.schema import WEIGHT_FILES, Config
 from engine.signals import StopSignals
 from sifa.classes import check_same_classes, class_names
+
+log = logging.getLogger("sifa")
 
 
 def build_network(config: Config) -> models.Network:
@@ -72,6 +75,9 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         CheckpointError: a file cannot be read, or does not fit the network or the classes.
     """
     if checkpoint is not None:
+        for key in WEIGHT_FILES:
+            if getattr(config.network, key):
+                log.warning(f"network.{key} has no effect: the weights are those of --checkpoint {checkpoint}")
         check_same_classes(class_names(config), load_checkpoint(model, checkpoint), checkpoint)
         return []
     tables = []

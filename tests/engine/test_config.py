@@ -176,6 +176,35 @@ def test_a_long_chain_of_bases_and_a_base_that_is_no_file(tmp_path: Path) -> Non
         load_config(tmp_path / "pipe.yml")
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("SIFA: {temporal: conv, offset: difference}", "SIFA.offset"),
+        ("SIFA: {offset: regular, offset_init: kaiming}", "SIFA.offset_init"),
+        (
+            "network: {net_name: c2d_sifa_swin_vit_s_p4_w7}\noptimization: {batch_norm: frozen}",
+            "optimization.batch_norm",
+        ),
+        ("optimization: {freeze_epochs: 2}", "optimization.freeze_epochs"),
+        ("transform: {short_side: [256, 320], scale: [0.5, 1.0]}", "transform.scale"),
+        ("dataset: {format: VIDEO, first_frame: 0}", "dataset.first_frame"),
+    ],
+)
+def test_a_key_without_effect_is_named_once(
+    text: str, key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path, text)
+    load_config(path)
+    assert caplog.text.count("has no effect") == 1
+    assert f"{path}: {key} has no effect: " in caplog.text
+
+
+def test_inherited_keys_without_effect_are_not_named(caplog: pytest.LogCaptureFixture) -> None:
+    for path in ROOT.glob("settings/**/*.yml"):
+        load_config(path)
+    assert caplog.text == ""
+
+
 def test_an_empty_mapping_clears_an_inherited_one(tmp_path: Path) -> None:
     write(tmp_path, "optimization: {layer_multipliers: {'*.offset.*': 0.1}, epochs: 7}", "base.yml")
     config = load_config(write(tmp_path, "base: base.yml\noptimization: {layer_multipliers: {}}"))
