@@ -1,13 +1,14 @@
 """What the commands share: parsers, the `--set` option, and how a mistake of the user ends."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
 
 from common.errors import UserError, describe
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as of a shell
+INTERRUPTED, READER_GONE = 130, 141  # exit codes after Ctrl-C and SIGPIPE, as of a shell
 
 
 def parser(command: str, description: str | None) -> argparse.ArgumentParser:
@@ -46,8 +47,14 @@ def run(command: Callable[[], int | None], *, interrupted: str = "") -> int:
     Args:
         interrupted: what to print after Ctrl-C.
     """
+    never_fail_to_print()
     try:
-        return command() or 0
+        code = command() or 0
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     except (UserError, OSError) as error:
         print_error(describe(error))
         return 2
@@ -55,6 +62,13 @@ def run(command: Callable[[], int | None], *, interrupted: str = "") -> int:
         if interrupted:
             print(interrupted, file=sys.stderr)
         return INTERRUPTED
+
+
+def never_fail_to_print() -> None:
+    """Prints escapes for what the terminal's encoding lacks, in place of an exception."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def print_error(message: str) -> None:

@@ -20,8 +20,15 @@ class DataError(OneProcessError):
 
 
 def one_line(text: object) -> str:
-    """A message on one line, whatever line feeds and runs of blanks it has."""
-    return " ".join(str(text).split())
+    """A message on one line, whatever line feeds, runs of blanks and control characters it has."""
+    return printable(" ".join(str(text).split()))
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what a terminal would act on, or could not show; line feeds stay."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def describe(error: Exception) -> str:

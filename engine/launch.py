@@ -8,11 +8,19 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from common.cli import print_error
+from common.cli import never_fail_to_print, print_error
 from common.errors import OneProcessError, UserError, one_line
 from engine.distributed import is_main, lost_processes, stop
 from engine.prefetch import end_workers
 from engine.signals import Interrupted, StopSignals
+
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk is full",
+    errno.EMFILE: "too many files are open (ulimit -n)",
+    errno.ENFILE: "too many files are open on this machine",
+    errno.ENOMEM: "the memory is full",
+}
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
@@ -36,6 +44,7 @@ def run_to_the_end(run: Callable[[StopSignals], None], *, kept: str) -> int:
     Returns:
         0; 2 for a mistake that the user can correct, said in one line; 1 if a process was lost; 128 + n after signal n.
     """
+    never_fail_to_print()
     with StopSignals() as signals:
         try:
             run(signals)
@@ -45,11 +54,18 @@ def run_to_the_end(run: Callable[[StopSignals], None], *, kept: str) -> int:
                 print_error(one_line(error))
             return 2
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 raise
-            print_error(one_line(f"the disk is full: {error}. What was saved before is whole"))
+            print_error(one_line(f"{_FULL[error.errno]}: {error}. What was saved before is whole"))
+            return 2
+        except torch.OutOfMemoryError as error:
+            reason = str(error).partition(". ")[0]
+            print_error(one_line(f"{reason}: lower optimization.batch_size, with a larger iter_size for the same step"))
             return 2
         except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):
+                print_error(one_line(f"{error} The memory, or /dev/shm, may be too small for dataset.num_workers"))
+                return 1
             lost = lost_processes(error)
             if not lost:
                 raise

@@ -18,7 +18,7 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from common.errors import UserError
+from common.errors import UserError, printable
 from common.files import atomic_write, write_text
 from engine.checkpoint import LAST, PREVIOUS, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
@@ -195,7 +195,7 @@ class _Console(logging.Handler):
     """The log on the console, above a bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
+        tqdm.write(printable(self.format(record)), file=sys.stdout)
         sys.stdout.flush()
 
 

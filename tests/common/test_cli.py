@@ -1,0 +1,66 @@
+"""How commands end: a mistake in one line, Ctrl-C, a reader that is gone, a terminal with a narrow encoding."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from common import cli
+from common.errors import UserError, one_line, printable
+
+ROOT = Path(__file__).parents[2]
+
+
+def raising(error: BaseException) -> int:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (UserError("list.txt:\n  a  b"), 2, "error: list.txt: a b\n"),
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), 2, "error: a.txt: No such file or directory\n"),
+        (UserError("v\x1b[31m red"), 2, "error: v\\x1b[31m red\n"),
+        (KeyboardInterrupt(), 130, "stopped\n"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    error: BaseException, code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(lambda: raising(error), interrupted="stopped") == code
+    assert capsys.readouterr().err == message
+
+
+def test_other_errors_are_not_hidden() -> None:
+    with pytest.raises(KeyError):
+        cli.run(lambda: raising(KeyError("x")))
+
+
+def test_text_that_a_terminal_would_act_on() -> None:
+    assert printable("日本 ü\n| a |") == "日本 ü\n| a |"
+    assert printable("a\x1b]0;title\x07\u202e") == "a\\x1b]0;title\\x07\\u202e"
+    assert one_line("a\n\tb") == "a b"
+
+
+CODE = "from common import cli; import sys; sys.exit(cli.run(lambda: print('ü\\n' * 100000)))"
+
+
+def test_a_reader_that_has_seen_enough() -> None:
+    run = subprocess.Popen(
+        [sys.executable, "-c", CODE], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    assert run.stdout is not None
+    assert run.stderr is not None
+    run.stdout.readline()
+    run.stdout.close()
+    assert run.wait() == 141
+    assert run.stderr.read() == ""
+
+
+def test_a_terminal_without_utf8() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=ROOT, env={"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False
+    )
+    assert run.returncode == 0
+    assert run.stdout.startswith(b"\\xfc\n")
