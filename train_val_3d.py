@@ -8,6 +8,7 @@ python train_val_3d.py --config_file=settings/NAME.yml
 import argparse
 import logging
 import sys
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -17,25 +18,25 @@ from torch import nn
 
 import models
 from common import cli
-from engine.batch_norm import average_buffers, precise_batch_norm
-from engine.checkpoint import fingerprint
+from engine.agreement import check_agreement
+from engine.checkpoint import entry, fingerprint
 from engine.config import load_config
 from engine.distributed import Process, all_gather, any_rank, restarted, start
 from engine.divergence import Diverged
-from engine.eval_loop import Validator
+from engine.eval_loop import Validator, validation_is_due
 from engine.launch import run_to_the_end, seed_everything
 from engine.logger import EpochClock, RunLogger
 from engine.multi_view_test import run_test
 from engine.optim import freeze, scaled_to_step
 from engine.parallel import is_sharded, wrap_ddp
-from engine.precision import AMP_DTYPES, autocast
-from engine.resume import SavedRun, changes_since, check_same_training, find_checkpoint
+from engine.resume import check_same_training, find_checkpoint, log_resume
 from engine.run_dir import archive_previous_run, lock_output_dir
 from engine.schema import Config, Optimization
 from engine.signals import Interrupted, StopSignals
 from engine.state import TrainState
-from engine.train_loop import train_epoch
-from sifa.build import build_network, build_validator, class_names, load_initial_weights, place_network
+from engine.train_loop import finish_epoch, train_epoch
+from sifa.build import build_network, build_validator, load_checkpoint, load_initial_weights, place_network
+from sifa.classes import align_classes, check_same_classes, class_names
 from sifa.pictures import record_validation_clip
 from sifa.training_data import TrainingData
 
@@ -58,10 +59,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--eval and --test need --checkpoint PATH")
     if args.resume and (args.eval or args.test or args.checkpoint):
         parser.error("--resume goes with none of --eval, --test and --checkpoint")
-    if args.seed is not None:
-        args.set.append(f"seed={args.seed}")
-    if args.deterministic:
-        args.set.append("deterministic=true")
+    args.set += [f"seed={args.seed}"] * (args.seed is not None) + ["deterministic=true"] * args.deterministic
     return args
 
 
@@ -69,6 +67,7 @@ def run(args: argparse.Namespace, signals: StopSignals) -> None:
     """One process of a run, from the configuration to the last epoch."""
     config = load_config(args.config_file, args.set)
     process = start(args.local_rank, timedelta(seconds=config.execution.timeout))
+    check_agreement(config, {"--eval": args.eval, "--test": args.test, "--resume": args.resume})
     seed_everything(config.seed, deterministic=config.deterministic)
     model = build_network(config)
     validator = build_validator(config, process, signals)
@@ -81,10 +80,11 @@ def run(args: argparse.Namespace, signals: StopSignals) -> None:
 def evaluate(
     args: argparse.Namespace, config: Config, process: Process, model: models.Network, validator: Validator
 ) -> None:
-    classes = class_names(config)
-    epoch, _ = load_initial_weights(model, config, args.checkpoint)
+    contents = load_checkpoint(model, args.checkpoint)
+    epoch = entry(contents, "epoch", args.checkpoint)
     place_network(model, config, process, trains=False)
     with RunLogger(config, process, trains=False) as logger:
+        classes = align_classes(validator.data, class_names(config), contents, args.checkpoint)
         if args.test:
             run_test(model, validator, logger, classes, epoch, fingerprint(args.checkpoint))
         else:
@@ -102,7 +102,7 @@ def train(
     output_dir, classes, replaced = Path(config.output_dir), class_names(config), any_rank(restarted())
     saved, reports = find_checkpoint(args.resume, output_dir, replaced=replaced)
     if saved is None:
-        _, reports = load_initial_weights(model, config, args.checkpoint)
+        reports = load_initial_weights(model, config, args.checkpoint)
     place_network(model, config, process, trains=True)
     data = TrainingData(config, process)
     settings = scaled_to_step(config.optimization, process.world_size)
@@ -110,6 +110,7 @@ def train(
     torch.manual_seed(config.seed + process.rank)  # dropout differs between processes
     if saved:
         check_same_training(saved, config, data.list_digest)
+        check_same_classes(classes, saved.contents, saved.path)
         state.resume(*saved, process)
     freeze(model, settings, state.epoch)
 
@@ -121,57 +122,29 @@ def train(
             trainer = Trainer(config, process, signals, classes, data, state, validator, logger)
             for report in filter(None, reports):
                 log.info(report)
-            log_resume(saved, config, data, state, logger, asked=args.resume is not None)
+            log_resume(saved, state, config, data.list_digest, asked=args.resume is not None)
             trainer.run(settings)
 
 
-def log_resume(
-    saved: SavedRun | None, config: Config, data: TrainingData, state: TrainState, logger: RunLogger, *, asked: bool
-) -> None:
-    if saved:
-        within = f" and {state.iteration} iterations" if state.iteration else ""
-        log.info(f"resumed from {saved.path} after epoch {state.epoch}{within}")
-        if changed := changes_since(saved, config, data.list_digest):
-            log.warning(
-                f"other than before: {', '.join(changed)}; learning rate, momentum and decay stay the checkpoint's"
-            )
-    elif asked:
-        log.info(f"no checkpoint in {logger.checkpoints}: training starts from the beginning")
-
-
+@dataclass(frozen=True)
 class Trainer:
     """A training: its epochs, and what follows each of them."""
 
-    def __init__(
-        self,
-        config: Config,
-        process: Process,
-        signals: StopSignals,
-        classes: list[str],
-        data: TrainingData,
-        state: TrainState,
-        validator: Validator,
-        logger: RunLogger,
-    ) -> None:
-        self.config, self.process, self.signals, self.classes = config, process, signals, classes
-        self.data, self.state, self.validator, self.logger = data, state, validator, logger
+    config: Config
+    process: Process
+    signals: StopSignals
+    classes: list[str]
+    data: TrainingData
+    state: TrainState
+    validator: Validator
+    logger: RunLogger
 
     def run(self, settings: Optimization) -> None:
-        """Trains to the last epoch.
-
-        Args:
-            settings: with the learning rate of this number of processes.
-        """
+        """Trains to the last epoch. `settings` have the learning rate for this number of processes."""
         state, logger = self.state, self.logger
         # What rank 0 finds counts: the other processes may see an older state of the file.
-        validated = all_gather(logger.rewind(state.epoch))[0]
-        log.info(
-            f"{self.config.network.net_name}, {sum(p.numel() for p in state.model.parameters()) / 1e6:.2f} M "
-            f"parameters, on {self.process.world_size} x {self.process.device.type}; {self.data.videos} training and "
-            f"{len(self.validator.data.videos)} validation videos of {self.config.dataset.num_classes} classes; "
-            f"{self.data.clips_per_step} clips a step, learning rate {settings.base_learning_rate:.3g}; writing "
-            f"{logger.folder}"
-        )
+        validated = all_gather(logger.rewind(state.epoch, state.iterations))[0]
+        log.info(self.data.summary(state.model, len(self.validator.data.videos), settings.base_learning_rate))
         if not validated and state.epoch and not state.iteration:
             self.validate_if_due()  # the run was killed before it could
         if state.epoch >= settings.epochs:
@@ -192,9 +165,7 @@ class Trainer:
         """Trains what is left of the present epoch, and records its figures."""
         state, logger, first = self.state, self.logger, self.state.iterations
         clock.start()
-        with logger.bar(
-            f"epoch {state.epoch + 1}/{clock.epochs}", total=state.iterations_per_epoch, done=state.iteration
-        ):
+        with logger.bar(f"epoch {state.epoch + 1}/{clock.epochs}", state.iterations_per_epoch, state.iteration):
             try:
                 metrics = train_epoch(
                     state,
@@ -209,11 +180,12 @@ class Trainer:
                 )
             except Diverged as error:
                 if error.here:
-                    self.keep_batch(error.iteration)
+                    path = logger.folder / f"diverged_rank{self.process.rank}.pth"
+                    self.data.save_batch(path, state.epoch, error.iteration)
                 raise
         clips = (state.iterations - first) * self.data.batch_size * self.process.world_size
         clips_per_second, left = clock.stop(state.epoch + 1, clips)
-        self.finish_epoch()
+        finish_epoch(state, self.config, self.data.clips)
         learning_rate = state.optimizer.param_groups[0]["lr"]
         log.info(
             f"epoch {state.epoch}/{clock.epochs}  loss {metrics.loss:.4f}  lr {learning_rate:.2e}  "
@@ -221,49 +193,19 @@ class Trainer:
         )
         logger.metrics(state.epoch, "train", metrics, learning_rate=learning_rate, clips_per_second=clips_per_second)
 
-    def finish_epoch(self) -> None:
-        """Counts the epoch, and makes BatchNorm's statistics those to validate and save, equal in all processes."""
-        state, batches = self.state, self.config.optimization.precise_bn
-        state.epoch += 1
-        state.start_epoch()
-        if batches and self.validation_is_due():
-            with state.ema_applied(), autocast(state.device, AMP_DTYPES[self.config.execution.amp]):
-                precise_batch_norm(state.model, self.data.clips(state.epoch), batches)
-        average_buffers(state.model)
-        if state.ema:
-            with state.ema_applied():
-                average_buffers(state.model)
-
     def save(self) -> None:
         entries = self.state.checkpoint_entries()  # of all processes, so each takes part
-        self.logger.checkpoint(
-            {
-                **entries,
-                "config": self.config.model_dump(),
-                "classes": self.classes,
-                "list": self.data.list_digest,
-            },
-            epoch=None if self.state.iteration else self.state.epoch,
-        )
-
-    def validation_is_due(self) -> bool:
-        epoch = self.state.epoch
-        return epoch % self.config.evaluation.eva_inter_freq == 0 or epoch == self.config.optimization.epochs
+        entries |= {"config": self.config.model_dump(), "classes": self.classes, "list": self.data.list_digest}
+        self.logger.checkpoint(entries, epoch=None if self.state.iteration else self.state.epoch)
 
     def validate_if_due(self) -> None:
-        if not self.validation_is_due():
-            return
         state = self.state
+        if not validation_is_due(self.config, state.epoch):
+            return
         with state.ema_applied():
             self.validator.validate(state.model, self.logger, state.epoch, "val")
             if self.config.logging.pictures and self.logger.writes and not is_sharded(state.model):
                 record_validation_clip(self.logger.events, state.model, self.validator, self.classes, state.epoch)
-
-    def keep_batch(self, iteration: int) -> None:
-        """Saves the batch whose loss was not finite, to find out why."""
-        path = self.logger.folder / f"diverged_rank{self.process.rank}.pth"
-        videos = self.data.save_batch(path, self.state.epoch, iteration)
-        log.warning(f"the batch of iteration {iteration} is in {path}: {', '.join(videos)}")
 
 
 def main(argv: list[str] | None = None) -> int:

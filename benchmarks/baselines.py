@@ -1,6 +1,6 @@
-"""The op as one writes it in PyTorch for speed: what the compiled op is measured against.
+"""The op in PyTorch, written for speed: the compiled op is compared with these.
 
-Both take x (N, T, C, H, W) and offset (N, T-1, 2*k*k, H, W) or None, k = 3, and agree with cuda_sifa.reference.
+Both take x (N, T, C, H, W) and offset (N, T-1, 2*k*k, H, W) or None, with k = 3, and agree with cuda_sifa.reference.
 """
 
 import torch
@@ -12,16 +12,16 @@ K = 3
 
 
 def by_grid_sample(x: Tensor, offset: Tensor | None) -> Tensor:
-    """Every tap of every position in one call of grid_sample; channels first, as that op wants them."""
+    """All taps of all positions in one call of grid_sample, which needs channels first."""
     return decomposition.inter_frame_attention(x, offset, K)
 
 
 def by_gather(x: Tensor, offset: Tensor | None) -> Tensor:
-    """Whole pixels gathered along innermost channels; for torch.compile, which fuses what surrounds the gathers."""
+    """Gathers whole pixels, with channels innermost; torch.compile fuses the operations around the gathers."""
     n, t, c, h, w = x.shape
     query = x[:, :-1].permute(0, 1, 3, 4, 2).reshape(n * (t - 1), h * w, 1, c)
     pixels = x[:, 1:].permute(0, 1, 3, 4, 2).reshape(n * (t - 1) * h * w, c)
-    y, px = _places(x, offset)
+    y, px = _positions(x, offset)
     y, px = y.permute(0, 2, 3, 1).flatten(1, 2), px.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H*W, k*k)
     start = torch.arange(n * (t - 1), device=x.device).view(-1, 1, 1) * (h * w)
     top, left = y.floor().detach(), px.floor().detach()
@@ -36,8 +36,8 @@ def by_gather(x: Tensor, offset: Tensor | None) -> Tensor:
     return _last_frame_zero(attended.view(n, t - 1, h, w, c).permute(0, 1, 4, 2, 3))
 
 
-def _places(x: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Where each tap samples, (N * (T-1), k*k, H, W) in float32, vertically and horizontally."""
+def _positions(x: Tensor, offset: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Vertical and horizontal position at which each tap samples, (N * (T-1), k*k, H, W) in float32."""
     n, t, _, h, w = x.shape
     tap = torch.arange(K * K, device=x.device).view(-1, 1, 1)
     y = torch.arange(h, device=x.device).view(1, h, 1) + tap // K - K // 2

@@ -1,12 +1,12 @@
-"""A network in every format it can be shipped in, side by side: size, time, agreement with PyTorch.
+"""Compares the formats in which a network can be deployed: size, time, agreement with PyTorch.
 
     python -m benchmarks.bench_deploy --checkpoint output/demo/checkpoints/last.pth --out benchmarks/results/deploy.md
     python -m benchmarks.bench_deploy --config_file settings/c2d_sifa_resnet50-1x16x1.k400.yml --clips 5
 
-A checkpoint's network answers about its validation videos. That of a settings file has random weights and random clips:
-its times count, its agreement says nothing. Formats take turns at one clip at a time; the fastest of each counts, as
-what a shared machine adds is never negative, and is a multiple of PyTorch's. A size is that of the file, for PyTorch
-that of the weights. Needs `pip install onnx onnxscript onnxruntime`.
+The network of a checkpoint classifies validation videos. The network of a settings file has random weights and gets
+random clips: its times are meaningful, its agreement is not. The formats take turns on one clip at a time. The time is
+that of the fastest run, because other work on a shared machine only adds time, as a multiple of PyTorch's time. The
+size is that of the file, or of the weights for PyTorch. Needs `pip install onnx onnxscript onnxruntime`.
 """
 
 import argparse
@@ -27,12 +27,14 @@ from tools.export import Probabilities, Runner, check_packages, export, onnx_run
 from tools.quantize import clips_of, compare, quantize
 
 HEADER = (
-    "| format | size, MB | time | same class, % | right, % | probabilities apart, mean | most |\n" + 7 * "|---" + "|"
+    "| format | size, MB | time | same class, % | correct, % | difference of probabilities, mean | maximum |\n"
+    + 7 * "|---"
+    + "|"
 )
 
 
 def measure(network: nn.Module, clips: list[Tensor], labels: list[int], calibration: list[Tensor], threads: int) -> str:
-    """The table's lines of one network."""
+    """The lines of the table for one network."""
     frames, crop_size = clips[0].shape[2], clips[0].shape[-1]
     eager = Probabilities(network).eval()
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +44,7 @@ def measure(network: nn.Module, clips: list[Tensor], labels: list[int], calibrat
         quantize(files["f32.onnx"], files["dynamic.onnx"], "dynamic", [])
         quantize(files["f32.onnx"], files["static.onnx"], "static", calibration)
         runners: dict[str, Runner] = {
-            "PyTorch, our op": eager,
+            "PyTorch, cuda_sifa": eager,
             "torch.compile": torch.compile(eager),
             "torch.export": program_runner(files["program.pt2"]),
             "ONNX float32": onnx_runner(files["f32.onnx"], threads),
@@ -62,7 +64,7 @@ def measure(network: nn.Module, clips: list[Tensor], labels: list[int], calibrat
 def inputs(
     checkpoint: Path | None, config_file: str, count: int
 ) -> tuple[nn.Module, Config, list[Tensor], list[int], list[Tensor]]:
-    """Network, configuration, clips and their labels, clips to calibrate with."""
+    """Network, configuration, clips, their labels, and clips to calibrate with."""
     if checkpoint:
         loaded = sifa.load(checkpoint)
         config = loaded.config
@@ -84,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     what.add_argument("--config_file", help="a file of settings/")
     parser.add_argument("--clips", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="append the table to this file too, as Markdown")
+    parser.add_argument("--out", type=Path, help="also append the table to this file, as Markdown")
     args = parser.parse_args(argv)
     torch.manual_seed(0)
     try:

@@ -1,11 +1,11 @@
-"""How many clips a loader's worker makes in a second, beside Pillow and the limit that decoding sets.
+"""How many clips per second a worker of the loader makes, compared with Pillow and with decoding alone.
 
     python -m benchmarks.bench_loader [--frames FOLDER] [--out FILE.md]
 
-One process on one core turns 16 JPEG frames of 340 x 256 into a normalised clip of 224 x 224. All take turns in one
-run, on the same clips, and the time of each is its fastest round's: what a shared machine adds is never negative. CPU
-time is less disturbed by others than the clock, and ratios are less than either. Frames are drawn, or those of a folder
-that has a folder of 00001.jpg, ... for each video.
+One process on one core turns 16 JPEG frames of 340 x 256 into a normalised clip of 224 x 224. All contestants take
+turns in one run, on the same clips. The time of each is that of its fastest round, because other work on a shared
+machine only adds time. That work disturbs CPU time less than wall-clock time, and ratios least. The script draws the
+frames, or takes those of a folder that has a folder of 00001.jpg, ... for each video.
 """
 
 import argparse
@@ -17,126 +17,38 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import cv2
-import numpy as np
 import PIL
 import torch
 import torchvision
 from torch.utils.data import DataLoader, default_collate
 
-from benchmarks.pictures import natural_clip
-from benchmarks.pillow import RECIPES, clip_of, on_pictures
+from benchmarks.loader_cases import Clips, agreement, contestants, write_clips, write_list
+from benchmarks.pillow import RECIPES
 from common.errors import DataError
-from datasets import (
-    ClipDataset,
-    FrameFolder,
-    colour,
-    normalise,
-    train_transform,
-    transforms,
-    val_transform,
-    worker_init,
-)
+from datasets import FrameFolder, colour, normalise, transforms, worker_init
 
 BATCH = 8
 
 
-@dataclass
-class Clips:
-    """What is measured on: the first frames of some videos, and the recipes for them."""
-
-    root: Path
-    list_file: Path
-    frames: int  # of a clip
-    crop: int  # pixels
-
-    def transform(self, recipe: str) -> transforms.Transform:
-        return val_transform(self.crop) if recipe == "validation" else train_transform(self.crop, **RECIPES[recipe])
-
-    def dataset(self, recipe: str) -> ClipDataset:
-        return ClipDataset(
-            self.list_file,
-            self.root,
-            num_classes=1,
-            num_segments=1,
-            clip_length=self.frames,
-            num_steps=1,
-            transform=self.transform(recipe),
-            train=recipe != "validation",
-        )
-
-    def videos(self) -> list[str]:
-        return [line.rsplit(" ", 2)[0] for line in self.list_file.read_text().splitlines()]
+# ---- Measurements ----------------------------------------------------------------------------------------------------
 
 
-def write_clips(folder: Path, videos: int, frames: int, height: int, width: int) -> None:
-    for video in range(videos):
-        (folder / f"{video}").mkdir(parents=True)
-        for number, frame in enumerate(natural_clip(frames, height, width, seed=video), start=1):
-            data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-            (folder / f"{video}" / f"{number:05d}.jpg").write_bytes(data.tobytes())
-
-
-def write_list(root: Path, list_file: Path, frames: int) -> None:
-    """Of the videos with so many frames, all of just this length: whatever position is drawn is then the first.
-
-    Raises DataError if there is none.
-    """
-    reader = FrameFolder(root)
-    names = sorted(path.name for path in root.iterdir() if path.is_dir())
-    lines = [f"{name} {frames} 0\n" for name in names if reader.count(name) >= frames]
-    if not lines:
-        raise DataError(f"{root} has no folder with {frames} frames 00001.jpg, ...")
-    list_file.write_text("".join(lines))
-
-
-# ---- What is compared ------------------------------------------------------------------------------------------------
-
-
-def contestants(clips: Clips) -> dict[str, Callable[[int], object]]:
-    """Each makes clip number i: ours under the recipe's name, the reference as "NAME, Pillow", and decoding alone."""
-    videos = clips.videos()
-    made: dict[str, Callable[[int], object]] = {}
-    files = {video: [clips.root / video / f"{i + 1:05d}.jpg" for i in range(clips.frames)] for video in videos}
-    data = {video: [np.fromfile(file, dtype=np.uint8) for file in files[video]] for video in videos}
-
-    def decode(i: int) -> None:
-        for encoded in data[videos[i % len(videos)]]:
-            cv2.imdecode(encoded, cv2.IMREAD_COLOR)
-
-    made["decoding alone"] = decode
-    for recipe in RECIPES:
-        dataset, pillow = clips.dataset(recipe), on_pictures(recipe, clips.crop)
-
-        def ours(i: int, dataset: ClipDataset = dataset) -> torch.Tensor:
-            return normalise(dataset[i % len(videos), i // len(videos)][0][None])
-
-        def theirs(i: int, pillow: Callable = pillow) -> torch.Tensor:
-            return normalise(clip_of(files[videos[i % len(videos)]], pillow, i)[None])
-
-        made |= {recipe: ours, f"{recipe}, Pillow": theirs}
-    return made
-
-
-# ---- How it is measured ----------------------------------------------------------------------------------------------
-
-
-def alone_on_a_core(core: int) -> None:
+def start_worker_on(core: int) -> None:
     os.sched_setaffinity(0, {core})
     worker_init(0)
 
 
 def in_worker(core: int, function: Callable, *arguments: Any) -> Any:
-    """What a function returns in a process of its own, like a loader's worker, on one core."""
+    """Calls a function in a process of its own on one core, set up like a loader's worker, and returns its result."""
     receiver, sender = multiprocessing.Pipe(duplex=False)
 
     def work() -> None:
-        alone_on_a_core(core)
+        start_worker_on(core)
         sender.send(function(*arguments))
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -149,11 +61,11 @@ def in_worker(core: int, function: Callable, *arguments: Any) -> Any:
 
 
 def fastest_rounds(clips: Clips, count: int, rounds: int) -> dict[str, tuple[float, float]]:
-    """(CPU seconds, seconds on the clock) a clip of each contestant's fastest round of `count` clips."""
+    """(CPU seconds, wall-clock seconds) per clip, of each contestant's fastest round of `count` clips."""
     times: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    made = contestants(clips)
+    makers = contestants(clips)
     for _ in range(rounds):
-        for name, make in made.items():
+        for name, make in makers.items():
             make(0)  # brings its code and data back into the caches
             cpu, clock = time.process_time(), time.perf_counter()
             for i in range(count):
@@ -162,18 +74,18 @@ def fastest_rounds(clips: Clips, count: int, rounds: int) -> dict[str, tuple[flo
     return {name: (min(cpu for cpu, _ in found), min(clock for _, clock in found)) for name, found in times.items()}
 
 
-STAGES = {  # in which functions the time is spent; an inner one's is not its caller's
+STAGES = {  # the functions that are timed; the time of an inner one does not count for the outer one
     "read, decode": (FrameFolder, "read"),
     "crop, resize": (transforms, "_resize"),
     "jitter": (transforms, "jitter_and_blur"),
-    "RandAugment": (transforms, "random_operations"),
+    "RandAugment": (transforms, "apply_random_operations"),
     "blur": (colour, "blur"),
 }
 
 
 @contextmanager
 def stopwatch() -> Iterator[dict[str, float]]:
-    """CPU seconds of each stage while it is open."""
+    """Yields a dictionary that collects the CPU seconds of each stage, within the `with` block."""
     spent: dict[str, float] = defaultdict(float)
     open_stages: list[str] = []
 
@@ -198,7 +110,7 @@ def stopwatch() -> Iterator[dict[str, float]]:
 
 
 def time_by_stage(clips: Clips, count: int, rounds: int) -> dict[str, dict[str, float]]:
-    """CPU seconds a clip of each recipe's stages, in the fastest round; `rest` is in no stage."""
+    """CPU seconds per clip of each recipe's stages, in the fastest round; "rest" is outside of all stages."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for _ in range(rounds):
         for recipe in RECIPES:
@@ -220,7 +132,7 @@ def time_by_stage(clips: Clips, count: int, rounds: int) -> dict[str, dict[str, 
 
 
 def with_workers(clips: Clips, workers: int, count: int) -> tuple[float, float]:
-    """(clips a second on the clock, CPU seconds a clip in the workers) of a loader with jitter and blur."""
+    """(clips per wall-clock second, the workers' CPU seconds per clip) of a loader with jitter and blur."""
     dataset, cores = clips.dataset("jitter and blur"), sorted(os.sched_getaffinity(0))
     keys = [(i % len(dataset), i // len(dataset)) for i in range(count)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -229,10 +141,10 @@ def with_workers(clips: Clips, workers: int, count: int) -> tuple[float, float]:
         batch_size=BATCH,
         sampler=keys,
         num_workers=workers,
-        worker_init_fn=lambda worker: alone_on_a_core(cores[worker % len(cores)]),
+        worker_init_fn=lambda worker: start_worker_on(cores[worker % len(cores)]),
     )
     batches = iter(loader)
-    for _ in range(workers):  # each has started when its first batch is there
+    for _ in range(workers):  # when the first batch of each has arrived, all have started
         next(batches)
     began = time.perf_counter()
     done = sum(len(labels) for _, labels, _ in batches)
@@ -243,7 +155,7 @@ def with_workers(clips: Clips, workers: int, count: int) -> tuple[float, float]:
 
 
 def memory_over_samples(clips: Clips, samples: int) -> dict[int, float]:
-    """MiB of its own that a worker holds after so many samples with jitter and blur."""
+    """A worker's private memory in MiB, by the number of samples that it has made with jitter and blur."""
     dataset = clips.dataset("jitter and blur")
     keys = [(i % len(dataset), i // len(dataset)) for i in range(samples)]
     others = set(multiprocessing.active_children())
@@ -259,28 +171,11 @@ def memory_over_samples(clips: Clips, samples: int) -> dict[int, float]:
     return found
 
 
-def agreement(clips: Clips, count: int) -> dict[str, tuple[float, float, float, float, float]]:
-    """(mean, deviation, the reference's mean, deviation, mean difference of a value) of `count` frames.
-
-    In grey levels, with the same draws on both sides.
-    """
-    reader, videos = FrameFolder(clips.root), clips.videos()
-    found = {}
-    for recipe in RECIPES:
-        ours, pillow = clips.transform(recipe), on_pictures(recipe, clips.crop)
-        figures = []
-        for i in range(count):
-            video = videos[i % len(videos)]
-            torch.manual_seed(i)
-            mine = ours(reader.read(video, [0])).astype(np.float32)
-            other = clip_of([clips.root / video / "00001.jpg"], pillow, i).numpy().astype(np.float32)
-            figures.append((mine.mean(), mine.std(), other.mean(), other.std(), np.abs(mine - other).mean()))
-        found[recipe] = tuple(np.mean(figures, axis=0).tolist())
-    return found
+# ---- Report, as lines of Markdown ------------------------------------------------------------------------------------
 
 
 def report(clips: Clips, options: argparse.Namespace) -> Iterator[str]:
-    """The lines of the report, as they are found."""
+    """Measures and yields each line as soon as it is known."""
     core = sorted(os.sched_getaffinity(0))[-1]
     yield (
         f"One core, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}, torchvision "
@@ -288,11 +183,20 @@ def report(clips: Clips, options: argparse.Namespace) -> Iterator[str]:
         f"{options.source}, {clips.frames} frames to {clips.crop} x {clips.crop} float32; fastest of {options.rounds} "
         f"rounds of {options.clips} clips."
     )
-    times = in_worker(core, fastest_rounds, clips, options.clips, options.rounds)
-    limit, clock = times["decoding alone"]
-    yield from ("", "Clips a second of one worker: of its CPU time, and on the clock of a shared machine.", "")
-    yield "| recipe | CPU | clock | Pillow, CPU | clock | times Pillow (CPU) | of decoding alone |"
+    yield from report_speed(in_worker(core, fastest_rounds, clips, options.clips, options.rounds))
+    yield from report_stages(in_worker(core, time_by_stage, clips, options.clips, options.rounds))
+    yield from report_agreement(clips, 20 * options.clips)
+    yield from report_workers(clips, options.workers, 8 * options.clips)
+    memory = in_worker(core, memory_over_samples, clips, options.samples)
+    yield from ("", "Private memory of a worker in MiB, after that many samples with jitter and blur:", "")
+    yield ", ".join(f"{samples}: {size:.0f}" for samples, size in memory.items())
+
+
+def report_speed(times: dict[str, tuple[float, float]]) -> Iterator[str]:
+    yield from ("", "Clips per second of one worker: per second of CPU time, and by the clock of a shared machine.", "")
+    yield "| recipe | CPU | clock | Pillow, CPU | Pillow, clock | speedup over Pillow (CPU) | of decoding alone |"
     yield "|---|---|---|---|---|---|---|"
+    limit, clock = times["decoding alone"]
     yield f"| decoding alone (cv2.imdecode) | {1 / limit:.0f} | {1 / clock:.0f} | | | | |"
     for recipe in RECIPES:
         (cpu, clock), (other, other_clock) = times[recipe], times[f"{recipe}, Pillow"]
@@ -301,45 +205,45 @@ def report(clips: Clips, options: argparse.Namespace) -> Iterator[str]:
             f"{other / cpu:.1f} | {100 * limit / cpu:.0f} % |"
         )
 
-    stages = in_worker(core, time_by_stage, clips, options.clips, options.rounds)
+
+def report_stages(stages: dict[str, dict[str, float]]) -> Iterator[str]:
     columns = [*STAGES, "rest", "collate", "normalise (on the device)"]
-    yield from ("", "Where the time goes: CPU milliseconds a clip.", "")
+    yield from ("", "Where the time goes: CPU milliseconds per clip.", "")
     yield f"| recipe | {' | '.join(columns)} |"
     yield "|---" * (len(columns) + 1) + "|"
     for recipe, spent in stages.items():
         cells = [f"{1e3 * spent[stage]:.2f}" if stage in spent else "" for stage in columns]
         yield f"| {recipe} | {' | '.join(cells)} |"
 
-    frames = 20 * options.clips
-    yield from ("", f"Grey levels of {frames} frames beside Pillow's, with the same draws.", "")
+
+def report_agreement(clips: Clips, frames: int) -> Iterator[str]:
+    yield from ("", f"Grey levels of {frames} frames compared with Pillow's, with the same random draws.", "")
     yield "| recipe | mean | Pillow's | deviation | Pillow's | mean difference of a value |"
     yield "|---|---|---|---|---|---|"
     for recipe, (mean, deviation, other_mean, other_deviation, difference) in agreement(clips, frames).items():
         levels = f"{mean:.1f} | {other_mean:.1f} | {deviation:.1f} | {other_deviation:.1f}"
         yield f"| {recipe} | {levels} | {difference:.2f} |"
 
+
+def report_workers(clips: Clips, numbers: list[int], count: int) -> Iterator[str]:
     yield from (
         "",
-        "A loader with jitter and blur, each worker on a core that it shares with whoever takes the batches.",
+        "A loader with jitter and blur. Each worker shares its core with the process that receives the batches.",
         "",
     )
-    yield "| workers | clips/s on the clock | CPU ms a clip in the workers, their start included |"
+    yield "| workers | clips/s by the clock | CPU ms per clip in the workers, their start included |"
     yield "|---|---|---|"
-    for workers in options.workers:
-        speed, cpu = with_workers(clips, workers, options.clips * 8)
+    for workers in numbers:
+        speed, cpu = with_workers(clips, workers, count)
         yield f"| {workers} | {speed:.0f} | {1e3 * cpu:.1f} |"
-
-    memory = in_worker(core, memory_over_samples, clips, options.samples)
-    yield from ("", "Memory of a worker (without what it shares) after so many samples with jitter and blur, MiB:", "")
-    yield ", ".join(f"{samples}: {size:.0f}" for samples, size in memory.items())
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=Path, help="a folder of videos as frames; default: drawn ones")
-    parser.add_argument("--clips", type=int, default=48, help="a round (default: %(default)s)")
+    parser.add_argument("--clips", type=int, default=48, help="per round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="(default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=10_000, help="over which memory is watched")
+    parser.add_argument("--samples", type=int, default=10_000, help="for the memory of a worker (default: %(default)s)")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="(default: 1 2)")
     parser.add_argument("--length", type=int, default=16, help="frames of a clip (default: %(default)s)")
     parser.add_argument("--crop", type=int, default=224, help="pixels (default: %(default)s)")

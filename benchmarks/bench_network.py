@@ -1,9 +1,9 @@
-"""SIFA-Net's training step on a GPU, and what the op takes of it: python -m benchmarks.bench_network
+"""SIFA-Net's training step on a GPU, and the op's share of it: python -m benchmarks.bench_network
 
-R50, 16 x 224 x 224, bfloat16, channels_last: clips a second with the op, with the op in a compiled network, and with
-what PyTorch offers in the op's place. A time is the median over turns of a step, gone through twice; the op's share is
-that of the GPU's time in the profiler, its casts and fills included. Clips come from memory and stay the same. A line
-is written as soon as it is known, at the end of what --out holds.
+R50, 16 x 224 x 224, bfloat16, channels_last: clips per second with the op, with the op in a compiled network, and with
+formulations in PyTorch instead of the op. A time is the median of many steps, measured in two runs. The op's share is
+its part of the GPU time in the profiler, including its casts and fills. The clips stay in memory and are always the
+same. Each line is appended to the file of --out as soon as it is known.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CLASSES = 400
 
 @dataclass(frozen=True)
 class Variant:
-    """What stands in the network, and whether torch.compile sees it."""
+    """The attention that the network uses, and whether the network is compiled."""
 
     attention: Callable[..., torch.Tensor]
     compiled: bool = False
@@ -56,12 +56,12 @@ class Sizes:
 
 
 HEAD = """\
-| in the op's place | clips/s | again | step ms | share of the op | peak GiB |
+| attention | clips/s | second run | step ms | share of the op | peak GiB |
 |---|---|---|---|---|---|"""
 
 
 def training_step(model: nn.Module, sizes: Sizes, device: str) -> Call:
-    """Forward, loss, backward and a step of SGD, on clips that stay the same."""
+    """Forward, loss, backward and a step of SGD, always on the same clips."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     clips = torch.randn(sizes.batch, 3, sizes.frames, sizes.size, sizes.size, device=device)
     labels = torch.randint(CLASSES, (sizes.batch,), device=device)
@@ -78,7 +78,7 @@ def training_step(model: nn.Module, sizes: Sizes, device: str) -> Call:
 
 @contextmanager
 def network(variant: Variant, sizes: Sizes, device: str) -> Iterator[nn.Module]:
-    """A network with the variant in the op's place, which is the op's again afterwards."""
+    """A network that uses the variant instead of the op, within the `with` block."""
     torch.manual_seed(0)
     torch._dynamo.reset()
     with patch.object(models.sifa, "inter_frame_attention", variant.attention):
@@ -91,7 +91,7 @@ def network(variant: Variant, sizes: Sizes, device: str) -> Iterator[nn.Module]:
 
 
 def share_of_the_op(step: Call, device: Device) -> float | None:
-    """Of the time that the device computes in a step; None where the op does not run."""
+    """The op's part of the time that the device computes in a step; None if the op does not run."""
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     device.wait()
     with profile(activities=activities) as recorded:
@@ -102,8 +102,11 @@ def share_of_the_op(step: Call, device: Device) -> float | None:
 
 
 def share(events: Any, of: str) -> float | None:
-    """From the profiler's events; `of` "device" or "cpu" time. The op's calls count with all that they start, once: a
-    call with gradients is an event within the event of its autograd Function."""
+    """The op's part of the "device" or "cpu" time (`of`) in the profiler's events.
+
+    A call counts with everything that it starts. It counts once, although a call with gradients is an event within the
+    event of its autograd Function.
+    """
     host = [event for event in events if event.device_type == DeviceType.CPU]
     device = [event for event in events if event.device_type != DeviceType.CPU and not event.is_user_annotation]
     calls = [event for event in host if is_call(event) and not any(map(is_call, callers(event)))]
@@ -147,7 +150,7 @@ def line(device: Device, variant: Variant, sizes: Sizes, seconds: float) -> str:
             memory = device.peak(step)
     except torch.OutOfMemoryError:
         return "out of memory | | | |"
-    except TorchDynamoException as error:  # what torch.compile needs is not there; the other variants go on
+    except TorchDynamoException as error:  # torch.compile lacks something; the other variants are still measured
         return f"does not compile: {str(error).strip().splitlines()[0]} | | | |"
     rates = " | ".join(f"{sizes.batch / run:.1f}" for run in runs)
     return f"{rates} | {500 * sum(runs):.1f} | {'' if part is None else f'{100 * part:.1f} %'} | {memory / 2**30:.1f}"

@@ -1,9 +1,9 @@
-"""The op beside the best of PyTorch, in one run: `bash make.sh bench`, or `python -m benchmarks.bench_op --help`.
+"""Compares the op with the best of PyTorch: `bash make.sh bench`, or `python -m benchmarks.bench_op --help`.
 
-With --device cuda it is another measurement, with a table of its own: op_on_cuda.py. On the CPU contestants take turns,
-and the time of each is the fastest of its runs: what a shared machine adds is never negative. Read the ratios. GFLOP/s
-count two multiply-adds an element and tap forward and twice that backward, whatever a kernel really does. The limit is
-what the machine reaches in a large matrix product.
+With --device cuda it is another measurement with another table: see op_on_cuda.py. On the CPU the contestants take
+turns. The time of each is that of its fastest run, because other work on a shared machine only adds time; the ratios
+are what counts. GFLOP/s count two multiply-adds per element and tap for the forward pass and twice that for the
+backward pass, whatever a kernel really does. The limit is the speed that the machine reaches in a large matrix product.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.op_cases import CUDA_SHAPES, SHAPES, Contestant, both_passes, fo
 
 
 def fastest(contestants: dict[str, Contestant], seconds: float) -> dict[str, float]:
-    """Seconds of the fastest run of each contestant; all take turns until each had its share of the time."""
+    """Seconds of each contestant's fastest run; they take turns until each has had its share of the time."""
 
     def once(run: Contestant) -> float:
         start = time.perf_counter()
@@ -32,7 +32,7 @@ def fastest(contestants: dict[str, Contestant], seconds: float) -> dict[str, flo
     for run in contestants.values():
         once(run)
         once(run)
-    # Fast contestants run more often within a round: all get about the same time.
+    # Fast contestants run more often within a round, so that all get about the same time.
     first = {name: once(run) for name, run in contestants.items()}
     slowest = max(first.values())
     times: dict[str, list[float]] = {name: [] for name in contestants}
@@ -98,9 +98,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--threads", type=int, default=2, help="on the CPU")
     parser.add_argument("--seconds", type=float, help="for each comparison: 2 on the CPU, 0.15 on a GPU")
-    parser.add_argument("--only", default="", help="shapes whose name holds this text")
-    parser.add_argument("--alone", action="store_true", help="without the PyTorch formulations")
-    parser.add_argument("--out", type=Path, help="write the table here too, as Markdown")
+    parser.add_argument("--only", default="", help="measure only the shapes whose name contains this text")
+    parser.add_argument("--alone", action="store_true", help="do not measure the PyTorch formulations")
+    parser.add_argument("--out", type=Path, help="also write the table to this file, as Markdown")
     args = parser.parse_args(argv)
     shapes = CUDA_SHAPES if args.device == "cuda" else SHAPES
     mistakes = {

@@ -1,8 +1,8 @@
-"""What the training loop costs beside the bare step: python -m benchmarks.bench_step
+"""What the training loop costs compared with the bare step: python -m benchmarks.bench_step
 
-Side by side, in turns: `engine.loops.train_epoch` as train_val_3d.py runs it, and a loop of nothing but forward, loss,
-backward and optimiser step of the same network on the same batch. Clips come from memory, so that no loader takes part.
-Reported is the ratio of the medians over all turns; times on a shared machine are worth little.
+Two loops take turns with the same network on the same batch: `engine.train_loop.train_epoch` as train_val_3d.py runs
+it, and a loop of nothing but forward, loss, backward and optimizer step. The clips stay in memory, so no loader takes
+part. The result is the median ratio of the two over all turns, because times on a shared machine mean little.
 """
 
 import argparse
@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from datasets import normalise
-from engine.distributed import Process
-from engine.ema import EMA
 from engine.metrics import loss_over_heads
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizer
 from engine.precision import AMP_DTYPES, autocast
+from engine.prefetch import DevicePrefetcher
 from engine.schema import Config, Execution, Logging, Optimization
 from engine.state import TrainState
 from engine.train_loop import train_epoch
@@ -29,7 +28,7 @@ CLASSES = 10
 
 
 def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, labels: Tensor, amp: str) -> None:
-    """The step that every training has: what is left when everything is left out."""
+    """The least that a training step can do."""
     with autocast(clips.device, AMP_DTYPES[amp]):
         logits = model(normalise(clips))
     loss_over_heads(logits, labels).backward()
@@ -39,7 +38,7 @@ def bare_step(model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor,
 
 
 def turns(args: argparse.Namespace) -> Iterator[tuple[float, float]]:
-    """Seconds a step of the bare loop and of the script's, in turns."""
+    """Yields the seconds per step of the bare loop and of the script's, turn by turn."""
     device = torch.device(args.device)
     config = Config(
         optimization=Optimization(ema_decay=args.ema_decay),
@@ -56,21 +55,15 @@ def turns(args: argparse.Namespace) -> Iterator[tuple[float, float]]:
     for model in models:
         model.train()
     bare, scripted = models
-    bare_optimizer, optimizer = (build_optimizer(model, config.optimization) for model in models)
-    training = TrainState(
-        model=scripted,
-        optimizer=optimizer,
-        scheduler=build_scheduler(optimizer, config.optimization, 10**6),
-        scaler=torch.amp.GradScaler(device.type, enabled=args.amp == "fp16"),
-        average=EMA(scripted, args.ema_decay) if args.ema_decay else None,
-        iterations_per_epoch=args.steps,
-        device=device,
-    )
-    batches = [(clips, labels, torch.arange(args.batch))] * args.steps
+    bare_optimizer = build_optimizer(bare, config.optimization)
+    # A warm-up of so many iterations that the learning rate stays small.
+    state = TrainState.new(scripted, config.optimization, args.amp, 10**6, device)
+    state.iterations_per_epoch = args.steps
+    batches = DevicePrefetcher([(clips, labels, torch.arange(args.batch))] * args.steps, device, normalise)
 
     def scripted_epoch() -> None:
-        train_epoch(training, scripted, batches, config, Process(0, 1, device))
-        training.start_epoch()
+        train_epoch(state, scripted, batches, config)
+        state.start_epoch()
 
     def bare_epoch() -> None:
         for _ in range(args.steps):
@@ -101,9 +94,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=16, help="of the network; 64 is the paper's")
     parser.add_argument("--amp", choices=tuple(AMP_DTYPES), default="none")
     parser.add_argument("--ema_decay", type=float, default=0.0)
-    parser.add_argument("--steps", type=int, default=10, help="a turn")
+    parser.add_argument("--steps", type=int, default=10, help="per turn")
     parser.add_argument("--turns", type=int, default=15)
-    parser.add_argument("--out", type=Path, help="file to write the line to as well")
+    parser.add_argument("--out", type=Path, help="also append the line to this file")
     args = parser.parse_args(argv)
     bare, scripted = zip(*turns(args), strict=True)
     ratios = sorted(b / a for a, b in zip(bare, scripted, strict=True))

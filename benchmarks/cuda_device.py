@@ -1,4 +1,4 @@
-"""A GPU to measure on: time by its own events, memory by its allocator."""
+"""A GPU to measure on: time from its events, memory from its allocator."""
 
 import gc
 import statistics
@@ -12,12 +12,12 @@ Call = Callable[[], object]
 
 
 class Device(Protocol):
-    """What a measurement needs of a device; the tests bring one without a GPU.
+    """What a measurement needs of a device; the tests have one that needs no GPU.
 
     Attributes:
-        type: PyTorch's word for it.
-        name: of the machine.
-        cache: bytes of the last cache before memory.
+        type: of the device, in PyTorch's words.
+        name: of the device.
+        cache: size in bytes of the last cache before memory.
     """
 
     type: str
@@ -25,13 +25,13 @@ class Device(Protocol):
     cache: int
 
     def seconds(self, calls: Sequence[Call], issue: float) -> float:
-        """That the device takes for all the calls in a row; `issue`: what the host takes to ask for them."""
+        """Time that the device takes for all calls in a row; `issue` is the time that the host takes to launch them."""
 
     def peak(self, call: Call) -> int:
-        """Bytes allocated at the highest point of the call, beyond those before it; its results included."""
+        """Peak of the memory in bytes that the call allocates, including its results."""
 
     def wait(self) -> None:
-        """Until all work is done."""
+        """Returns when all work is done."""
 
 
 class CudaDevice:
@@ -45,10 +45,10 @@ class CudaDevice:
 
     def seconds(self, calls: Sequence[Call], issue: float) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # The GPU waits until the host has asked for everything: short kernels would else be timed with its pauses.
+        # The GPU waits until the host has launched everything. Otherwise the pauses between short kernels would count.
         torch.cuda._sleep(int(2e9 * min(1.5 * issue, 0.5)))  # in cycles
         start.record()
-        results = [call() for call in calls]  # kept: each call writes to memory of its own
+        results = [call() for call in calls]  # kept, so that each call writes to its own memory
         end.record()
         end.synchronize()
         del results
@@ -68,7 +68,7 @@ class CudaDevice:
 
 
 def median_seconds(device: Device, calls: Sequence[Call], seconds: float) -> float:
-    """Of a call: the median over series of all of them in a row, 5 to 100 series or as many as fit in the time."""
+    """Time of a call: the median over series of all calls in a row, of 5 to 100 series, as many as fit in `seconds`."""
     for _ in range(2):  # compiles, allocates, chooses algorithms
         for call in calls:
             call()
@@ -86,14 +86,14 @@ def median_seconds(device: Device, calls: Sequence[Call], seconds: float) -> flo
 
 
 def copy_bandwidth(device: Device, size: int) -> float:
-    """Bytes a second, read and written, that a copy of `size` bytes reaches."""
+    """Bytes per second, read and written, that a copy of `size` bytes reaches."""
     source = torch.randint(256, (size,), dtype=torch.uint8, device=device.type)
     target = torch.empty_like(source)
     return 2 * size / median_seconds(device, [lambda: target.copy_(source)], 0.5)
 
 
 def forget() -> None:
-    """Gives back what no one holds any more, so that the next measurement finds the memory free."""
+    """Frees unused memory before the next measurement."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

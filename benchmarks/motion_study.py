@@ -1,15 +1,15 @@
-"""What SIFA adds where the stem is blind: five small networks, the same clips and budget, three seeds each.
+"""What SIFA adds where the stem sees no motion: five small networks, the same clips and budget, three seeds each.
 
     python -m benchmarks.motion_study [--steps 400] [--seeds 3] [--processes 2]
 
-A textured thing before a textured ground moves left, right, up or down, but only between tubes of 4 frames: within
-each of the stem's tubes nothing moves, so that the stem sees four still pictures. What a frame shows, and where, is
-alike in all classes. A network without an order of frames can at best tell horizontal from vertical by the trail: 50 %;
-guessing gives 25 %. The networks differ only in what stands in SIFA's place. The task is made to need motion, and tells
-what the mechanism can do, not what it gains on real videos.
+A textured square moves left, right, up or down over a textured background, but only between tubes of 4 frames. Within a
+tube nothing moves, so the stem sees four still pictures. A single frame looks alike in all classes. A network that does
+not know the order of the frames can at best tell horizontal from vertical motion by its trail, which gives 50 %;
+guessing gives 25 %. The networks differ only in the temporal module. The task is made to need motion: it shows what the
+mechanism can do, not what it gains on real videos.
 
-benchmarks/results/motion_study.json, .md and .png get accuracies on clips that were not trained on, as the mean of the
-seeds and their standard deviation. Two cores take less than half an hour.
+The accuracies on clips that were not used for training go to benchmarks/results/motion_study.json, .md and .png, with
+the mean and the standard deviation of the seeds. Two cores take less than half an hour.
 """
 
 import argparse
@@ -37,8 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 RESULTS = Path(__file__).parent / "results"
 DIRECTIONS = ((0, -1), (0, 1), (-1, 0), (1, 0))  # rows, columns
-TUBES, TUBE, SIZE, THING = 4, 4, 48, 14
-STEPS = (6, 14)  # pixels from one tube to the next, about a position of res3's map and up to two
+TUBES, TUBE, SIZE, SQUARE = 4, 4, 48, 14
+STEPS = (6, 14)  # pixels from one tube to the next: about one to two positions of res3's map
 BATCH, RATE, WARM_UP = 16, 0.05, 40
 EVALUATED = 512
 
@@ -53,14 +53,14 @@ def draw(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     label = torch.randint(4, (count,), generator=generator)
     stride = torch.randint(STEPS[0], STEPS[1] + 1, (count,), generator=generator)
     start = torch.randint(SIZE, (count, 2), generator=generator)
-    ground, thing = texture(SIZE), texture(THING) + 1.5
-    clips = ground[:, :, None].repeat(1, 1, TUBES, 1, 1)
-    side = torch.arange(THING)
+    background, square = texture(SIZE), texture(SQUARE) + 1.5
+    clips = background[:, :, None].repeat(1, 1, TUBES, 1, 1)
+    side = torch.arange(SQUARE)
     for i in range(count):
         for tube in range(TUBES):
             down, right = (start[i] + tube * stride[i] * torch.tensor(DIRECTIONS[label[i]])).tolist()
-            rows, columns = (down + side) % SIZE, (right + side) % SIZE  # what leaves comes in at the other border
-            clips[i, :, tube, rows[:, None], columns] = thing[i]
+            rows, columns = (down + side) % SIZE, (right + side) % SIZE  # leaves at one border, enters at the other
+            clips[i, :, tube, rows[:, None], columns] = square[i]
     clips = clips.repeat_interleave(TUBE, dim=2)
     return clips + 0.3 * torch.randn(clips.shape, generator=generator), label
 
@@ -110,7 +110,7 @@ def train(name: str, seed: int, *, steps: int) -> dict[str, Any]:
 
 
 def table(runs: list[dict[str, Any]], steps: int) -> str:
-    lines = ["| in SIFA's place | top-1, % | seeds |", "|---|---|---|"]
+    lines = ["| temporal module | top-1, % | seeds |", "|---|---|---|"]
     for name in VARIANTS:
         values = [run["top-1"] for run in runs if run["network"] == name]
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
@@ -124,11 +124,11 @@ def table(runs: list[dict[str, Any]], steps: int) -> str:
             "",
             f"{steps} steps of {BATCH} clips of 16 x {SIZE} x {SIZE}, a ResNet-50 of width 8 with one head, "
             f"{EVALUATED} clips to validate on;",
-            "mean and standard deviation of the seeds. Guessing gives 25, telling horizontal from vertical alone 50.",
-            "The budget is short: a network near 25 has not begun to learn, and could with a longer one. Three seeds",
-            "far apart, as some here are, do not rank networks whose means are close.",
+            "mean and standard deviation of the seeds. Guessing gives 25; telling only horizontal from vertical motion",
+            "gives 50. The budget is short: a network near 25 has not begun to learn, and might with a longer budget.",
+            "Some results of the three seeds lie far apart, so networks with close means cannot be ranked.",
             f"Made by `python -m benchmarks.motion_study --steps {steps}` with torch {torch.__version__} on "
-            f"{platform.machine()}, a core for each network.",
+            f"{platform.machine()}, one core per network.",
             "",
         ]
     )
@@ -150,7 +150,7 @@ def plot(runs: list[dict[str, Any]], file: Path) -> None:
     axes.axvline(25, color="grey", linestyle=":")
     axes.axvline(50, color="grey", linestyle="--")
     axes.set_xlim(0, 100)
-    axes.set_xlabel("top-1 in %; dotted: guessing, dashed: without order of frames at best")
+    axes.set_xlabel("top-1 in %; dotted: guessing, dashed: the best without the order of frames")
     figure.tight_layout()
     figure.savefig(file, dpi=120)
 

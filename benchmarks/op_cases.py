@@ -1,4 +1,4 @@
-"""What the op is measured on: shapes of the networks, inputs, and the passes that are timed."""
+"""What the op is measured on: the shapes of the networks, their inputs, and the passes that are timed."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,11 @@ Attention = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def inputs(shape: Shape, offsets: str, dtype: torch.dtype, device: str) -> tuple[Tensor, Tensor | None]:
-    """x and offset with channels innermost, as the networks hand them over. Offsets: pixels, about one, zero, none."""
+    """x and offset with channels innermost, as the networks pass them.
+
+    Args:
+        offsets: "sub-pixel" (normally distributed, about one pixel), "zero", or "none".
+    """
     n, t, c, h = shape
     x = torch.randn(n, t, h, h, c, device=device).to(dtype).permute(0, 1, 4, 2, 3)
     if offsets == "none":
@@ -48,7 +52,7 @@ def forward_pass(function: Attention, x: Tensor, offset: Tensor | None) -> Conte
 
 
 def backward_pass(function: Attention, x: Tensor, offset: Tensor | None) -> Contestant:
-    """The gradients alone: the forward pass has been run."""
+    """The gradients alone; the forward pass runs before."""
     needed, attend, grad = _with_gradients(function, x, offset)
     attended = attend()
     return lambda: torch.autograd.grad(attended, needed, grad, retain_graph=True)
@@ -62,7 +66,7 @@ def both_passes(function: Attention, x: Tensor, offset: Tensor | None) -> Contes
 def _with_gradients(
     function: Attention, x: Tensor, offset: Tensor | None
 ) -> tuple[list[Tensor], Callable[[], Tensor], Tensor]:
-    """The inputs as leaves, the function of them, and a gradient of its result."""
+    """The inputs as leaves, a call of the function on them, and a gradient of its result."""
     x = x.detach().requires_grad_()
     field = None if offset is None else offset.detach().requires_grad_()
     needed = [x] if field is None else [x, field]

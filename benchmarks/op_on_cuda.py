@@ -1,15 +1,16 @@
-"""The op on a GPU beside what the memory allows and beside PyTorch: `python -m benchmarks.bench_op --device cuda`.
+"""Compares the op on a GPU with the memory's limit and with PyTorch: `python -m benchmarks.bench_op --device cuda`.
 
-For each shape, type and kind of offsets: the forward pass, the backward pass alone, and both. A time is the median over
-series of calls in a row, each with inputs of its own, so many that together they are four times the last cache; a shape
-is gone through twice, and both times are shown. The floor is the time in which the memory moves, at the bandwidth that
-a copy reaches, x, offset and result (forward), or x, offset, the result's gradient and both gradients (backward), each
-once. Beyond: what is allocated at most, beside inputs and results.
+For each shape, dtype and kind of offsets it measures the forward pass, the backward pass alone, and both.
 
-The contestants run both passes on offsets of a pixel: the readable reference, grid_sample, and a gather compiled for
-each shape, of which the fastest is named. One that does not fit in memory is left out, and said to be.
+- A time is the median over series of calls. Each call of a series has its own inputs; together they are four times as
+  large as the last cache. Each shape is measured in two runs, and the table shows both.
+- The floor is the time that the memory needs to move each of these once, at the bandwidth of a copy: x, offset and
+  result (forward); x, offset, the result's gradient and both gradients (backward).
+- The extra memory is the peak of the allocated memory without inputs and results.
+- The contestants run both passes on offsets of about a pixel: the readable reference, grid_sample, and a gather
+  compiled for each shape. The table names the fastest one, and those that do not fit in memory.
 
-A line is written as soon as it is known: a run that is killed keeps what it has.
+Each line is written as soon as it is known, so a run that is killed keeps its results.
 """
 
 import math
@@ -29,7 +30,7 @@ from benchmarks.op_cases import Attention, Shape, backward_pass, both_passes, fo
 
 PASSES = {"forward": forward_pass, "backward": backward_pass, "both": both_passes}
 WANTED = {"forward": 3, "backward": 8}  # times the floor
-CACHES = 4  # that the inputs of a series fill
+CACHES = 4  # size of a series' inputs, in multiples of the last cache
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,10 @@ class Result:
     """A line of the table.
 
     Attributes:
-        seconds: of a call, in either run.
-        floor: seconds that the memory takes.
-        beyond: bytes allocated beside inputs and results.
-        others: seconds of PyTorch's formulations, None for what does not fit in memory.
+        seconds: time of a call, in the first and the second run.
+        floor: seconds that the memory needs.
+        extra: peak of the allocated bytes without inputs and results.
+        others: seconds of PyTorch's formulations, None for one that does not fit in memory.
     """
 
     shape: str
@@ -49,7 +50,7 @@ class Result:
     direction: str
     seconds: tuple[float, float]
     floor: float
-    beyond: int
+    extra: int
     others: dict[str, float | None]
 
     @property
@@ -63,19 +64,19 @@ class Result:
 
     def __str__(self) -> str:
         first, second = (f"{1e6 * seconds:.1f}" for seconds in self.seconds)
-        beside = ratio = ""
+        best = ratio = ""
         if self.best:
-            beside = f"{1e3 * self.best[1]:.2f} ({self.best[0]})"
+            best = f"{1e3 * self.best[1]:.2f} ({self.best[0]})"
             ratio = f"{self.best[1] / statistics.mean(self.seconds):.1f}"
         too_large = [name for name, seconds in self.others.items() if seconds is None]
         if too_large:
-            beside = f"{beside} out of memory: {', '.join(too_large)}".strip()
+            best = f"{best} out of memory: {', '.join(too_large)}".strip()
         cells = [self.shape, self.offsets, self.dtype, self.direction, first, second, f"{1e6 * self.floor:.1f}"]
-        return f"| {' | '.join([*cells, f'{self.multiple:.1f}', f'{self.beyond / 2**20:.1f}', beside, ratio])} |"
+        return f"| {' | '.join([*cells, f'{self.multiple:.1f}', f'{self.extra / 2**20:.1f}', best, ratio])} |"
 
 
 HEAD = """\
-| shape (N, T, C, H) | offsets | dtype | pass | op us | again | floor us | times the floor | beyond MiB \
+| shape (N, T, C, H) | offsets | dtype | pass | op us | second run us | floor us | times the floor | extra MiB \
 | best PyTorch ms | ratio |
 |---|---|---|---|---|---|---|---|---|---|---|"""
 
@@ -83,7 +84,7 @@ HEAD = """\
 def measure(
     device: Device, shapes: dict[str, Shape], *, only: str, seconds: float, alone: bool, out: Path | None
 ) -> list[Result]:
-    """Prints the table and writes it to `out`, in place of what is there."""
+    """Prints the table and writes it to `out`, which it overwrites."""
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text("")
@@ -124,7 +125,7 @@ def measure_shape(
             moved = {"forward": bytes_of(x, offset, x), "backward": bytes_of(x, offset, x, x, offset)}
             moved["both"] = moved["forward"] + moved["backward"]
             kept = {"forward": bytes_of(x), "backward": bytes_of(x, offset), "both": bytes_of(x, x, offset)}
-            beyond = {key: max(0, device.peak(calls[key][0]) - kept[key]) for key in calls}
+            extra = {key: max(0, device.peak(calls[key][0]) - kept[key]) for key in calls}
             series = series[:1]
             calls.clear()
             forget()
@@ -137,7 +138,7 @@ def measure_shape(
                     direction=key,
                     seconds=(runs[0][key], runs[1][key]),
                     floor=moved[key] / bandwidth,
-                    beyond=beyond[key],
+                    extra=extra[key],
                     others=others if key == "both" else {},
                 )
 
@@ -155,7 +156,7 @@ def bytes_of(*tensors: Tensor | None) -> int:
 
 
 def contestants(device: Device, x: Tensor, offset: Tensor | None, seconds: float) -> dict[str, float | None]:
-    """Both passes in plain PyTorch. Their intermediate results are larger than any cache, so one input will do."""
+    """Both passes in plain PyTorch. One input is enough: the intermediate results are larger than any cache."""
     torch._dynamo.reset()
     found: dict[str, float | None] = {}
     formulations: dict[str, Attention] = {
@@ -169,20 +170,20 @@ def contestants(device: Device, x: Tensor, offset: Tensor | None, seconds: float
 
 
 def seconds_or_none(device: Device, call: Call, seconds: float) -> float | None:
-    """None where the call does not fit in the device's memory, or what torch.compile needs is not there."""
+    """None if the call does not fit in the device's memory, or if torch.compile lacks something."""
     try:
         return median_seconds(device, [call], seconds)
     except torch.OutOfMemoryError:
         return None
     except TorchDynamoException as error:
-        print(f"left out: {str(error).strip().splitlines()[0]}", flush=True)
+        print(f"skipped: {str(error).strip().splitlines()[0]}", flush=True)
         return None
     finally:
         forget()
 
 
 def summary(results: list[Result]) -> str:
-    """The farthest from what is wanted, in words: offsets of a pixel, of each type and pass."""
+    """Best and worst results compared with the targets, for offsets of about a pixel, by dtype and pass."""
     lines = []
     for dtype in dict.fromkeys(result.dtype for result in results):
         here = [result for result in results if (result.dtype, result.offsets) == (dtype, "sub-pixel")]

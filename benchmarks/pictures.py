@@ -1,14 +1,14 @@
-"""Frames that compress and blur like photographs, drawn from a seed."""
+"""Random frames that compress and blur like photographs."""
 
 import cv2
 import numpy as np
 
 
 def natural_clip(frames: int, height: int = 256, width: int = 340, seed: int = 0) -> np.ndarray:
-    """A coloured texture that drifts, uint8 (T, H, W, 3).
+    """A coloured texture that drifts, uint8 (T, H, W, 3), the same for the same seed.
 
-    Noise of all sizes, the finer the fainter. As JPEG of quality 90 a frame of 340 x 256 has 19 to 20 KB, as many as
-    one of a Kinetics video.
+    It is noise of all sizes, weaker where it is finer. As JPEG of quality 90 a frame of 340 x 256 takes 19 to 20 KB,
+    like a frame of a Kinetics video.
     """
     random = np.random.default_rng(seed)
     picture = np.zeros((height, width, 3), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""The release's transforms, frame by frame on Pillow's pictures: what the loader is measured against."""
+"""The release's transforms, frame by frame on Pillow's pictures: the loader is compared with these."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
-# As arguments of `datasets.train_transform`.
+# Arguments of `datasets.train_transform`.
 RECIPES: dict[str, dict[str, Any]] = {
     "validation": {},
     "training, no colours": {"color_jitter": False},
@@ -19,7 +19,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def on_pictures(recipe: str, crop: int) -> Callable[[Image.Image], Image.Image]:
-    """A recipe for one picture, random numbers from torch's global generator."""
+    """The recipe for one picture. Its random numbers come from torch's global generator."""
     if recipe == "validation":
         return v2.Compose([v2.Resize(crop), v2.CenterCrop(crop)])
     steps: list[Callable] = [v2.RandomResizedCrop(crop, scale=(0.2, 1.0)), v2.RandomHorizontalFlip()]
@@ -32,7 +32,7 @@ def on_pictures(recipe: str, crop: int) -> Callable[[Image.Image], Image.Image]:
 
 
 def clip_of(files: Sequence[Path], transform: Callable[[Image.Image], Image.Image], seed: int) -> torch.Tensor:
-    """uint8 (T, H, W, 3), RGB; the same seed for each frame is one draw for all."""
+    """uint8 (T, H, W, 3), RGB. Each frame has the same seed, so all have the same random draws."""
     frames = []
     for file in files:
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What the compiler gives the CUDA kernels: registers, spills, blocks a multiprocessor. Needs nvcc, no GPU.
+"""Registers, spills and blocks per multiprocessor of the CUDA kernels, from the compiler. Needs nvcc, no GPU.
 
 python -m benchmarks.resources --out benchmarks/results/resources-sm90.md
 """
@@ -17,7 +17,7 @@ TYPES = {"f": "float32", "d": "float64", "6__half": "float16", "13__nv_bfloat16"
 
 
 def readable(name: str) -> str:
-    """tiled_backward_kernel<float32, 3, 32, 2> from its mangled name."""
+    """From the mangled name to, for example, tiled_backward_kernel<float32, 3, 32, 2>."""
     found = re.match(r"_ZN4sifa\d+(\w+?_kernel)I(f|d|6__half|13__nv_bfloat16)((?:L[ib]\d+E)*)E", name)
     if not found:
         return name
@@ -28,16 +28,16 @@ def readable(name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="sm_90")
-    parser.add_argument("--out", type=Path, help="write the table here too")
+    parser.add_argument("--out", type=Path, help="also write the table to this file")
     args = parser.parse_args()
     home = toolkit.find_toolkit()
     if home is None:
         raise SystemExit("there is no CUDA compiler; set CUDA_HOME")
     lines = [
         f"nvcc {toolkit.version_of(home)}, {args.arch}, `{' '.join(toolkit.NVCC_FLAGS)} -Xptxas=-v`: what the compiler",
-        "reports, not a measurement. Blocks: how many of 256 threads a multiprocessor's registers hold. In brackets,",
-        "of forward_kernel and tiled_backward_kernel: k, lanes a position, vectors a lane, 1 if just a head;",
-        "of the others: channels a vector, vectors a lane.",
+        "reports, not a measurement. Blocks: how many blocks of 256 threads fit the registers of a multiprocessor. The",
+        "numbers after the type of forward_kernel and tiled_backward_kernel: k, lanes per position, vectors per lane,",
+        "1 if the lanes hold exactly the channels of a head; of the others: channels per vector, vectors per lane.",
         "",
         "| kernel<type, ...> | registers | spilled bytes | blocks |",
         "|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""Decoded videos as clips: list files, frame folders, clip positions, transforms and the dataset that joins them."""
+"""Decoded videos as clips: list files, readers of frames, clip positions, transforms and the dataset of them all."""
 
 from common.errors import DataError
 from datasets.annotations import Video, read_classes, read_list, write_classes

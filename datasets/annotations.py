@@ -1,4 +1,4 @@
-"""List files (`path num_frames label`, one video a line) and class files (one name a line)."""
+"""List files (a line `path num_frames label` for each video) and class files (a line for each class name)."""
 
 import os
 import re
@@ -9,19 +9,20 @@ from pathlib import Path
 from common.errors import DataError
 from common.files import write_text
 
-# The path is whatever stands before the last two fields, so it may contain spaces.
-_LINE = re.compile(r"(?P<path>.+?)[ \t]+(?P<num_frames>[^ \t]+)[ \t]+(?P<label>[^ \t]+)")
-_COUNT = re.compile(r"[0-9]{1,9}")  # int() alone would accept "1_000", "+3" and digits of other scripts
+# The path is everything before the last two fields, so it may contain spaces.
+_LIST_LINE = re.compile(r"(?P<path>.+?)[ \t]+(?P<num_frames>[^ \t]+)[ \t]+(?P<label>[^ \t]+)")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")  # int() alone would accept "1_000", "+3" and digits of other scripts
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
     """One line of a list file.
 
-    path: the video's frames, relative to the root, with "/" between folders.
-    num_frames: how many frames it has, at least 1.
-    label: its class, 0-based.
-    line: where it stands in the list file, 1-based; 0 if it was not read from one.
+    Attributes:
+        path: of the video, relative to the root, with "/" between folders.
+        num_frames: of the video, at least 1.
+        label: class of the video, 0-based.
+        line: number of the line in the list file, 1-based; 0 for a video that is not from a list file.
     """
 
     path: str
@@ -31,11 +32,16 @@ class Video:
 
 
 def read_list(list_file: str | os.PathLike[str], *, num_classes: int) -> list[Video]:
-    """The videos of a list file, in its order. Blank lines are skipped; paths may contain spaces.
+    """Reads the videos of a list file, in its order.
 
-    Raises DataError if the file is missing, not UTF-8 or holds no video, and, with "LIST:LINE: " in front, if a line
-    is not `path num_frames label`, num_frames is not a whole number of at least 1, the label is not in
-    0..num_classes-1, or the path is absolute or contains "..", a backslash or a NUL.
+    Args:
+        list_file: UTF-8 text. Blank lines are skipped; paths may contain spaces.
+        num_classes: labels must be in 0..num_classes-1.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8 or has no video. Or a line is wrong, and the message begins with
+            "LIST:LINE: ": it is not `path num_frames label`, num_frames is not a whole number of at least 1, the label
+            is out of range, or the path is absolute or contains "..", a backslash or a NUL.
     """
     videos = []
     for number, text in enumerate(_read_lines(list_file, "list file"), start=1):
@@ -51,9 +57,13 @@ def read_list(list_file: str | os.PathLike[str], *, num_classes: int) -> list[Vi
 
 
 def read_classes(classes_file: str | os.PathLike[str]) -> list[str]:
-    """The class names of a file with one name a line; the first line is class 0. Blank lines at the end are ignored.
+    """Reads the class names of a file. The first line is class 0.
 
-    Raises DataError if the file is missing, not UTF-8 or empty, or a name is blank or given twice.
+    Args:
+        classes_file: UTF-8 text, one name in each line. Blank lines at the end are ignored.
+
+    Raises:
+        DataError: the file is missing, is not UTF-8 or is empty, or a name is blank or occurs twice.
     """
     names = _read_lines(classes_file, "class file")
     while names and not names[-1]:
@@ -69,21 +79,41 @@ def read_classes(classes_file: str | os.PathLike[str]) -> list[str]:
 
 
 def write_classes(classes_file: str | os.PathLike[str], names: Sequence[str]) -> None:
-    """Write class names so that `read_classes` gives them back. Raises DataError for a name that cannot be a line."""
-    write_text(classes_file, class_lines(names))
+    """Writes a class file that `read_classes` reads.
+
+    Args:
+        classes_file: to write.
+        names: of the classes, in the order of their labels.
+
+    Raises:
+        DataError: a name is not one line of text.
+        OSError: the file cannot be written.
+    """
+    write_text(classes_file, format_classes(names))
 
 
-def class_lines(names: Sequence[str]) -> str:
-    """What `write_classes` writes. Raises DataError for a name that cannot be a line."""
+def format_classes(names: Sequence[str]) -> str:
+    """The text of a class file.
+
+    Args:
+        names: of the classes, in the order of their labels.
+
+    Raises:
+        DataError: a name is not one line of text.
+    """
     for name in names:
-        if not _fits_a_line(name):
+        if not _is_one_line(name):
             raise DataError(f"a class name must be one line of UTF-8 text without blanks around it, got {name!r}")
     return "".join(f"{name}\n" for name in names)
 
 
 def check_relative_path(path: str) -> None:
-    """Raise DataError unless the path of a video stays below the root whatever the root is, and fits in a list line."""
-    if not _fits_a_line(path):
+    """Checks that the path of a video fits into a list file and stays below the root, whatever the root is.
+
+    Raises:
+        DataError: the path is not one line of text, is absolute, or contains a backslash or "..".
+    """
+    if not _is_one_line(path):
         raise DataError(f"the path must be one line of UTF-8 text without NUL or blanks around it, got {path!r}")
     if "\\" in path:
         raise DataError(f"the path must have '/' between its folders and no backslash, got {path!r}")
@@ -92,21 +122,20 @@ def check_relative_path(path: str) -> None:
         raise DataError(f"the path must be relative to the root and without '..', got {path!r}")
 
 
-def _fits_a_line(text: str) -> bool:
-    is_text = (
-        text.encode("utf-8", "ignore").decode() == text
-    )  # a file's name may be no text, and Python then escapes it
-    return is_text and text == text.strip(" \t\r") != "" and not any(character in text for character in "\n\0")
+def _is_one_line(text: str) -> bool:
+    # Python escapes the bytes of a file name that are not UTF-8. Such a text cannot be encoded.
+    is_utf8 = text.encode("utf-8", "ignore").decode() == text
+    return is_utf8 and text == text.strip(" \t\r") != "" and not any(character in text for character in "\n\0")
 
 
 def _parse_line(text: str, num_classes: int, number: int) -> Video:
-    match = _LINE.fullmatch(text)
+    match = _LIST_LINE.fullmatch(text)
     if match is None:
         raise DataError(f"expected `path num_frames label`, got {text!r}")
     path, num_frames, label = match["path"], match["num_frames"], match["label"]
-    if not _COUNT.fullmatch(num_frames) or int(num_frames) < 1:
+    if not _WHOLE_NUMBER.fullmatch(num_frames) or int(num_frames) < 1:
         raise DataError(f"num_frames must be a whole number of at least 1, got {num_frames!r} in {text!r}")
-    if not _COUNT.fullmatch(label) or int(label) >= num_classes:
+    if not _WHOLE_NUMBER.fullmatch(label) or int(label) >= num_classes:
         wanted = f"a class in 0..{num_classes - 1} (num_classes is {num_classes})"
         raise DataError(f"the label must be {wanted}, got {label!r} in {text!r}")
     check_relative_path(path)
@@ -114,7 +143,7 @@ def _parse_line(text: str, num_classes: int, number: int) -> Video:
 
 
 def _read_lines(file: str | os.PathLike[str], kind: str) -> list[str]:
-    """The lines of a text file without the blanks around them. Only line feeds end a line: names may hold U+2028."""
+    """The lines of a text file, stripped of blanks. Only a line feed ends a line: names may contain U+2028."""
     try:
         text = Path(file).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:

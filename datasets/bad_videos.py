@@ -1,4 +1,4 @@
-"""Training videos that cannot be read: counted over all workers, logged once; too many stop the run."""
+"""Training videos that cannot be read: counted over all workers, logged once; too many of them stop the run."""
 
 import logging
 
@@ -10,29 +10,41 @@ log = logging.getLogger("sifa.data")
 
 
 class BadVideos:
-    """Which videos of a list have failed, known to all loader processes of one training process.
+    """The videos of a list that could not be read, shared by all loader processes of one training process.
 
-    videos: how many the list has.
-    max_fraction: of them may fail, in [0, 1).
+    Args:
+        num_videos: of the list.
+        max_fraction: the share of them that may fail, in [0, 1).
+
+    Raises:
+        ValueError: max_fraction is out of range.
     """
 
-    def __init__(self, videos: int, max_fraction: float) -> None:
+    def __init__(self, num_videos: int, max_fraction: float) -> None:
         if not 0 <= max_fraction < 1:
             raise ValueError(f"max_bad_fraction must be in [0, 1), got {max_fraction}")
         self.max_fraction = max_fraction
-        # In shared memory, a byte a video: each worker marks what it meets and counts what all have met.
-        self._failed = torch.zeros(videos, dtype=torch.uint8).share_memory_()
+        # In shared memory, a byte for each video: each worker marks the videos that fail in it and counts all marks.
+        self._failed = torch.zeros(num_videos, dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
         return int(self._failed.count_nonzero())
 
     def add(self, video: int, error: DataError) -> None:
-        """Count and log a video that failed, unless it was already. Raises DataError if it is one too many."""
+        """Counts and logs a video that failed; does nothing if it is counted already.
+
+        Args:
+            video: index in the list.
+            error: why the video cannot be read.
+
+        Raises:
+            DataError: more videos failed than are allowed.
+        """
         if self._failed[video]:
             return
         self._failed[video] = 1
-        count, videos = len(self), len(self._failed)
-        if count > self.max_fraction * videos:
-            allowed = f"dataset.max_bad_fraction {self.max_fraction:g} allows {int(self.max_fraction * videos)}"
-            raise DataError(f"{count} of {videos} videos cannot be read, {allowed}; the latest: {error}")
-        log.warning(f"{error}; another video is drawn in its place ({count} of {videos} so far)")
+        count, num_videos = len(self), len(self._failed)
+        if count > self.max_fraction * num_videos:
+            allowed = f"dataset.max_bad_fraction {self.max_fraction:g} allows {int(self.max_fraction * num_videos)}"
+            raise DataError(f"{count} of {num_videos} videos cannot be read, {allowed}; the latest: {error}")
+        log.warning(f"{error}; another video is drawn instead ({count} of {num_videos} so far)")

@@ -1,4 +1,4 @@
-"""The FRAME storage: a folder of numbered JPEG (or PNG) files for every video."""
+"""The FRAME format: a folder of numbered JPEG (or PNG) files for each video."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,20 +11,26 @@ import numpy as np
 from common.errors import DataError
 from datasets.annotations import check_relative_path
 
-_JPEG, _SCAN, _END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"  # markers: start of image, start of scan, end of image
+FRAME_TEMPLATE = "{:05d}.jpg"  # the release's file names, 1-based
+
+# JPEG markers: start of image, start of scan, end of image.
+_START_OF_IMAGE, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 
 
 class FrameFolder:
-    """Frames of videos as files `root/video_path/template.format(first + position)`.
+    """Frames of videos in files `root/video_path/template.format(first + position)`.
 
-    root: the folder that every video's path is relative to.
-    template: the name of a frame's file, given its number: "{:05d}.jpg" in the release.
-    first: the number of a video's first frame: 1 in the release.
+    Args:
+        root: folder that the paths of videos are relative to.
+        template: file name of a frame, with a placeholder for its number.
+        first: number of the first frame of a video.
 
-    Raises DataError if root is no folder, ValueError if the template has no place for the number.
+    Raises:
+        DataError: root is no folder.
+        ValueError: template has no placeholder for a number.
     """
 
-    def __init__(self, root: str | os.PathLike[str], template: str = "{:05d}.jpg", first: int = 1) -> None:
+    def __init__(self, root: str | os.PathLike[str], template: str = FRAME_TEMPLATE, first: int = 1) -> None:
         check_template(template)
         self.root = Path(root)
         self.template = template
@@ -33,25 +39,43 @@ class FrameFolder:
             raise DataError(f"the folder of frames {self.root} does not exist or is no folder")
 
     def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
-        """Decode the frames at 0-based `positions` of one video; a repeated position is decoded once.
+        """Decodes frames of a video; a repeated position is decoded once.
 
-        Returns uint8 (T, H, W, 3), RGB, T = len(positions).
+        Args:
+            video_path: of the video, relative to the root.
+            positions: of the frames, 0-based, at least one.
 
-        Raises DataError, naming the frame's file, if the frame is missing, cannot be decoded, was cut short or is not
-        of the clip's size, and if the path leaves the root.
+        Returns:
+            uint8 (T, H, W, 3), RGB, T = len(positions).
+
+        Raises:
+            DataError: the path leaves the root; or a frame, which the message names, is missing, does not decode, is
+                cut short or has another size than the first one.
+            ValueError: positions is empty.
         """
         check_relative_path(video_path)
-        folder = self.root / video_path
-        files = (folder / self.template.format(self.first + position) for position in positions)
-        return stack_frames(positions, (("the frame " + str(file), partial(_bytes_of, file)) for file in files))
+        files = (self._file(video_path, position) for position in positions)
+        return decode_clip(positions, ((f"the frame {file}", partial(_read_file, file)) for file in files))
 
-    def encoded(self, video_path: str, position: int) -> bytes:
-        """One frame as it is stored. Raises DataError if it is missing."""
+    def read_encoded(self, video_path: str, position: int) -> bytes:
+        """The content of a frame's file.
+
+        Raises:
+            DataError: the path leaves the root, or the frame is missing or cannot be read.
+        """
         check_relative_path(video_path)
-        return _bytes_of(self.root / video_path / self.template.format(self.first + position)).tobytes()
+        return _read_file(self._file(video_path, position)).tobytes()
+
+    def fingerprint(self, video_path: str, position: int) -> bytes:
+        """Bytes that are equal for equal frames: the content of the file. Raises as `read_encoded`."""
+        return self.read_encoded(video_path, position)
 
     def count(self, video_path: str) -> int:
-        """How many frames follow one another from the first on. Raises DataError if the video has no folder."""
+        """How many frames a video has, from the first one to the first gap in the numbers.
+
+        Raises:
+            DataError: the path leaves the root, or the video has no folder.
+        """
         check_relative_path(video_path)
         folder = self.root / video_path
         if not folder.is_dir():
@@ -61,9 +85,16 @@ class FrameFolder:
             frames += 1
         return frames
 
+    def _file(self, video_path: str, position: int) -> Path:
+        return self.root / video_path / self.template.format(self.first + position)
+
 
 def check_template(template: str) -> None:
-    """Raise ValueError unless the name of a frame has a place for its number."""
+    """Checks the file name or key of a frame.
+
+    Raises:
+        ValueError: template has no placeholder for a number.
+    """
     try:
         usable = template.format(1) != template.format(2)
     except (IndexError, KeyError, ValueError):
@@ -72,29 +103,36 @@ def check_template(template: str) -> None:
         raise ValueError(f"the frame template must hold a number like '{{:05d}}.jpg', got {template!r}")
 
 
-def stack_frames(positions: Sequence[int], sources: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> np.ndarray:
-    """Decode the frames of a clip; a repeated position is fetched and decoded once.
+def decode_clip(positions: Sequence[int], frames: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> np.ndarray:
+    """Decodes the frames of a clip; a repeated position is fetched and decoded once.
 
-    positions: which frames, at least one; they say which are the same.
-    sources: for every position the frame's name in messages, and what gives its JPEG or PNG data (uint8, 1D).
+    Args:
+        positions: of the frames, at least one. Equal positions mean the same frame.
+        frames: for each position, the name of the frame in messages, and a function that returns its JPEG or PNG data,
+            uint8 (bytes,).
 
-    Returns uint8 (T, H, W, 3), RGB. Raises DataError if a frame is broken or not of the size of the others.
+    Returns:
+        uint8 (T, H, W, 3), RGB, T = len(positions).
+
+    Raises:
+        DataError: a frame does not decode, is cut short or has another size than the first one.
+        ValueError: positions is empty.
     """
     if not positions:
         raise ValueError("positions must name at least one frame, got none")
     clip: np.ndarray | None = None
-    decoded: dict[int, int] = {}  # position -> where it stands in the clip
-    for index, (position, (name, fetch)) in enumerate(zip(positions, sources, strict=True)):
+    decoded: dict[int, int] = {}  # position -> index in the clip
+    for index, (position, (name, fetch)) in enumerate(zip(positions, frames, strict=True)):
         if position in decoded:
             assert clip is not None
             clip[index] = clip[decoded[position]]
             continue
-        frame = decode_image(fetch(), name)
+        frame = decode_image(fetch(), name)  # (H, W, 3), BGR
         if clip is None:
             clip = np.empty((len(positions), *frame.shape), dtype=np.uint8)
         if frame.shape != clip.shape[1:]:
-            (height, width), (other_height, other_width) = frame.shape[:2], clip.shape[1:3]
-            wanted = f"{other_width}x{other_height}, the size of the clip's other frames"
+            (height, width), (first_height, first_width) = frame.shape[:2], clip.shape[1:3]
+            wanted = f"{first_width}x{first_height}, the size of the clip's other frames"
             raise DataError(f"{name} must be {wanted}, got {width}x{height}")
         cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[index])
         decoded[position] = index
@@ -103,19 +141,31 @@ def stack_frames(positions: Sequence[int], sources: Iterable[tuple[str, Callable
 
 
 def decode_image(data: np.ndarray, name: str) -> np.ndarray:
-    """JPEG or PNG data as uint8 (H, W, 3), BGR. Raises DataError, with the name in it, if it is broken or cut short."""
+    """Decodes a JPEG or PNG image.
+
+    Args:
+        data: uint8 (bytes,), the content of the file.
+        name: of the image in messages.
+
+    Returns:
+        uint8 (H, W, 3), BGR.
+
+    Raises:
+        DataError: the image does not decode or is cut short.
+    """
     if _is_cut_short(data.tobytes()):
         raise DataError(f"{name} is broken: the file ends before the picture does ({data.size} bytes)")
     try:
-        frame = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     except cv2.error:
-        frame = None
-    if frame is None:
+        image = None
+    if image is None:
         raise DataError(f"{name} is broken: it does not decode as an image ({data.size} bytes)")
-    return frame
+    return image
 
 
-def _bytes_of(file: Path) -> np.ndarray:
+def _read_file(file: Path) -> np.ndarray:
+    """The content of a frame's file, uint8 (bytes,)."""
     try:
         # Not cv2.imread, which cannot open every name on every system.
         return np.fromfile(file, dtype=np.uint8)
@@ -128,4 +178,4 @@ def _bytes_of(file: Path) -> np.ndarray:
 
 def _is_cut_short(data: bytes) -> bool:
     """Whether a JPEG file ends within its last scan. OpenCV decodes such a file and fills the rest with grey."""
-    return data.startswith(_JPEG) and data.rfind(_END) < data.rfind(_SCAN)
+    return data.startswith(_START_OF_IMAGE) and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN)

@@ -1,32 +1,52 @@
-"""What the storages of frames have in common, and which `dataset.format` names which."""
+"""The formats of frames: what all readers have in common, and the reader for each `dataset.format`."""
 
 import os
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
-from datasets.frames import FrameFolder
-from datasets.lmdb_frames import KEY, LmdbFolders, PackedFrames
+from datasets.frames import FRAME_TEMPLATE, FrameFolder
+from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
 from datasets.video_files import VideoFiles
 
 Format = Literal["FRAME", "LMDB", "PACKED", "VIDEO"]
-FORMATS: tuple[Format, ...] = ("FRAME", "LMDB", "PACKED", "VIDEO")
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 class Reader(Protocol):
     """Frames of videos below a root. A reader can be pickled and copied into other processes at any time."""
 
     def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
-        """The frames at 0-based positions of a video, uint8 (T, H, W, 3), RGB; DataError where they are not."""
+        """Decodes frames of a video.
+
+        Args:
+            video_path: of the video, relative to the root.
+            positions: of the frames, 0-based, at least one.
+
+        Returns:
+            uint8 (T, H, W, 3), RGB, T = len(positions).
+
+        Raises:
+            DataError: the video or a frame is missing or broken, or the path leaves the root.
+            ValueError: positions is empty.
+        """
         ...
 
-    def encoded(self, video_path: str, position: int) -> bytes:
-        """Bytes that are the same where the frame (VIDEO: the video) is the same."""
+    def fingerprint(self, video_path: str, position: int) -> bytes:
+        """Bytes that are equal if the frame (VIDEO: the video file) is equal.
+
+        Raises:
+            DataError: the frame or the video is missing, or the path leaves the root.
+        """
         ...
 
     def count(self, video_path: str) -> int:
-        """How many frames the video really has; DataError if it is missing."""
+        """How many frames a video really has.
+
+        Raises:
+            DataError: the video is missing, or the path leaves the root.
+        """
         ...
 
 
@@ -35,19 +55,24 @@ def open_reader(
 ) -> Reader:
     """The reader of a format.
 
-    format: FRAME, a folder of pictures a video; LMDB, an environment a video; PACKED, many videos in few files; VIDEO,
-        the video files themselves.
-    frame_template: name (FRAME) or key (LMDB, PACKED) of a frame, given its number; empty: the format's own.
-    first_frame: the number of a video's first frame. Both are of no use for VIDEO.
+    Args:
+        format: FRAME, a folder of pictures for each video; LMDB, an environment for each video; PACKED, many videos in
+            few files; VIDEO, the video files themselves.
+        root: folder that the paths of videos are relative to.
+        frame_template: file name (FRAME) or key (LMDB, PACKED) of a frame, with a placeholder for its number; empty:
+            the default of the format. VIDEO ignores it.
+        first_frame: number of the first frame of a video. VIDEO ignores it.
 
-    Raises DataError if the root is none of this format, ValueError for an unknown format or a bad template.
+    Raises:
+        DataError: root does not exist, or is not of this format.
+        ValueError: format is unknown, or frame_template has no placeholder for a number.
     """
     if format == "FRAME":
-        return FrameFolder(root, frame_template or "{:05d}.jpg", first_frame)
+        return FrameFolder(root, frame_template or FRAME_TEMPLATE, first_frame)
     if format == "LMDB":
-        return LmdbFolders(root, frame_template or KEY, first_frame)
+        return LmdbFolders(root, frame_template or KEY_TEMPLATE, first_frame)
     if format == "PACKED":
-        return PackedFrames(root, frame_template or KEY, first_frame)
+        return PackedFrames(root, frame_template or KEY_TEMPLATE, first_frame)
     if format == "VIDEO":
         return VideoFiles(root)
     raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

@@ -1,14 +1,14 @@
 """Which frames of a video make a clip: the release's rule, for training and for test.
 
-A video of num_frames is cut into num_segments segments: segment i is the frames i * num_frames // num_segments up to,
-and without, (i + 1) * num_frames // num_segments. From every segment come clip_length frames, num_steps apart, which
-span L = clip_length * num_steps frames. A segment's room is its length less L, the last offset at which a clip still
-fits; it is 0 where none does. The name `1x16x1` of a setting means num_segments x clip_length x num_steps. Positions
-are 0-based frame indices.
+A video is cut into num_segments segments. Segment i is the frames from i * num_frames // num_segments up to, but not
+including, (i + 1) * num_frames // num_segments. Each segment gives clip_length frames with a distance of num_steps, so
+that they span L = clip_length * num_steps frames. The largest offset of a segment is its length minus L, or 0 if the
+segment is shorter than L. A setting named `1x16x1` means num_segments x clip_length x num_steps. Positions are 0-based
+frame indices.
 
-In the release every segment has num_frames // num_segments frames. Where that leaves a remainder, the end of the video
-is never seen (63 of 127 frames in 64 segments), and segments of a single frame leave training no choice. Ours have one
-frame more here and there, and cover the video.
+In the release every segment has num_frames // num_segments frames. If the division leaves a remainder, the release
+never reads the end of the video (63 of 127 frames for 64 segments), and segments of a single frame allow no random
+offset in training. Here some segments have one frame more, so that the segments cover the whole video.
 """
 
 from itertools import pairwise
@@ -24,16 +24,29 @@ def train_positions(
     num_steps: int,
     generator: torch.Generator | None = None,
 ) -> list[int]:
-    """num_segments * clip_length positions, starting in every segment at an offset drawn uniformly from 0..room.
+    """Draws the positions of a training clip: each segment starts at its own offset, uniform in 0..largest offset.
 
-    The offset is drawn for each segment on its own, from `generator` or torch's global one. A segment shorter than L
-    starts at 0 and, where it ends too early, repeats its last frame.
+    A segment that is too short starts at offset 0 and repeats its last frame.
+
+    Args:
+        num_frames: of the video.
+        num_segments: segments of the video.
+        clip_length: frames from each segment.
+        num_steps: distance of these frames.
+        generator: of the random numbers; None: torch's global one.
+
+    Returns:
+        num_segments * clip_length positions.
+
+    Raises:
+        ValueError: a number is below 1.
     """
     segments = _segments(num_frames, num_segments, clip_length, num_steps)
-    starts = [
-        int(torch.randint(_room(segment, clip_length, num_steps) + 1, (), generator=generator)) for segment in segments
+    offsets = [
+        int(torch.randint(_largest_offset(segment, clip_length, num_steps) + 1, (), generator=generator))
+        for segment in segments
     ]
-    return _positions(segments, starts, clip_length, num_steps)
+    return _positions(segments, offsets, clip_length, num_steps)
 
 
 def test_positions(
@@ -45,45 +58,66 @@ def test_positions(
     clip: int = 0,  # noqa: PT028 (no test)
     num_clips: int = 1,  # noqa: PT028
 ) -> list[int]:
-    """num_segments * clip_length positions of test clip `clip` of `num_clips`: room * clip // num_clips on.
+    """The positions of one of several test clips: each segment starts at offset largest offset * clip // num_clips.
 
-    This is the release's rule, and it leans to the front: the division is by the number of clips, so the last clip
-    ends before the video does, and a single clip starts at the segment's first frame and not in its middle. A
-    segment that is too short repeats its last frame. Raises ValueError unless 0 <= clip < num_clips.
+    This is the release's rule. It prefers the front of the video, because it divides by the number of clips: the last
+    clip ends before the video does, and a single clip starts at the first frame of its segment and not in the middle.
+    A segment that is too short starts at offset 0 and repeats its last frame.
+
+    Args:
+        num_frames: of the video.
+        num_segments: segments of the video.
+        clip_length: frames from each segment.
+        num_steps: distance of these frames.
+        clip: number of the clip, 0-based.
+        num_clips: clips of the video.
+
+    Returns:
+        num_segments * clip_length positions.
+
+    Raises:
+        ValueError: clip is not in 0..num_clips-1, or another number is below 1.
     """
     if not 0 <= clip < num_clips:
         raise ValueError(f"clip must be in 0..{num_clips - 1} (num_clips is {num_clips}), got {clip}")
     segments = _segments(num_frames, num_segments, clip_length, num_steps)
-    starts = [_room(segment, clip_length, num_steps) * clip // num_clips for segment in segments]
-    return _positions(segments, starts, clip_length, num_steps)
+    offsets = [_largest_offset(segment, clip_length, num_steps) * clip // num_clips for segment in segments]
+    return _positions(segments, offsets, clip_length, num_steps)
 
 
 # pytest would take the name for a test wherever it is imported.
 test_positions.__test__ = False  # type: ignore[attr-defined]
 
 
-def _segments(num_frames: int, num_segments: int, clip_length: int, num_steps: int) -> list[range]:
-    """The frames of every segment; with more segments than frames each is one, and some frames serve several."""
-    for name, value in (
-        ("num_frames", num_frames),
-        ("num_segments", num_segments),
-        ("clip_length", clip_length),
-        ("num_steps", num_steps),
-    ):
+def check_at_least_one(**values: int) -> None:
+    """Checks arguments that count something.
+
+    Args:
+        **values: by the name of the argument.
+
+    Raises:
+        ValueError: a value is below 1.
+    """
+    for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    firsts = [segment * num_frames // num_segments for segment in range(num_segments + 1)]
-    return [range(first, max(end, first + 1)) for first, end in pairwise(firsts)]
 
 
-def _room(segment: range, clip_length: int, num_steps: int) -> int:
+def _segments(num_frames: int, num_segments: int, clip_length: int, num_steps: int) -> list[range]:
+    """The frames of each segment. With more segments than frames, each has one frame, and some share a frame."""
+    check_at_least_one(num_frames=num_frames, num_segments=num_segments, clip_length=clip_length, num_steps=num_steps)
+    starts = [segment * num_frames // num_segments for segment in range(num_segments + 1)]
+    return [range(start, max(end, start + 1)) for start, end in pairwise(starts)]
+
+
+def _largest_offset(segment: range, clip_length: int, num_steps: int) -> int:
     return max(len(segment) - clip_length * num_steps, 0)
 
 
-def _positions(segments: list[range], starts: list[int], clip_length: int, num_steps: int) -> list[int]:
-    """Frames from every segment's start on, the last frame of the segment in place of those beyond it."""
+def _positions(segments: list[range], offsets: list[int], clip_length: int, num_steps: int) -> list[int]:
+    """The frames of each segment from its offset on; the last frame of the segment replaces those beyond its end."""
     return [
-        segment[min(start + step * num_steps, len(segment) - 1)]
-        for segment, start in zip(segments, starts, strict=True)
+        segment[min(offset + step * num_steps, len(segment) - 1)]
+        for segment, offset in zip(segments, offsets, strict=True)
         for step in range(clip_length)
     ]

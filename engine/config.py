@@ -1,11 +1,11 @@
-"""Configuration: YAML files that lie over one another, checked against engine/schema.py.
+"""Configuration: layers of YAML files, checked against engine/schema.py.
 
 A file may name the file it changes (`base: ../base_config/kinetics_base.yml`, relative to itself); `--set` changes
 single keys last. Unknown keys, wrong types and impossible values stop the run, naming file and key.
 """
 
 import difflib
-import re
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,37 +13,25 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from common.errors import UserError
+from common.errors import UserError, one_line
+from engine.checkpoint import CheckpointError, entry
 from engine.schema import Config, RandAugment, Section
+from engine.yaml_text import YamlError, parse_yaml
+
+log = logging.getLogger("sifa")
+
+MOST_BASES = 20  # below a settings file
 
 
 class ConfigError(UserError):
     """A configuration that cannot be run; the message names file and key."""
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML of safe types, in which `4e-2` is a number and a key may stand only once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key_node.start_mark)
-            if key_node.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key_node.value} twice", problem_mark=key_node.start_mark)
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
-
 Origin = dict[tuple[str, ...], str]  # which file, or --set, gave a key its value
 
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
-    """Reads a settings file, the bases under it and `section.key=value` changes over it.
+    """Reads a settings file, with the files that it is based on, and applies `section.key=value` changes.
 
     Raises:
         ConfigError: a file is missing or not YAML, a key is unknown, a value has the wrong type or is impossible.
@@ -58,6 +46,7 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
         for part in reversed(keys):
             nested = {part: nested}
         _lay_over(values, nested, origin, f"--set {change}")
+    _name_renamed_keys(values, origin)
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
@@ -67,20 +56,40 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
     return config
 
 
+def checkpoint_config(contents: dict[str, Any], path: Path) -> Config:
+    """The configuration in a checkpoint.
+
+    Args:
+        contents: what was read from it.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: it has none, or one with keys or values that this version does not know.
+    """
+    try:
+        return Config.model_validate(entry(contents, "config", path))
+    except ValueError as error:
+        raise CheckpointError(f"checkpoint {path} is of another version: {one_line(error)}") from None
+
+
 def dump_config(config: Config) -> str:
     """The resolved configuration as YAML that `load_config` reads back."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
-    if path.resolve() in above:
-        raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
     try:
+        if path.resolve() in above:
+            raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
+        if len(above) > MOST_BASES:
+            raise ConfigError(f"{above[0]}: there are more than {MOST_BASES} bases below it")
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"configuration file {path} is not a regular file")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} cannot be read: {error}") from None
+    except (OSError, ValueError) as error:  # names with NUL, text that is not UTF-8
+        raise ConfigError(f"configuration file {str(path)!r} cannot be read: {one_line(error)}") from None
     own = _parse(text, str(path))
     own = {} if own is None else own
     if not isinstance(own, dict):
@@ -98,21 +107,18 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f":{mark.line + 1}" if mark and not where.startswith("--set") else ""
-        hint = "; a text that begins with * stands in quotes" if "alias" in (error.context or "") else ""
-        raise ConfigError(f"{where}{line}: not valid YAML: {error.problem}{hint}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from None
+        return parse_yaml(text)
+    except YamlError as error:
+        line = f":{error.line}" if error.line and not where.startswith("--set") else ""
+        raise ConfigError(f"{where}{line}: not valid YAML: {error}") from None
 
 
 def _lay_over(values: dict, changes: dict, origin: Origin, source: str, at: tuple[str, ...] = ()) -> None:
     for key, value in list(changes.items()):  # `values` itself below, where a section is laid over itself
         here = (*at, str(key))
         origin[here] = source
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
+        # Within a section an empty mapping clears the inherited one; an empty section changes nothing.
+        if isinstance(value, dict) and isinstance(values.get(key), dict) and (value or not at):
             _lay_over(values[key], value, origin, source, here)
         else:
             values.pop(str(key), None)  # of patterns the last counts: a file's own stand after its base's
@@ -140,6 +146,15 @@ def _describe(problem: Any, origin: Origin, path: str) -> str:
     message = message[:1].lower() + message[1:]
     got = "" if ", got " in message or isinstance(problem["input"], dict) else f", got {problem['input']!r}"
     return f"{source}: {name}: {message}{got}"
+
+
+def _name_renamed_keys(values: dict, origin: Origin) -> None:
+    for section, field in Config.model_fields.items():
+        renamed = getattr(field.annotation, "renamed", {})
+        given = values.get(section)
+        for old in renamed.keys() & (given.keys() if isinstance(given, dict) else set()):
+            source = origin[section, old]
+            log.warning(f"{source}: {section}.{old} has a new name, {section}.{renamed[old]}; the old one still works")
 
 
 def _keys_at(location: tuple[str, ...]) -> list[str]:

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import signal
 import socket
+import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -33,7 +35,7 @@ class Process:
 
 def is_main() -> bool:
     """Whether this process prints; known before `start` as well."""
-    return int(os.environ.get("RANK", 0)) == 0
+    return os.environ.get("RANK", "").strip() in ("", "0")
 
 
 def restarted() -> bool:
@@ -41,7 +43,39 @@ def restarted() -> bool:
 
     On a node that joined as a replacement it did not, so the answer may differ between processes.
     """
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    return _number("TORCHELASTIC_RESTART_COUNT", 0) > 0
+
+
+def _number(variable: str, default: int) -> int:
+    """A variable of the environment; one that is empty counts as not set."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit():
+        raise OneProcessError(f"{variable} in the environment must be a whole number, got {text!r}")
+    return int(text)
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    """What a launcher set, checked: variables that an earlier run left behind must not change this one.
+
+    Raises:
+        OneProcessError: they contradict each other, or the launcher is missing that goes with them.
+    """
+    rank, world_size = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    if world_size < 1 or rank >= world_size:
+        raise OneProcessError(
+            f"RANK={rank} in the environment does not fit WORLD_SIZE={world_size}: start with torchrun, or unset both"
+        )
+    if world_size > 1:
+        for variable in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if not os.environ.get(variable, "").strip():
+                raise OneProcessError(
+                    f"WORLD_SIZE={world_size} in the environment, but {variable} is not set: start with torchrun, or "
+                    "unset WORLD_SIZE"
+                )
+        _number("MASTER_PORT", 0)
+    return rank, world_size
 
 
 class _Control:
@@ -74,16 +108,21 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
     Args:
         local_rank: what the launcher passed as --local-rank, if it did; else LOCAL_RANK of the environment.
         timeout: how long the processes wait for one of them before they give up: see `lost_processes`.
+
+    Raises:
+        OneProcessError: the environment contradicts itself, or another process does not come.
     """
     global _control
-    rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    rank, world_size = _rank_and_world_size()
     if local_rank is None:
-        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        local_rank = _number("LOCAL_RANK", 0)
     device = torch.device("cpu")
     if torch.cuda.is_available():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world_size > 1:
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # not where a shell, which may end, started the process
+            threading.Thread(target=_follow_launcher, args=(os.getppid(),), daemon=True).start()
         until_met = max(timeout, SHORTEST_START)
         store, rank, world_size = next(dist.rendezvous("env://", timeout=until_met))
         store = dist.PrefixStore(_meet(store, rank, world_size, until_met), store)
@@ -100,6 +139,18 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         )
         _control = _Control(dist.PrefixStore("control", store), rank, world_size, timeout)
     return Process(rank, world_size, device)
+
+
+def _follow_launcher(launcher: int) -> None:
+    """Stops this process when torchrun is gone: nobody else would end processes that wait for each other.
+
+    A training saves first, as after any SIGTERM. A process that still waits for the others ends at once.
+    """
+    while os.getppid() == launcher:
+        time.sleep(1)
+    if _control is None:
+        os._exit(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _meet(store: dist.Store, rank: int, world_size: int, timeout: timedelta) -> str:

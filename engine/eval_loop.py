@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from common.errors import UserError
 from engine.distributed import Process, all_gather
 from engine.logger import RunLogger
 from engine.metrics import Metrics, label_rank, loss_over_heads, mean_softmax
@@ -93,30 +94,68 @@ def score_videos(
 
 
 def evaluate(
-    model: nn.Module, batches: DevicePrefetcher, sampler: DistributedVideoSampler, data: VideoViews, **options: Any
+    model: nn.Module,
+    batches: DevicePrefetcher,
+    sampler: DistributedVideoSampler,
+    data: VideoViews,
+    *,
+    strict: bool = False,
+    **options: Any,
 ) -> Metrics:
     """Scores all videos over all processes; the score of a video is the mean over its views.
 
     Args:
         model, batches, sampler, data, options: see `score_videos`.
+        strict: whether scores that are not finite are an error, or only a warning.
 
     Returns:
         The same metrics on every process.
+
+    Raises:
+        UserError: in all processes, if strict.
     """
     # The results of a video have a place of their own, so that the order of arrival does not show in the sums.
     ranks = torch.zeros(len(data.videos), dtype=torch.int64)
     losses = torch.zeros(len(data.videos), dtype=torch.float64)
     scored: list[int] = []
+    not_finite: list[int] = []
 
     def keep(video: int, scores: Tensor, view_losses: Tensor) -> None:
         ranks[video] = label_rank(scores.mean(0)[None], torch.tensor([data.videos[video].label]))[0]
         losses[video] = view_losses.mean()
         scored.append(video)
+        if not scores.isfinite().all():
+            not_finite.append(video)
 
     score_videos(model, batches, sampler, data, keep=keep, **options)
-    for videos, their_ranks, their_losses in all_gather((scored, ranks[scored], losses[scored])):
+    for videos, their_ranks, their_losses, bad in all_gather((scored, ranks[scored], losses[scored], not_finite)):
         ranks[videos], losses[videos] = their_ranks, their_losses
+        not_finite = sorted({*not_finite, *bad})
+    if not_finite:
+        report_not_finite([data.videos[video].path for video in not_finite], len(data.videos), strict=strict)
     return Metrics.of(losses, ranks)
+
+
+def report_not_finite(videos: Sequence[str], of: int, *, strict: bool) -> None:
+    """Says that a network gave no usable scores for some videos; they count as wrong.
+
+    Args:
+        videos: their paths.
+        of: videos in all.
+        strict: raise UserError instead of a warning.
+    """
+    message = (
+        f"the scores of {len(videos)} of {of} videos are not finite ({videos[0]} is the first): the weights are not "
+        "usable, or execution.amp is too narrow for them"
+    )
+    if strict:
+        raise UserError(message)
+    log.warning(message)
+
+
+def validation_is_due(config: Config, epoch: int) -> bool:
+    """Whether a validation follows this epoch (counted from 1)."""
+    return epoch % config.evaluation.eva_inter_freq == 0 or epoch == config.optimization.epochs
 
 
 class Validator:
@@ -149,11 +188,20 @@ class Validator:
         return f"({len(self.data.videos)} videos, {self.data.num_clips} clips x {self.data.num_crops} crops)"
 
     def validate(self, model: nn.Module, logger: RunLogger, epoch: int, split: str) -> Metrics:
-        """Scores each video once, and records the figures. The same metrics on every process."""
+        """Scores each video once, and records the figures.
+
+        Args:
+            model: the bare network.
+            logger: of the run.
+            epoch: that the network was trained for.
+            split: "val" during a training, "eval" for --eval, where scores that are not finite are an error.
+
+        Returns:
+            The same metrics on every process.
+        """
         with logger.bar("validation", len(self.sampler)):
-            metrics = evaluate(
-                model, self.batches, self.sampler, self.data, **self.scoring_options("validation", logger)
-            )
+            options = self.scoring_options("validation", logger)
+            metrics = evaluate(model, self.batches, self.sampler, self.data, strict=split == "eval", **options)
         logger.metrics(epoch, split, metrics)
         log.info(f"{metrics.line()}  {self.views}")
         return metrics

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common.errors import UserError
-from common.files import atomic_write
+from common.files import atomic_write, write_text
 from engine.checkpoint import LAST, PREVIOUS, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
 from engine.distributed import Process
@@ -44,7 +45,7 @@ class RunLogger:
     Attributes:
         folder: output_dir.
         checkpoints: the folder of its checkpoints.
-        events: of TensorBoard; on rank 0 alone.
+        events: of TensorBoard, by epoch; on rank 0 alone.
 
     Raises:
         UserError: output_dir cannot be written, or Weights & Biases is asked for and not installed.
@@ -66,9 +67,11 @@ class RunLogger:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             if trains:
-                (self.folder / "config.yml").write_text(dump_config(config), encoding="utf-8")
+                write_text(self.folder / "config.yml", dump_config(config))
             to_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
+            # Two axes, two runs of TensorBoard: a resume removes the later points of each.
             self.events = SummaryWriter(str(self.folder / "tensorboard"))
+            self._step_events = SummaryWriter(str(self.folder / "tensorboard/steps"))
         except OSError as error:
             raise UserError(not_writable(self.folder, error)) from None
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -83,6 +86,7 @@ class RunLogger:
         """Brings what is still buffered to the disk, and to Weights & Biases."""
         if self.writes:
             self.events.close()
+            self._step_events.close()
         if self._wandb is not None:
             self._wandb.finish()
 
@@ -127,18 +131,26 @@ class RunLogger:
     def _scalars(self, group: str, values: dict[str, float], at: int) -> None:
         if not self.writes:
             return
+        events = self._step_events if group == "step" else self.events
         for name, value in values.items():
-            self.events.add_scalar(f"{group}/{name}", value, at)
+            events.add_scalar(f"{group}/{name}", value, at)
         if self._wandb is not None:
             axis = "iteration" if group == "step" else "epoch"
             self._wandb.log({axis: at, **{f"{group}/{name}": value for name, value in values.items()}})
 
-    def rewind(self, epoch: int) -> bool:
-        """Removes the figures of later epochs, which a killed run had written without saving the weights.
+    def rewind(self, epoch: int, iteration: int) -> bool:
+        """Removes later figures, which a killed run had written without saving the weights.
+
+        Args:
+            epoch: the last one that is complete.
+            iteration: the last one that is complete, counted from the start of the training.
 
         Returns:
             Whether the validation of this epoch is among the figures that are left.
         """
+        if self.writes and iteration:
+            _purge(self.events, epoch + 1)
+            _purge(self._step_events, iteration + 1)
         file = self.folder / FIGURES
         if not file.exists():
             return False
@@ -170,6 +182,13 @@ class RunLogger:
         save_checkpoint(last, contents, keep=last.with_name(PREVIOUS))
         if epoch and (epoch % self.config.logging.save_epoch_freq == 0 or epoch == self.config.optimization.epochs):
             copy_checkpoint(last, last.with_name(f"epoch_{epoch}.pth"))
+
+
+def _purge(events: SummaryWriter, step: int) -> None:
+    """Tells TensorBoard to ignore earlier events from this step on, as SummaryWriter's purge_step does."""
+    writer = events._get_file_writer()
+    writer.add_event(Event(step=step, file_version="brain.Event:2"))
+    writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
 
 class _Console(logging.Handler):

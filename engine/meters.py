@@ -2,6 +2,7 @@
 
 import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +62,7 @@ class EpochMeters:
     def _start_interval(self) -> None:
         self._reported, self._since, self._waited = self.state.sums.clone(), time.perf_counter(), self.batches.waited
 
-    def iteration(
+    def update(
         self, loss: Tensor, logits: tuple[Tensor, ...], label: Tensor, learning_rate: float, norm: Tensor | None
     ) -> None:
         """Takes in what one iteration gave; nothing here waits for the device.
@@ -89,9 +90,18 @@ class EpochMeters:
         """Raises Diverged if a loss or gradient so far was not finite. All processes must call it."""
         self.watch.check(self.learning_rate)
 
-    def check_scale(self) -> None:
-        """Raises Diverged if float16 gradients are not finite at any scale."""
-        check_loss_scale(self.state.scaler, self.state.iteration)
+    def report_if_due(self, print_freq: int, report: Callable[[Progress], None]) -> None:
+        """Checks for divergence, and reports, each print_freq iterations; at the end of the epoch it only checks.
+
+        Raises:
+            Diverged: in all processes.
+        """
+        is_last, is_due = (self.state.iteration % n == 0 for n in (self.state.iterations_per_epoch, print_freq))
+        if is_last or is_due:
+            self.check()
+            check_loss_scale(self.state.scaler, self.state.iteration)
+        if is_due and not is_last:
+            report(self.progress())
 
     def progress(self) -> Progress:
         """The iterations since the last call, over all processes. All of them must call it."""

@@ -1,6 +1,7 @@
 """The test of a trained network: scores of all views of all videos, which continues after a stop."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from common.files import digest
 from engine.distributed import all_gather
-from engine.eval_loop import Validator, score_videos
+from engine.eval_loop import Validator, report_not_finite, score_videos
 from engine.logger import RunLogger
 from engine.metrics import Metrics, label_rank
 from engine.partial_scores import PartialScores
@@ -22,7 +23,7 @@ SCORES, PARTS = "scores.npz", "scores.parts"  # in output_dir
 
 # Keys that do not change the scores of a view: a test may continue with other values.
 _WITHOUT_EFFECT = {
-    "dataset": ("num_workers", "root_path", "list_file", "eva_root_path", "eva_list_file"),
+    "dataset": ("num_workers", "root_path", "list_file", "eva_root_path", "eva_list_file"),  # the root is added below
     "evaluation": ("batch_size", "eva_inter_freq"),
     "execution": ("timeout", "compile", "channels_last", "strategy"),
 }
@@ -57,6 +58,10 @@ def run_test(
     if not validator.process.is_main:
         return
     probabilities, losses = parts.collect(len(data.videos))
+    if not (finite := np.isfinite(probabilities).all((1, 2))).all():
+        parts.remove()
+        videos = [data.videos[video].path for video in np.flatnonzero(~finite)]
+        report_not_finite(videos, len(data.videos), strict=True)
     scores = _scores(validator, probabilities, classes)
     path = Path(config.output_dir) / SCORES
     save_scores(path, scores)
@@ -107,4 +112,5 @@ def _identity(config: Config) -> dict[str, object]:
         for key in keys:
             del identity[section][key]
     identity["list"] = digest(config.dataset.eva_list_file)
+    identity["root"] = os.path.realpath(config.dataset.eva_root_path or config.dataset.root_path)
     return identity

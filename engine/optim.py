@@ -38,11 +38,11 @@ def learning_rate_at(settings: Optimization, iterations_per_epoch: int) -> Calla
 
 
 def scaled_to_step(settings: Optimization, world_size: int) -> Optimization:
-    """The settings with a learning rate for the clips of a step (Goyal et al. 2017), if learning_rate_for is set."""
-    if settings.learning_rate_for == 0:
+    """The settings with a learning rate for the clips of a step (Goyal et al. 2017), if base_batch_size is set."""
+    if settings.base_batch_size == 0:
         return settings
     clips = settings.batch_size * settings.iter_size * world_size
-    factor = clips / settings.learning_rate_for
+    factor = clips / settings.base_batch_size
     return settings.model_copy(update={"base_learning_rate": settings.base_learning_rate * factor})
 
 

@@ -69,13 +69,13 @@ def end_workers() -> None:
 
 
 class DevicePrefetcher:
-    """The (clip, label, index) batches of a loader on a device, clips as the network takes them; index stays on the CPU.
+    """The (clip, label, index) batches of a loader on a device, clips as the network takes them.
 
     On a GPU a batch is copied from pinned memory in a stream of its own, while the previous one is computed.
 
     Args:
         loader: of (clip, label, index).
-        device: where clip and label go.
+        device: where clip and label go; index stays on the CPU.
         to_input: from a batch of clips on the device to the input of the network: bytes travel four times as fast.
 
     Attributes:

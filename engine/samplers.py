@@ -46,9 +46,10 @@ class TrainSampler(Sampler[tuple[int, int]]):
 
 
 class RepeatedSampler(Sampler[Any]):
-    """Repeated augmentation (Hoffer et al. 2020): each sample `repeats` times in a row, each time augmented differently.
+    """Repeated augmentation (Hoffer et al. 2020): each sample `repeats` times in a row.
 
-    The length of an epoch stays, so that an epoch sees 1 / repeats of the samples, different ones each time.
+    Each time it is augmented differently. The length of an epoch stays, so that it sees 1 / repeats of the samples,
+    different ones in each epoch.
 
     Args:
         sampler: of (index, epoch); yields (index, epoch, repeat) from it.

@@ -1,37 +1,66 @@
 """The sections and keys of a configuration: what may stand in a settings file, of which type, with which default."""
 
-from typing import Annotated, Any, Literal
+import os
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+# The only imports of rooms above the engine: each list of names is written where its variants are.
+from datasets.clips import OnBadSample
+from datasets.readers import Format
+from models.sifa import OffsetInit, OffsetSource
+from models.temporal import Stage, Temporal
+
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]  # `~` is the home folder
 
 
 class Section(BaseModel):
+    """A section of the configuration.
+
+    Attributes:
+        renamed: old names of keys, which are still accepted, with their present names.
+    """
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, protected_namespaces=(), allow_inf_nan=False)
+    renamed: ClassVar[dict[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_names(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        for old, new in cls.renamed.items():
+            if old in values:
+                if new in values:
+                    raise ValueError(f"{old} is the old name of {new}: give one of the two")
+                values[new] = values.pop(old)
+        return values
 
 
 class Dataset(Section):
     """Where the frames are and which of them make a clip (`num_segments x clip_length x num_steps`)."""
 
     name: str = Field("kinetics400", description="for the log alone")
-    root_path: str = Field("", description="folder that the paths of the training list are relative to")
-    list_file: str = Field("", description="training list, a line `path num_frames label` for each video")
-    eva_root_path: str = Field("", description="as root_path, for validation; empty: root_path")
-    eva_list_file: str = Field("", description="validation list")
-    classes_file: str = Field("", description="class names, one a line in the order of the labels; may be empty")
-    num_classes: int = Field(400, ge=1, description="labels are 0 to num_classes - 1")
-    format: Literal["FRAME", "LMDB", "PACKED", "VIDEO"] = Field(
+    root_path: PathText = Field("", description="folder that the paths of the training list are relative to")
+    list_file: PathText = Field("", description="training list, a line `path num_frames label` for each video")
+    eva_root_path: PathText = Field("", description="as root_path, for validation; empty: root_path")
+    eva_list_file: PathText = Field("", description="validation list")
+    classes_file: PathText = Field("", description="class names, one a line in the order of the labels; may be empty")
+    num_classes: int = Field(400, ge=1, le=100_000, description="labels are 0 to num_classes - 1")
+    format: Format = Field(
         "FRAME",
         description="JPEG folders, an LMDB environment a video, few LMDB files, or video files: docs/data.md",
     )
     frame_template: str = Field(
         "", description="file name or key of frame i; empty: {:05d}.jpg for FRAME, else {:06d}.jpg"
     )
-    first_frame: int = Field(1, ge=0, description="number of the first frame's file")
-    num_segments: int = Field(1, ge=1, description="segments of a video that a clip is drawn from")
-    clip_length: int = Field(16, ge=1, description="consecutive samples in each segment")
-    num_steps: int = Field(1, ge=1, description="frames from one sample to the next")
-    num_workers: int = Field(8, ge=0, description="loader processes for each training process")
-    on_bad_sample: Literal["raise", "replace"] = Field(
+    first_frame: int = Field(1, ge=0, le=1_000_000, description="number of the first frame's file")
+    num_segments: int = Field(1, ge=1, le=1024, description="segments of a video that a clip is drawn from")
+    clip_length: int = Field(16, ge=1, le=1024, description="consecutive samples in each segment")
+    num_steps: int = Field(1, ge=1, le=10_000, description="frames from one sample to the next")
+    num_workers: int = Field(8, ge=0, le=1024, description="loader processes for each training process")
+    on_bad_sample: OnBadSample = Field(
         "raise", description="a training video that cannot be read: stop, or draw another; validation always stops"
     )
     max_bad_fraction: float = Field(0.01, ge=0, lt=1, description="share of the videos that may be replaced")
@@ -58,7 +87,7 @@ class RandAugment(Section):
 class Transform(Section):
     """What is done to a training clip, one draw for all its frames."""
 
-    crop_size: int = Field(224, ge=8, description="side of a training clip in pixels")
+    crop_size: int = Field(224, ge=8, le=2048, description="side of a training clip in pixels")
     scale: list[float] = Field([0.2, 1.0], min_length=2, max_length=2, description="share of the frame that is cropped")
     color_jitter: bool = Field(True, description="jitter (p 0.8), grayscale (p 0.2), blur (p 0.5)")
     rand_augment: RandAugment | None = Field(None, description="in place of jitter, grayscale and blur")
@@ -70,7 +99,9 @@ class Transform(Section):
     mixup_alpha: float = Field(0.0, ge=0, description="of the Beta distribution of the shares; 0: no mixup")
     cutmix_alpha: float = Field(0.0, ge=0, description="as mixup_alpha; with both, a batch has one of them")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of the target that all classes have")
-    repeated_augmentation: int = Field(1, ge=1, description="draws of a video in a row; an epoch has fewer videos")
+    repeated_augmentation: int = Field(
+        1, ge=1, le=1000, description="draws of a video in a row; an epoch has fewer videos"
+    )
 
     @field_validator("scale")
     @classmethod
@@ -91,9 +122,11 @@ class Evaluation(Section):
     """Validation: `eva_num_clips x eva_num_crop` views of each video, their softmaxes averaged."""
 
     eva_inter_freq: int = Field(1, ge=1, description="epochs from one validation to the next")
-    eva_num_clips: int = Field(1, ge=1, description="clips of each video")
+    eva_num_clips: int = Field(1, ge=1, le=1000, description="clips of each video")
     eva_num_crop: Literal[1, 3] = Field(1, description="crops of each clip: 1 (centre) or 3 along the longer side")
-    eva_crop_size: int = Field(224, ge=8, description="side of a crop; the short side of a frame is resized to it")
+    eva_crop_size: int = Field(
+        224, ge=8, le=2048, description="side of a crop; the short side of a frame is resized to it"
+    )
     batch_size: int = Field(24, ge=1, description="views at once in each process")
 
 
@@ -106,7 +139,7 @@ class Network(Section):
     net_name: str = Field(
         "c2d_sifa_resnet50", description="the network, named as in the release: see models/__init__.py"
     )
-    width: int | None = Field(None, ge=1, description="channels of res2, where not the paper's")
+    width: int | None = Field(None, ge=1, le=256, description="channels of res2, where not the paper's")
     dropout_ratio: float = Field(0.5, ge=0, lt=1, description="before the classifiers")
     dual_head: bool | None = Field(None, description="SIFA-Net: a second res5 at the resolution of res4 (true)")
     stochastic_depth: float | None = Field(None, ge=0, lt=1, description="SIFA-Transformer: of the last block")
@@ -116,9 +149,11 @@ class Network(Section):
     activation_checkpointing: bool | None = Field(
         None, description="computes each block again in the backward pass: less memory, more time"
     )
-    pretrained_model: str = Field("", description="file of weights to start from, of any kind: see models/weights.py")
-    imagenet_weights: str = Field("", description="as pretrained_model, but it must be an ImageNet classifier")
-    release_weights: str = Field("", description="as pretrained_model, but it must be a checkpoint of the release")
+    pretrained_model: PathText = Field(
+        "", description="file of weights to start from, of any kind: see models/weights.py"
+    )
+    imagenet_weights: PathText = Field("", description="as pretrained_model, but it must be an ImageNet classifier")
+    release_weights: PathText = Field("", description="as pretrained_model, but it must be a checkpoint of the release")
 
     def options(self) -> dict[str, Any]:
         """The options of the network that are not its own choice, for `models.build_model`."""
@@ -129,12 +164,10 @@ class Sifa(Section):
     """Where and how the network looks over time (models/temporal.py)."""
 
     sifa_kernel: list[int] | None = Field(None, min_length=4, max_length=4, description="size k in res2..res5")
-    stages: list[Literal["res2", "res3", "res4", "res5"]] | None = Field(None, description="that model time")
-    temporal: Literal["sifa", "centre", "conv", "shift", "none"] = Field("sifa", description="what does")
-    offset: Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"] = Field(
-        "motion_saliency", description="what predicts SIFA's offsets"
-    )
-    offset_init: Literal["zero", "kaiming"] = Field("zero", description="kaiming: as the release starts its offsets")
+    stages: list[Stage] | None = Field(None, description="that model time")
+    temporal: Temporal = Field("sifa", description="what does")
+    offset: OffsetSource = Field("motion_saliency", description="what predicts SIFA's offsets")
+    offset_init: OffsetInit = Field("zero", description="kaiming: as the release starts its offsets")
 
     @field_validator("sifa_kernel")
     @classmethod
@@ -147,11 +180,13 @@ class Sifa(Section):
 class Optimization(Section):
     """SGD or AdamW with warm-up and cosine, stepped every iteration (one batch of every process)."""
 
-    epochs: int = Field(64, ge=1, description="times that the training list is gone through")
+    renamed: ClassVar[dict[str, str]] = {"learning_rate_for": "base_batch_size"}
+
+    epochs: int = Field(64, ge=1, le=1_000_000, description="times that the training list is gone through")
     batch_size: int = Field(24, ge=1, description="clips at once in each process")
     iter_size: int = Field(1, ge=1, description="iterations whose gradients are added up for one step")
     optimizer: Literal["sgd", "adamw"] = Field("sgd", description="sgd with momentum, or adamw")
-    base_learning_rate: float = Field(0.04, gt=0, description="after the warm-up; see learning_rate_for")
+    base_learning_rate: float = Field(0.04, gt=0, description="after the warm-up; see base_batch_size")
     layer_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
         {},
         description="pattern of parameters' names, like `layers.*`: factor of their learning rate; the last counts",
@@ -169,7 +204,7 @@ class Optimization(Section):
     decay_all: bool = Field(True, description="false: no decay of norms, biases and position tables")
     loss_weight: float = Field(1.0, gt=0, description="factor of the loss, the sum of the heads' cross-entropies")
     clip_gradient: float = Field(40.0, ge=0, description="largest norm of the gradient; 0: no limit")
-    learning_rate_for: int = Field(
+    base_batch_size: int = Field(
         0, ge=0, description="clips a step that base_learning_rate is meant for; another step scales it in proportion"
     )
     ema_decay: float = Field(0.0, ge=0, lt=1, description="mean of the weights over time, which validates; 0: none")
@@ -177,7 +212,7 @@ class Optimization(Section):
         "train", description="frozen: statistics, weights and biases stay; sync: statistics over all processes"
     )
     precise_bn: int = Field(
-        0, ge=0, description="batches over which BatchNorm's statistics are taken anew before a validation; 0: none"
+        0, ge=0, description="batches over which BatchNorm's statistics are computed again before a validation; 0: none"
     )
 
     @model_validator(mode="after")
@@ -200,7 +235,9 @@ class Execution(Section):
     strategy: Literal["ddp", "fsdp"] = Field(
         "ddp", description="every process holds the whole network (ddp), or a share of it (fsdp)"
     )
-    timeout: float = Field(1800, gt=0, description="seconds that processes wait for one of them before they give up")
+    timeout: float = Field(
+        1800, gt=0, le=10_000_000, description="seconds that processes wait for one of them before they give up"
+    )
 
 
 class Logging(Section):
@@ -214,7 +251,7 @@ class Logging(Section):
 
 
 class Config(Section):
-    output_dir: str = Field("", description="empty: output/ and the name of the settings file")
+    output_dir: PathText = Field("", description="empty: output/ and the name of the settings file")
     seed: int = Field(0, ge=0, lt=2**32, description="of weights, order, augmentation and dropout")
     deterministic: bool = Field(False, description="deterministic algorithms everywhere, slower on a GPU")
     dataset: Dataset = Dataset()

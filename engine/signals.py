@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run that is asked to stop saves its state and ends in order."""
+"""Ctrl-C, SIGTERM and a closed terminal: a run that is asked to stop saves its state and ends in order."""
 
 import signal
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.distributed import any_rank
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SECONDS_OF_ONE_REQUEST = 3
 
 
@@ -16,7 +16,7 @@ class Interrupted(Exception):
 
 
 class StopSignals:
-    """Records the first SIGINT or SIGTERM inside a `with` block; a later one has its usual effect.
+    """Records the first of SIGNALS inside a `with` block; a later one has its usual effect.
 
     Signals within three seconds of the first count as the same request: a launcher passes on what its processes have
     received as well. Only the main thread of a program can do so; in others the signals keep their effect.

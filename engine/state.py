@@ -150,6 +150,8 @@ class TrainState:
                 "optimization.ema_decay"
             )
         own = states[process.rank]
+        configured = [{k: v for k, v in group.items() if k != "params"} for group in self.optimizer.param_groups]
+        base_rates = self.scheduler.base_lrs
         if self.ema is not None:
             with self.ema.applied():
                 self._load_network(path, saved["ema"], own["average_buffers"])
@@ -160,11 +162,30 @@ class TrainState:
             self.scheduler.load_state_dict(entry(saved, "scheduler", path))
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"checkpoint {path} does not fit this optimizer: {error}") from None
+        self._apply_settings(configured, base_rates)
         if self.scaler.is_enabled() and saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         self.epoch, self.iteration = entry(saved, "epoch", path), entry(saved, "iteration", path)
         self.sums = own["sums"].to(self.device)
         set_random_state(own["random"])
+
+    def _apply_settings(self, configured: list[dict[str, Any]], base_rates: list[float]) -> None:
+        """Gives the optimizer the rates, momentum and decay of the present configuration, not those of the checkpoint.
+
+        The learning rate is that of the present schedule at the iteration where the training resumes.
+        """
+        self.scheduler.base_lrs = base_rates
+        for group, settings, rate in zip(self.optimizer.param_groups, configured, self._rates(), strict=True):
+            group.update({**settings, "lr": rate})
+        self.scheduler._last_lr = self._rates()
+
+    def _rates(self) -> list[float]:
+        """The learning rate of each group at the present iteration, by the schedule."""
+        scheduler = self.scheduler
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        return [
+            base * at(scheduler.last_epoch) for base, at in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        ]
 
     def _load_network(self, path: Path, weights: dict[str, Tensor], buffers: dict[str, Tensor]) -> None:
         if is_sharded(self.model):

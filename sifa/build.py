@@ -2,17 +2,17 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
 import models
-from datasets.annotations import read_classes
 from datasets.clips import ClipDataset, worker_init
 from datasets.normalisation import normalise
 from datasets.transforms import Transform, test_transform, train_transform
 from engine.batch_norm import synchronise_batch_norm
-from engine.checkpoint import CheckpointError, entry, load_weights, read_checkpoint, weights
+from engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights
 from engine.config import ConfigError
 from engine.distributed import Process
 from engine.eval_loop import Validator
@@ -21,6 +21,7 @@ from engine.prefetch import DevicePrefetcher, build_loader
 from engine.samplers import DistributedVideoSampler
 from engine.schema import Config
 from engine.signals import StopSignals
+from sifa.classes import check_same_classes, class_names
 
 
 def build_network(config: Config) -> models.Network:
@@ -41,8 +42,22 @@ def build_network(config: Config) -> models.Network:
         raise ConfigError(f"network: {error}") from None
 
 
-def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> tuple[int, list[str]]:
-    """Loads the weights that a training starts from, or that are evaluated.
+def load_checkpoint(model: models.Network, checkpoint: Path) -> dict[str, Any]:
+    """Loads the weights of a checkpoint of this project: their mean over the steps, if the run kept one.
+
+    Returns:
+        What the checkpoint holds.
+
+    Raises:
+        CheckpointError: it cannot be read, or does not fit the network.
+    """
+    contents = read_checkpoint(checkpoint)
+    load_weights(model, weights(contents, checkpoint), checkpoint)
+    return contents
+
+
+def load_initial_weights(model: models.Network, config: Config, checkpoint: Path | None) -> list[str]:
+    """Loads the weights that a training starts from.
 
     Args:
         model: takes the weights.
@@ -50,16 +65,15 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         checkpoint: of this project; it has priority.
 
     Returns:
-        The epochs that a checkpoint of this project was trained for, else 0; and a table for each other file.
+        A table for each file of weights from elsewhere.
 
     Raises:
         ConfigError: a file does not exist.
-        CheckpointError: a file cannot be read, or does not fit the network.
+        CheckpointError: a file cannot be read, or does not fit the network or the classes.
     """
     if checkpoint is not None:
-        contents = read_checkpoint(checkpoint)
-        load_weights(model, weights(contents, checkpoint), checkpoint)
-        return entry(contents, "epoch", checkpoint), []
+        check_same_classes(class_names(config), load_checkpoint(model, checkpoint), checkpoint)
+        return []
     tables = []
     for key, load in (
         ("imagenet_weights", models.load_imagenet_state_dict),
@@ -75,7 +89,7 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
             tables.append(f"{file}: {report.table()}")
-    return 0, tables
+    return tables
 
 
 def place_network(model: models.Network, config: Config, process: Process, *, trains: bool) -> None:
@@ -172,18 +186,3 @@ def build_validator(config: Config, process: Process, signals: StopSignals) -> V
     sampler = DistributedVideoSampler(range(len(data.videos)), data.views, process)
     batches = build_batches(data, sampler, config.evaluation.batch_size, config, process)
     return Validator(data, sampler, batches, config, process, signals)
-
-
-def class_names(config: Config) -> list[str]:
-    """The names of the classes, or none where the configuration names no class file.
-
-    Raises:
-        ConfigError: there is no such file, or it does not fit dataset.num_classes.
-    """
-    file, wanted = config.dataset.classes_file, config.dataset.num_classes
-    if file and not Path(file).is_file():
-        raise ConfigError(f"dataset.classes_file: there is no file {file}")
-    names = read_classes(file) if file else []
-    if names and len(names) != wanted:
-        raise ConfigError(f"dataset.classes_file {file} names {len(names)} classes, dataset.num_classes is {wanted}")
-    return names

@@ -1,11 +1,12 @@
 """The clips of a training, epoch by epoch, in the share of this process."""
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.files import digest
 from datasets.mixing import MixupCutmix
@@ -16,6 +17,8 @@ from engine.prefetch import DevicePrefetcher
 from engine.samplers import RepeatedSampler, ResumableSampler, TrainSampler
 from engine.schema import Config
 from sifa.build import build_batches, build_dataset
+
+log = logging.getLogger("sifa")
 
 
 class TrainingData:
@@ -58,6 +61,16 @@ class TrainingData:
             self.videos, self.process, batch_size=self.batch_size, iter_size=iter_size, seed=self.config.seed
         )
 
+    def summary(self, model: nn.Module, validation_videos: int, learning_rate: float) -> str:
+        """One line about the training, for its log."""
+        config, process = self.config, self.process
+        return (
+            f"{config.network.net_name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, on "
+            f"{process.world_size} x {process.device.type}; {self.videos} training and {validation_videos} validation "
+            f"videos of {config.dataset.num_classes} classes; {self.clips_per_step} clips a step, learning rate "
+            f"{learning_rate:.3g}; writing {config.output_dir}"
+        )
+
     def epoch(self, epoch: int, done: int) -> DevicePrefetcher:
         """The batches of an epoch after its first `done` iterations."""
         self._order.epoch, self._keys.done = epoch, done * self.batch_size
@@ -73,7 +86,7 @@ class TrainingData:
             cutmix_alpha=transform.cutmix_alpha,
             label_smoothing=transform.label_smoothing,
         )
-        if not mixing.does_something:
+        if not mixing.enabled:
             return None
         return lambda clips, labels, iteration: mixing(clips, labels, (epoch, self.process.rank, iteration))
 
@@ -83,8 +96,8 @@ class TrainingData:
         sampler.epoch = epoch
         return (clip for clip, *_ in build_batches(self.dataset, sampler, self.batch_size, self.config, self.process))
 
-    def save_batch(self, path: Path, epoch: int, iteration: int) -> list[str]:
-        """Writes the batch of an iteration as it was drawn. Returns the paths of its videos.
+    def save_batch(self, path: Path, epoch: int, iteration: int) -> None:
+        """Writes the batch of an iteration as it was drawn, to find out why its loss was not finite.
 
         Args:
             path: of the file.
@@ -96,4 +109,4 @@ class TrainingData:
         videos = [self.dataset.videos[index].path for index in indices]
         contents = {"clips": torch.stack(clips), "labels": list(labels), "videos": videos}
         save_checkpoint(path, {**contents, "epoch": epoch, "iteration": iteration})
-        return videos
+        log.warning(f"the batch of iteration {iteration} is in {path}: {', '.join(videos)}")

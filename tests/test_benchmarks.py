@@ -1,4 +1,4 @@
-"""What is measured against computes the same, and reports hold what they should."""
+"""The baselines compute what the op computes, and the reports are complete."""
 
 import os
 import re
@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks import bench_loader, bench_network, bench_op, op_on_cuda
+from benchmarks import bench_loader, bench_network, bench_op, loader_cases, op_on_cuda
 from benchmarks.baselines import by_gather, by_grid_sample
 from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
@@ -31,7 +31,7 @@ def test_the_baselines_are_the_op(function: Callable, offset: float | None) -> N
 
 
 class Host:
-    """This machine in a GPU's place: what is timed and allocated means nothing, all else is as there."""
+    """The host as a device: its times and memory sizes mean nothing, the rest works as with a GPU."""
 
     type, name, cache = "cpu", "a host", 2**14
 
@@ -196,7 +196,7 @@ def test_make_gpu_says_in_one_line_that_pytorch_sees_none() -> None:
 )
 def test_make_gpu_looks_for_one_before_it_installs_anything() -> None:
     done = make_gpu(SIFA_NO_VENV="0", PYTHON="false")  # which would stop any installation
-    expected = "make.sh: there is no GPU here: no driver of NVIDIA's is loaded\n"
+    expected = "make.sh: there is no GPU here: no NVIDIA driver is loaded\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", expected)
 
 
@@ -243,9 +243,9 @@ def test_the_loaders_benchmark_reports_every_recipe_and_stage(
 
 
 def test_a_recipe_has_the_greys_of_the_reference(tmp_path: Path) -> None:
-    bench_loader.write_clips(tmp_path / "frames", 6, 1, 48, 60)
-    bench_loader.write_list(tmp_path / "frames", tmp_path / "list.txt", 1)
-    found = bench_loader.agreement(bench_loader.Clips(tmp_path / "frames", tmp_path / "list.txt", 1, 32), 100)
+    loader_cases.write_clips(tmp_path / "frames", 6, 1, 48, 60)
+    loader_cases.write_list(tmp_path / "frames", tmp_path / "list.txt", 1)
+    found = loader_cases.agreement(loader_cases.Clips(tmp_path / "frames", tmp_path / "list.txt", 1, 32), 100)
     for recipe, (mean, deviation, other_mean, other_deviation, difference) in found.items():
         assert mean == pytest.approx(other_mean, abs=0.5), recipe
         assert deviation == pytest.approx(other_deviation, abs=0.5), recipe

@@ -84,7 +84,7 @@ def test_keys_are_keys_of_the_configuration(page: Path) -> None:
 def test_jobs_and_variables_of_the_installation() -> None:
     page = (ROOT / "docs/install.md").read_text()
     make = (ROOT / "make.sh").read_text()
-    sources = make + (ROOT / "cuda_sifa/setup.py").read_text() + (ROOT / "cuda_sifa/toolkit.py").read_text()
+    sources = make + "".join((ROOT / "cuda_sifa" / name).read_text() for name in ("build.sh", "setup.py", "toolkit.py"))
     jobs = re.findall(r"^  (\w+)\) ", make, re.MULTILINE)
     assert "demo" in jobs
     for job in jobs:
@@ -184,7 +184,8 @@ def texts_of(source: Path) -> Iterator[str]:
 def our_texts() -> str:
     folders = ("common", "cuda_sifa", "models", "datasets", "engine", "sifa")
     sources = [ROOT / "train_val_3d.py", *(file for folder in folders for file in (ROOT / folder).rglob("*.py"))]
-    return "\n".join([*(text for source in sources for text in texts_of(source)), (ROOT / "make.sh").read_text()])
+    scripts = [(ROOT / name).read_text() for name in ("make.sh", "cuda_sifa/build.sh")]
+    return "\n".join([*(text for source in sources for text in texts_of(source)), *scripts])
 
 
 OURS = [

@@ -145,7 +145,7 @@ def within_an_epoch(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             shutil.copy(path, output / "within.pth")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("engine.record.save_checkpoint", save)
+        patch.setattr("engine.logger.save_checkpoint", save)
         more = "--set", "logging.save_iter_freq=1", "optimization.epochs=1"
         assert train_val_3d.main(arguments(data, output, *more)) == 0
     assert saved == [1, 2, 0]

@@ -106,7 +106,7 @@ def test_a_run_killed_at_any_moment_goes_on_as_if_it_never_was(data: Path, longe
 
 
 def test_a_broken_newest_checkpoint_is_passed_over(data: Path, longer: str, tmp_path: Path) -> None:
-    """And what was trained after the one before it is trained again, to the same bits."""
+    """And what was trained after the previous one is trained again, with the same bits."""
     options = ["--set", longer, *EVERYTHING[:4], "optimization.epochs=2", "logging.save_iter_freq=4"]
     assert train_val_3d.main(arguments(data, tmp_path / "whole", *options)) == 0
     broken = tmp_path / "broken"
@@ -293,6 +293,41 @@ def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return checkpoint, line
 
 
+def test_an_evaluation_matches_the_classes_by_name(
+    data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A class file in another order, with a list made for it, gives the same figures; other classes are refused."""
+    checkpoint, expected = reference
+    (tmp_path / "classes.txt").write_text("c\na\nb\n")
+    lines = [line.rsplit(" ", 1) for line in (data / "list.txt").read_text().splitlines()]
+    (tmp_path / "list.txt").write_text("".join(f"{video} {'120'[int(label)]}\n" for video, label in lines))
+    argv = arguments(data, tmp_path / "run", "--eval", f"--checkpoint={checkpoint}", "--set")
+    argv += ["evaluation.eva_num_clips=2", "evaluation.batch_size=100", f"dataset.eva_list_file={tmp_path}/list.txt"]
+    argv += [f"dataset.classes_file={tmp_path}/classes.txt", "dataset.list_file=''"]
+    assert train_val_3d.main(argv) == 0
+    assert metrics(tmp_path / "run") == [expected]
+    assert "are in another order: labels are matched by name" in capfd.readouterr().out
+
+    (tmp_path / "classes.txt").write_text("c\na\nd\n")
+    assert train_val_3d.main(argv) == 2
+    error = capfd.readouterr().err
+    assert "has other classes: number 0 is 'a' there and 'c' in dataset.classes_file" in error
+
+
+def test_lists_made_with_different_class_files_are_refused(
+    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for folder, names in (("one", "a\nb\nc\n"), ("two", "a\nc\nb\n")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "classes.txt").write_text(names)
+        shutil.copy(data / "list.txt", tmp_path / folder)
+    lists = [f"dataset.list_file={tmp_path}/one/list.txt", f"dataset.eva_list_file={tmp_path}/two/list.txt"]
+    assert train_val_3d.main(arguments(data, tmp_path / "run", "--set", *lists)) == 2
+    error = capfd.readouterr().err
+    assert f"the lists have different classes: {tmp_path}/one/classes.txt and {tmp_path}/two/classes.txt" in error
+    assert "from line 2 on" in error
+
+
 # ---- The multi-view test --------------------------------------------------------------------------------------------
 
 VIEWS = ["evaluation.eva_num_clips=2", "evaluation.eva_num_crop=3", "evaluation.batch_size=4"]
@@ -366,6 +401,22 @@ def test_a_test_that_was_killed_goes_on_with_what_it_had(
         assert train_val_3d.main(argv) == 0
         log = (tmp_path / "killed/log.txt").read_text()
         assert log.count("is of another test: the scores are computed again") == number + 1
+
+
+@pytest.mark.parametrize("how", ["--eval", "--test"])
+def test_weights_that_are_not_finite_are_an_error(
+    how: str, data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    contents = torch.load(reference[0], weights_only=True)
+    contents["model"]["fc.bias"][0] = float("nan")
+    torch.save(contents, tmp_path / "nan.pth")
+    argv = arguments(data, tmp_path / "run", how, f"--checkpoint={tmp_path}/nan.pth")
+    assert train_val_3d.main(argv) == 2
+    assert (
+        f"error: the scores of {VIDEOS} of {VIDEOS} videos are not finite (v 0 is the first)" in capfd.readouterr().err
+    )
+    assert not (tmp_path / "run/metrics.jsonl").exists()
+    assert not (tmp_path / "run/scores.npz").exists()
 
 
 # ---- What goes wrong ------------------------------------------------------------------------------------------------

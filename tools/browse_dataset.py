@@ -19,7 +19,8 @@ from torch import Tensor
 
 from common.errors import DataError, UserError
 from engine.config import load_config
-from sifa.build import build_dataset, class_names
+from sifa.build import build_dataset
+from sifa.classes import class_names
 
 _ROWS = 8  # clips on a sheet
 _GAP = 2  # pixels between frames

@@ -128,7 +128,7 @@ def check_video(reader: Reader, video: Video, decode: bool) -> tuple[list[Proble
                 reader.read(video.path, [0, *range(start, min(start + 64, frames))])
         digest = hashlib.blake2b(digest_size=16)
         for position in (0, frames // 2, frames - 1) if frames else ():
-            digest.update(reader.encoded(video.path, position))
+            digest.update(reader.fingerprint(video.path, position))
     except DataError as error:
         return [*problems, problem("broken", error)], ""
     return problems, digest.hexdigest() if frames else ""

@@ -49,11 +49,11 @@ if not __package__:  # run as a file: the project's root is then not on the path
 from common.errors import DataError
 from common.files import write_text
 from datasets.annotations import check_relative_path, write_classes
-from datasets.lmdb_frames import SHARD
-from datasets.preparation.extraction import Job, extract, is_made, made_from, read_record
+from datasets.lmdb_frames import SHARD_PATTERN
+from datasets.preparation.extraction import ExtractionJob, extract_video, is_up_to_date, read_record
 from datasets.preparation.labels import sources_from_labels
-from datasets.preparation.sources import Source, class_names, frame_folders, select, sources_from_folders
-from datasets.preparation.writers import RECORD, Pack, check_packed_path
+from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders, sources_from_folders
+from datasets.preparation.writers import RECORD_FILE, PackedWriter, check_packed_path
 from datasets.readers import FORMATS
 
 STAGING = ".staging"  # below OUT_DIR: finished videos that are not in the pack yet
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         classes_file = options.classes or options.list.parent / "classes.txt"
         names = class_names(sources, classes_file)
         folders = frame_folders(sources) if options.format != "VIDEO" else {s.path: s.path for s in sources}
-        sources = select(sources, options.where)
+        sources = filter_sources(sources, options.where)
         # What could fail after hours of work must fail before.
         for folder in (options.out_dir, options.list.parent, classes_file.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.ExitStack() as stack:
             pack = None
             if options.format == "PACKED":
-                pack = stack.enter_context(contextlib.closing(Pack(options.out_dir, round(options.shard_gb * 1e9))))
+                pack = stack.enter_context(
+                    contextlib.closing(PackedWriter(options.out_dir, round(options.shard_gb * 1e9)))
+                )
             counts = _extract_all(sources, folders, pack, options)
         done = [source for source in sources if source.path in counts]
         if done:
@@ -109,22 +111,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _format_of(out_dir: Path) -> str:
     """As what an earlier run wrote to a folder: a file of packed frames, or any video's record, tells; or nothing."""
-    if any(path.is_file() for path in out_dir.glob(SHARD)):
+    if any(path.is_file() for path in out_dir.glob(SHARD_PATTERN)):
         return "PACKED"
     # A record is found soon, where there is one; millions of other people's frames are not worth the time.
     for folder, subfolders, names in islice(os.walk(out_dir), 10_000):
         # Here lies what a killed run was at; it is of no format yet.
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if RECORD in names and (record := read_record(Path(folder))):
+        if RECORD_FILE in names and (record := read_record(Path(folder))):
             return str(record.get("format", "FRAME"))
     return ""
 
 
 def _extract_all(
-    sources: Sequence[Source], folders: dict[str, str], pack: Pack | None, options: argparse.Namespace
+    sources: Sequence[Source], folders: dict[str, str], pack: PackedWriter | None, options: argparse.Namespace
 ) -> dict[str, int]:
     """Extract with a progress bar and a line for every problem. Returns the frames of each usable video by its path."""
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, ExtractionJob] = {}
     counts: dict[str, int] = {}
     labels = {source.path: source.label for source in sources}
     rows = ["path\tlabel\tkind\tframes\treason\n"]
@@ -151,7 +153,7 @@ def _extract_all(
         except DataError as error:
             result(source.path, 0, str(error))
             continue
-        job = Job(
+        job = ExtractionJob(
             options.video_dir / source.path,
             (out_dir / STAGING if packed else out_dir) / folder,
             options.short_side,
@@ -160,8 +162,8 @@ def _extract_all(
             options.fps,
             options.num_frames,
         )
-        made, record = made_from(job), pack.record(folder) if pack else {}
-        if record and isinstance(made, dict) and is_made(record, made):
+        record = pack.read_record(folder) if pack else {}
+        if is_up_to_date(record, job):
             result(source.path, record["frames"], record.get("problem", ""))
         else:
             jobs[source.path] = job
@@ -178,14 +180,14 @@ def _extract_all(
     return counts
 
 
-def _run(jobs: dict[str, Job], workers: int) -> Iterator[tuple[str, int, str]]:
+def _run(jobs: dict[str, ExtractionJob], workers: int) -> Iterator[tuple[str, int, str]]:
     """Extract in several processes; yields path, frames and problem of each video as it is done."""
     left = dict(jobs)
     if not left:
         return
     with ProcessPoolExecutor(min(workers, len(left)), initializer=_start_worker) as pool:
         try:
-            futures = {pool.submit(extract, job): path for path, job in jobs.items()}
+            futures = {pool.submit(extract_video, job): path for path, job in jobs.items()}
             for future in as_completed(futures):
                 path, result = futures[future], future.result()
                 del left[path]

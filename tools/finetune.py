@@ -36,7 +36,7 @@ import sifa
 import train_val_3d
 from common.errors import DataError, UserError
 from common.files import make_folder, write_text
-from datasets.annotations import Video, class_lines, read_list
+from datasets.annotations import Video, format_classes, read_list
 from datasets.preparation.labels import sources_from_labels
 from datasets.preparation.sources import Source, frame_folders, sources_from_folders
 from datasets.preparation.splits import choose_validation, recordings
@@ -81,7 +81,7 @@ def finetune(args: argparse.Namespace, out: Path) -> int:
     make_folder(out)
     if trained:
         check_same_videos(out / "videos.csv", videos)
-    _write_once(out / "classes.txt", class_lines(names), trained)
+    _write_once(out / "classes.txt", format_classes(names), trained)
 
     frames = extract(args, out, start.config, videos)
     if lost := sorted(set(names) - {video.label for video in videos if video.path in frames}):

@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 import sifa
 from common.errors import DataError, UserError
-from datasets.preparation.sources import EXTENSIONS
-from datasets.video_files import opened
+from datasets.preparation.sources import VIDEO_EXTENSIONS
+from datasets.video_files import open_video
 from sifa.predictor import Predictor, count_frames
 
 USUAL_RATE = 25.0
@@ -68,7 +68,9 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
             if not path.is_dir():
                 found.append(path)
                 continue
-            inside = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in EXTENSIONS and file.is_file()]
+            inside = [
+                file for file in sorted(path.rglob("*")) if file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file()
+            ]
             found += inside or [path]
     if found and all(path.is_dir() for path in found):
         raise UserError("; ".join(map(_nothing_in, found)))
@@ -76,7 +78,7 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
 
 
 def _nothing_in(folder: Path) -> str:
-    return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(EXTENSIONS))})"
+    return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(VIDEO_EXTENSIONS))})"
 
 
 def spans(frames: Iterable[np.ndarray], loaded: Predictor, length: int, stride: int) -> Iterator[Span]:
@@ -183,7 +185,7 @@ def predict_video(video: Path, loaded: Predictor, options: argparse.Namespace) -
     """The whole video; returns what is printed."""
     frames = count_frames(video)
     if frames < loaded.span:
-        with opened(video) as capture:
+        with open_video(video) as capture:
             _warn_of_a_short(video, frames, announced_frames(capture), loaded)
     views = loaded.views(video, frames)
     best = top(loaded.probabilities(views).mean(0), loaded.classes, options.top)
@@ -194,7 +196,7 @@ def predict_video(video: Path, loaded: Predictor, options: argparse.Namespace) -
 
 def predict_windows(video: Path, loaded: Predictor, options: argparse.Namespace) -> str:
     """Windows along a video; returns what is printed."""
-    with opened(video) as capture:
+    with open_video(video) as capture:
         rate, length, stride = _pace(capture, loaded, options)
         announced = announced_frames(capture)
         frames = tqdm(read_frames(capture), total=announced or None, unit="frame", leave=False, disable=None)

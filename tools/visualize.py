@@ -26,7 +26,7 @@ from tqdm import tqdm
 import sifa
 from common.errors import DataError, UserError
 from datasets import test_positions
-from datasets.video_files import VideoFiles, opened
+from datasets.video_files import VideoFiles, open_video
 from models.sifa_resnet import STEM_FRAMES
 from models.temporal import STAGES
 from models.weights import STEM_INDEX
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.out.write_text(viewer.page(start, t, options.query, stages), encoding="utf-8")
         elif options.out.suffix == ".mp4":
             moments, step = viewer.moments()
-            with opened(options.video) as capture:
+            with open_video(options.video) as capture:
                 rate = frame_rate(capture) / step
             shown = tqdm(moments, unit="picture", disable=None)
             _write_film(options.out, (viewer.picture(start, t, options.query) for start, t in shown), rate)

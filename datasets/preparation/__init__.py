@@ -1,1 +1,1 @@
-"""From other people's videos and label files to lists and frames: sources, labels, splits, extraction, writers."""
+"""From videos and label files of others to lists and frames: sources, labels, splits, extraction, writers."""

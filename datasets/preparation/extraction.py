@@ -1,4 +1,4 @@
-"""One video from its file to stored frames: what it takes, whether that was done before, what is wrong with it."""
+"""Extraction of one video: from its file to stored frames, with a record of what they were made from."""
 
 import json
 import os
@@ -9,132 +9,197 @@ from typing import Any
 
 import cv2
 import lmdb
+import numpy as np
 
-from common.errors import DataError
+from common.errors import DataError, one_line
 from datasets.frames import FrameFolder
-from datasets.preparation.writers import RECORD, is_stored, storing
-from datasets.video_files import chosen_frames
+from datasets.preparation.writers import RECORD_FILE, WriteFrame, has_frames, open_writer
+from datasets.readers import Format
+from datasets.video_files import decode_with_repeats
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What a worker needs: the video, the folder of its frames, short side (pixels, 0: as it is), JPEG quality.
+class ExtractionJob:
+    """A video to extract, and the settings.
 
-    format, fps, num_frames: see `storing` and `chosen_frames`.
+    Attributes:
+        video: a file, or a folder of frames.
+        folder: to write the frames to.
+        short_side: of the frames in pixels; 0: as in the video. Smaller videos are not enlarged.
+        quality: of the JPEG files, 1 to 100.
+        format: see `open_writer`.
+        fps: see `decode_with_repeats`.
+        num_frames: see `decode_with_repeats`.
     """
 
     video: Path
     folder: Path
     short_side: int
     quality: int
-    format: str = "FRAME"
+    format: Format = "FRAME"
     fps: float = 0
     num_frames: int = 0
 
 
-def extract(job: Job) -> tuple[int, str]:
-    """Extract one video, unless that was done before. Returns the number of frames and, where there is one, a problem.
+def extract_video(job: ExtractionJob) -> tuple[int, str]:
+    """Extracts a video, unless its frames are there already, from the same file and with the same settings.
 
-    No frames: the video must be skipped. Frames and a problem: it is usable, but much shorter than it announces.
+    Args:
+        job: the video and the settings.
+
+    Returns:
+        The number of frames, and a problem, which is empty if there is none. With 0 frames, the video must be skipped.
+        With frames and a problem, the video is usable, but much shorter than its file announces.
     """
     try:
-        if job.video.is_dir() and job.format == "FRAME":
+        if job.video.is_dir() and job.format == "FRAME":  # these frames are used where they are
             frames = FrameFolder(job.video.parent).count(job.video.name)
             return (frames, "") if frames else (0, "there is no frame 00001.jpg in it")
-        made = made_from(job)
-        if isinstance(made, str):
-            return 0, made
+        expected = _expected_record(job)
         if job.folder.exists():
             record = read_record(job.folder)
             if not record:
                 return 0, f"the folder {job.folder} is in the way: it was not made by extract_frames"
-            if is_made(record, made) and is_stored(job.format, job.folder, record["frames"]):
+            if _without_result(record) == expected and has_frames(job.format, job.folder, record["frames"]):
                 return record["frames"], record.get("problem", "")
-        partial = job.folder.with_name(f".{job.folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
-        try:
-            partial.mkdir(parents=True)
-            frames, decoded, announced = _decode(job, partial)
-            if not frames:
-                return 0, "no frame of it can be decoded"
-            # Announcing a frame too many, or an estimate from the duration, is common. A truncated file lacks more.
-            incomplete = f"only {decoded} of {announced} announced frames can be decoded; it is kept with {frames}"
-            problem = incomplete if decoded < 0.9 * announced else ""
-            made |= {"frames": frames} | ({"problem": problem} if problem else {})
-            (partial / RECORD).write_text(json.dumps(made), encoding="utf-8")
-            if job.folder.exists():  # made with other settings, or from another file
-                shutil.rmtree(job.folder)
-            partial.rename(job.folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        return _extract_to_folder(job, expected)
     except (DataError, OSError, cv2.error, lmdb.Error) as error:
-        return 0, " ".join(str(error).split())
-    return frames, problem
-
-
-def made_from(job: Job) -> dict[str, Any] | str:
-    """What frames are made from, and how; or why they cannot be."""
-    if not job.video.exists():
-        return "there is no such file"
-    if not job.video.is_file() and not job.video.is_dir():
-        return "this is no file"
-    status = job.video.stat()
-    if not status.st_size:
-        return "the file is empty"
-    made: dict[str, Any] = {"source": job.video.name, "bytes": status.st_size, "modified": status.st_mtime_ns}
-    made |= {"short_side": job.short_side, "quality": job.quality}
-    choice = {"format": job.format, "fps": job.fps, "num_frames": job.num_frames}
-    return made | {name: value for name, value in choice.items() if value not in (0, "FRAME")}
-
-
-def is_made(record: dict[str, Any], made: dict[str, Any]) -> bool:
-    return {name: value for name, value in record.items() if name not in ("frames", "problem")} == made
-
-
-def _decode(job: Job, folder: Path) -> tuple[int, int, int]:
-    """Store the frames of a video in a folder. Returns how many, how many were decoded, how many it announces."""
-    frames = decoded = announced = 0
-    if job.video.is_file():
-        capture = cv2.VideoCapture(os.path.abspath(job.video), cv2.CAP_FFMPEG)
-        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        opened = capture.isOpened()
-        capture.release()
-        if not opened:
-            return 0, 0, 0
-    with storing(job.format, folder) as store:
-        if job.video.is_dir():  # of frames, which are stored as they are
-            given = FrameFolder(job.video.parent)
-            decoded = given.count(job.video.name)
-            for frames in range(1, decoded + 1):
-                store(frames, given.encoded(job.video.name, frames - 1))
-            return frames, decoded, decoded
-        size: tuple[int, int] | None = None
-        for frame, times in chosen_frames(job.video, fps=job.fps, num_frames=job.num_frames):
-            decoded += 1
-            height, width = frame.shape[:2]
-            if size is None:  # the first frame decides: all frames of a video must be of one size
-                scale = min(1.0, job.short_side / min(height, width)) if job.short_side else 1.0
-                size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            if not times:
-                continue
-            if job.format == "VIDEO":
-                frames += times
-                continue
-            if (width, height) != size:
-                frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-            encoded, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, job.quality])
-            if not encoded:
-                raise OSError(f"frame {frames + 1} cannot be encoded as JPEG")
-            for _ in range(times):
-                frames += 1
-                store(frames, data.tobytes())
-    return frames, decoded, announced
+        return 0, one_line(error)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """What the frames in a folder were made from, and how; empty where no extraction made them."""
+    """The record of extracted frames: their number, the file that they come from, the settings, and a problem if any.
+
+    Args:
+        folder: of one video.
+
+    Returns:
+        The record; empty if the folder was not written by `extract_video`.
+    """
     try:
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) and isinstance(record.get("frames"), int) else {}
+
+
+def is_up_to_date(record: dict[str, Any], job: ExtractionJob) -> bool:
+    """Whether a record is of the same video file and the same settings as a job; False if there is no such file.
+
+    Args:
+        record: see `read_record`.
+        job: the video and the settings.
+    """
+    try:
+        return _without_result(record) == _expected_record(job)
+    except DataError:
+        return False
+
+
+def _expected_record(job: ExtractionJob) -> dict[str, Any]:
+    """What the record of a job will say of the file and the settings.
+
+    Raises:
+        DataError: the file is missing, empty or no file; the message says which.
+    """
+    if not job.video.exists():
+        raise DataError("there is no such file")
+    if not job.video.is_file() and not job.video.is_dir():
+        raise DataError("this is no file")
+    status = job.video.stat()
+    if not status.st_size:
+        raise DataError("the file is empty")
+    record: dict[str, Any] = {"source": job.video.name, "bytes": status.st_size, "modified": status.st_mtime_ns}
+    record |= {"short_side": job.short_side, "quality": job.quality}
+    optional = {"format": job.format, "fps": job.fps, "num_frames": job.num_frames}
+    return record | {name: value for name, value in optional.items() if value not in (0, "FRAME")}
+
+
+def _without_result(record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in ("frames", "problem")}
+
+
+def _extract_to_folder(job: ExtractionJob, expected: dict[str, Any]) -> tuple[int, str]:
+    """Extracts a video to a temporary folder, which gets its name when it is complete. Returns as `extract_video`."""
+    partial = job.folder.with_name(f".{job.folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of an interrupted run
+    try:
+        partial.mkdir(parents=True)
+        frames, decoded, announced = _write_frames(job, partial)
+        if not frames:
+            return 0, "no frame of it can be decoded"
+        # Often a file announces a frame too many, or an estimate from the duration. A truncated file lacks more.
+        incomplete = f"only {decoded} of {announced} announced frames can be decoded; it is kept with {frames}"
+        problem = incomplete if decoded < 0.9 * announced else ""
+        record = expected | {"frames": frames} | ({"problem": problem} if problem else {})
+        (partial / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
+        if job.folder.exists():  # with other settings, or from another file
+            shutil.rmtree(job.folder)
+        partial.rename(job.folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return frames, problem
+
+
+def _write_frames(job: ExtractionJob, folder: Path) -> tuple[int, int, int]:
+    """Writes the frames of a video to a folder. Returns how many were written, were decoded and are announced."""
+    if job.video.is_dir():
+        with open_writer(job.format, folder) as write:
+            copied = _copy_frames(job.video, write)
+        return copied, copied, copied
+    announced = _announced_frames(job.video)
+    if announced is None:
+        return 0, 0, 0
+    with open_writer(job.format, folder) as write:
+        return *_encode_frames(job, write), announced
+
+
+def _copy_frames(video: Path, write: WriteFrame) -> int:
+    """Writes the frames of a folder as they are. Returns how many."""
+    given = FrameFolder(video.parent)
+    frames = given.count(video.name)
+    for position in range(frames):
+        write(position + 1, given.read_encoded(video.name, position))
+    return frames
+
+
+def _announced_frames(video: Path) -> int | None:
+    """How many frames a file announces, which may be wrong; None if it cannot be opened."""
+    capture = cv2.VideoCapture(os.path.abspath(video), cv2.CAP_FFMPEG)
+    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    opened = capture.isOpened()
+    capture.release()
+    return announced if opened else None
+
+
+def _encode_frames(job: ExtractionJob, write: WriteFrame) -> tuple[int, int]:
+    """Decodes, resizes, encodes and writes the frames of a video. Returns how many were written and were decoded."""
+    frames = decoded = 0
+    size: tuple[int, int] | None = None  # W, H
+    for frame, repeats in decode_with_repeats(job.video, fps=job.fps, num_frames=job.num_frames):
+        decoded += 1
+        if size is None:  # the first frame decides: all frames of a video must have one size
+            size = _resized(frame, job.short_side)
+        if repeats and job.format != "VIDEO":
+            data = _encode(frame, size, job.quality, number=frames + 1)
+            for number in range(frames + 1, frames + repeats + 1):
+                write(number, data)
+        frames += repeats
+    return frames, decoded
+
+
+def _resized(frame: np.ndarray, short_side: int) -> tuple[int, int]:
+    """Width and height of a frame (H, W, 3) after it is shrunk to a short side; 0: as it is."""
+    height, width = frame.shape[:2]
+    scale = min(1.0, short_side / min(height, width)) if short_side else 1.0
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _encode(frame: np.ndarray, size: tuple[int, int], quality: int, number: int) -> bytes:
+    """A frame, uint8 (H, W, 3), BGR, as JPEG data of a size (W, H)."""
+    if (frame.shape[1], frame.shape[0]) != size:
+        frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    encoded, data = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
+        raise OSError(f"frame {number} cannot be encoded as JPEG")
+    return data.tobytes()

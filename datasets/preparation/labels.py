@@ -1,4 +1,4 @@
-"""The label files of public data sets as published: Kinetics, UCF101, HMDB51, Something-Something V1 and V2."""
+"""The published label files of public data sets: Kinetics, UCF101, HMDB51, Something-Something V1 and V2."""
 
 import csv
 import io
@@ -10,40 +10,51 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import DataError
-from datasets.preparation.sources import EXTENSIONS, Source, sources_from_csv
+from datasets.preparation.sources import VIDEO_EXTENSIONS, Source, read_text, sources_from_csv
 
-_KINETICS = ("label", "youtube_id", "time_start", "time_end")
-_HMDB = re.compile(r"(?P<label>.+)_test_split(?P<fold>[123])\.txt")
-_HMDB_SPLITS = {"0": "unused", "1": "train", "2": "test"}
+_KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
+_HMDB51_FILE = re.compile(r"(?P<label>.+)_test_split(?P<fold>[123])\.txt")
+_HMDB51_SPLITS = {"0": "unused", "1": "train", "2": "test"}
 
 
 def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list[Source]:
-    """The videos that a label file names, whichever kind it is:
+    """Reads the videos of a label file, of any of these kinds:
 
     - CSV with the columns path and label: `sources_from_csv`.
-    - CSV with label, youtube_id, time_start, time_end and more: Kinetics. The video is whichever file below video_dir
-      is named `ID_000012_000022` or `ID`, with any video's extension; of several, the one in a folder of its class.
+    - CSV with label, youtube_id, time_start, time_end and more: Kinetics. The video is any file below video_dir named
+      `ID_000012_000022` or `ID`, with the extension of a video; of several files, the one in a folder of its class.
     - CSV without header, `id;label`: Something-Something V1. The video is video_dir/id, a folder of frames.
     - JSON, a list of objects with id and template: Something-Something V2. The video is video_dir/id.webm.
     - TXT, `Class/video.avi` or `Class/video.avi 1`: UCF101. The class is the folder.
-    - a folder of `class_test_split1.txt` files: HMDB51. The videos are video_dir/class/name; only those of `fold`, with
-      train, test or unused in the column split.
+    - a folder of `class_test_split1.txt` files: HMDB51. The videos are video_dir/class/name. The column split is train,
+      test or unused.
 
-    A video that a file names twice counts once, with its first label, except in a CSV of path and label, where that
-    is an error. Raises DataError if the file is of no such kind or malformed; OSError if it cannot be read.
+    A video that occurs twice counts once, with its first label; in a CSV of path and label it is an error.
+
+    Args:
+        labels: the file or folder.
+        video_dir: folder of all videos.
+        fold: of HMDB51, 1 to 3; the files of other folds are ignored.
+
+    Returns:
+        The videos in the order of the file.
+
+    Raises:
+        DataError: the file is of another kind or malformed, or names no video.
+        OSError: the file cannot be read.
     """
     if labels.is_dir():
-        sources = list(_hmdb51(labels, fold))
+        sources = list(_read_hmdb51(labels, fold))
     elif labels.suffix.lower() == ".json":
-        sources = list(_something_v2(labels))
+        sources = list(_read_something_v2(labels))
     elif labels.suffix.lower() == ".txt":
-        sources = list(_ucf101(labels))
+        sources = list(_read_ucf101(labels))
     else:
-        header = _text(labels).partition("\n")[0].strip()
+        header = read_text(labels).partition("\n")[0].strip()
         if {"youtube_id", "time_start"} & set(header.split(",")):
-            sources = list(_kinetics(labels, video_dir))
+            sources = list(_read_kinetics(labels, video_dir))
         elif ";" in header and "," not in header.partition(";")[0]:
-            sources = list(_something_v1(labels))
+            sources = list(_read_something_v1(labels))
         else:
             return sources_from_csv(labels)
     if not sources:
@@ -54,12 +65,12 @@ def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list
     return list(unique.values())
 
 
-def _kinetics(file: Path, video_dir: Path) -> Iterator[Source]:
-    reader = csv.DictReader(io.StringIO(_text(file), newline=""))
+def _read_kinetics(file: Path, video_dir: Path) -> Iterator[Source]:
+    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
     header = list(reader.fieldnames or [])
-    if lacking := sorted(set(_KINETICS) - set(header)):
-        raise DataError(f"{file} must have the columns {', '.join(_KINETICS)}, it lacks {lacking[0]}")
-    there = _videos_by_stem(video_dir)
+    if lacking := sorted(set(_KINETICS_COLUMNS) - set(header)):
+        raise DataError(f"{file} must have the columns {', '.join(_KINETICS_COLUMNS)}, it lacks {lacking[0]}")
+    paths = _videos_by_stem(video_dir)
     for row in reader:
         columns = {name: (row[name] or "").strip() for name in header}
         label, video = columns["label"], columns["youtube_id"]
@@ -71,31 +82,32 @@ def _kinetics(file: Path, video_dir: Path) -> Iterator[Source]:
             got = f"{label!r}, {video!r}, {columns['time_start']!r}, {columns['time_end']!r}"
             raise DataError(f"{file}:{reader.line_num}: a label, a video and two times are wanted, got {got}")
         stem = f"{video}_{start:06d}_{end:06d}"
-        found = there.get(stem) or there.get(video) or [f"{stem}.mp4"]
-        plain = _plain(label)
-        # Two classes may have cut the same seconds: each has its file then, in its own folder.
-        mine = [path for path in found if plain in map(_plain, PurePosixPath(path).parts[:-1])]
-        yield Source((mine or found)[0], label, columns)
+        candidates = paths.get(stem) or paths.get(video) or [f"{stem}.mp4"]
+        name = _letters_and_digits(label)
+        # Two classes may contain the same seconds of a video: then each has its own file, in its own folder.
+        of_class = [path for path in candidates if name in map(_letters_and_digits, PurePosixPath(path).parts[:-1])]
+        yield Source((of_class or candidates)[0], label, columns)
 
 
 def _videos_by_stem(video_dir: Path) -> dict[str, list[str]]:
-    there: dict[str, list[str]] = {}
+    """The paths of all videos below a folder, by their file name without extension."""
+    paths: dict[str, list[str]] = {}
     for folder, subfolders, names in os.walk(video_dir):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
             stem, extension = os.path.splitext(name)
-            if extension.lower() in EXTENSIONS:
-                there.setdefault(stem, []).append(Path(folder, name).relative_to(video_dir).as_posix())
-    return there
+            if extension.lower() in VIDEO_EXTENSIONS:
+                paths.setdefault(stem, []).append(Path(folder, name).relative_to(video_dir).as_posix())
+    return paths
 
 
-def _plain(name: str) -> str:
-    """A class name without what tools change in a folder's name: spaces, quotes, capitals."""
+def _letters_and_digits(name: str) -> str:
+    """A class name without what tools change when they name a folder: blanks, quotes, capitals."""
     return "".join(character for character in name.lower() if character.isalnum())
 
 
-def _ucf101(file: Path) -> Iterator[Source]:
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+def _read_ucf101(file: Path) -> Iterator[Source]:
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         path = re.sub(r"[ \t]+[0-9]+$", "", line.strip())
@@ -105,23 +117,23 @@ def _ucf101(file: Path) -> Iterator[Source]:
         yield Source(str(PurePosixPath(path)), label)
 
 
-def _hmdb51(folder: Path, fold: int) -> Iterator[Source]:
+def _read_hmdb51(folder: Path, fold: int) -> Iterator[Source]:
     for file in sorted(folder.iterdir()):
-        match = _HMDB.fullmatch(file.name)
+        match = _HMDB51_FILE.fullmatch(file.name)
         if match is None or int(match["fold"]) != fold:
             continue
-        for number, line in enumerate(_text(file).splitlines(), start=1):
+        for number, line in enumerate(read_text(file).splitlines(), start=1):
             if not line.strip():
                 continue
             name, _, code = line.strip().rpartition(" ")
-            if not name or code not in _HMDB_SPLITS:
+            if not name or code not in _HMDB51_SPLITS:
                 raise DataError(f"{file}:{number}: `video.avi` and 0, 1 or 2 are wanted, got {line.strip()!r}")
-            columns = {"split": _HMDB_SPLITS[code], "fold": match["fold"]}
+            columns = {"split": _HMDB51_SPLITS[code], "fold": match["fold"]}
             yield Source(f"{match['label']}/{name.strip()}", match["label"], columns)
 
 
-def _something_v1(file: Path) -> Iterator[Source]:
-    for number, line in enumerate(_text(file).splitlines(), start=1):
+def _read_something_v1(file: Path) -> Iterator[Source]:
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         video, _, label = (part.strip() for part in line.partition(";"))
@@ -130,19 +142,12 @@ def _something_v1(file: Path) -> Iterator[Source]:
         yield Source(video, label)
 
 
-def _something_v2(file: Path) -> Iterator[Source]:
+def _read_something_v2(file: Path) -> Iterator[Source]:
     try:
-        entries: Any = json.loads(_text(file))
+        entries: Any = json.loads(read_text(file))
     except ValueError as error:
         raise DataError(f"{file} is no JSON: {error}") from None
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries], start=1):
         if not isinstance(entry, dict) or not entry.get("id") or not isinstance(entry.get("template"), str):
             raise DataError(f"{file}: entry {number} must be an object with an id and a template")
         yield Source(f"{entry['id']}.webm", re.sub(r"[\[\]]", "", entry["template"]).strip())
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} must be UTF-8 text: {error.reason} at byte {error.start}") from None

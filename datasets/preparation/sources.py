@@ -1,4 +1,4 @@
-"""Videos before they are frames: which there are, of which class, and where their frames go."""
+"""Videos before extraction: which there are, their classes, and where their frames are written."""
 
 import csv
 import io
@@ -12,18 +12,19 @@ from pathlib import Path, PurePosixPath
 from common.errors import DataError
 from datasets.annotations import read_classes
 
-EXTENSIONS = frozenset(
+VIDEO_EXTENSIONS = frozenset(
     (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A video file.
+    """A video to extract: a file, or a folder of frames.
 
-    path: relative to the folder of all videos, with "/" between folders.
-    label: the name of its class.
-    columns: its row of the CSV file, by column; empty without one.
+    Attributes:
+        path: relative to the folder of all videos, with "/" between folders.
+        label: name of its class.
+        columns: its row of the label file, by column; empty if there is none.
     """
 
     path: str
@@ -32,38 +33,47 @@ class Source:
 
 
 def sources_from_folders(video_dir: Path) -> list[Source]:
-    """The videos below a folder, sorted by path; a video's class is the sub-folder that it is in.
+    """Finds the videos in the class folders of a folder.
 
-    Hidden files and files without an extension of EXTENSIONS are no videos. Raises DataError if there is none, or one
-    that is in no sub-folder; OSError if a folder cannot be read.
+    Args:
+        video_dir: its sub-folders are the classes; deeper folders do not matter. Hidden files and files without an
+            extension of VIDEO_EXTENSIONS are ignored.
+
+    Returns:
+        The videos, sorted by path.
+
+    Raises:
+        DataError: there is no video, or a video is not in a sub-folder.
+        OSError: a folder cannot be read.
     """
     sources = []
     for folder, subfolders, names in os.walk(video_dir, onerror=_raise):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in names:
-            if name.startswith(".") or PurePosixPath(name).suffix.lower() not in EXTENSIONS:
+            if name.startswith(".") or PurePosixPath(name).suffix.lower() not in VIDEO_EXTENSIONS:
                 continue
             path = Path(folder, name).relative_to(video_dir).as_posix()
             if "/" not in path:
                 raise DataError(f"{path!r} is in no class folder of {video_dir}; move it, or give labels in a CSV file")
             sources.append(Source(path, path.partition("/")[0]))
     if not sources:
-        wanted = ", ".join(sorted(EXTENSIONS))
+        wanted = ", ".join(sorted(VIDEO_EXTENSIONS))
         raise DataError(f"there is no video in the sub-folders of {video_dir} (extensions: {wanted})")
     return sorted(sources, key=lambda source: source.path)
 
 
 def sources_from_csv(file: Path) -> list[Source]:
-    """The rows of a CSV file (UTF-8) whose header has the columns `path` and `label`, in their order.
+    """Reads the videos of a CSV file (UTF-8) whose header has the columns `path` and `label`, in the file's order.
 
-    Raises DataError if the file is no such file or has no row, or, with "FILE:LINE: " in front, if a row has no path
-    or no label, or the path of an earlier row; OSError if the file cannot be read.
+    Args:
+        file: to read.
+
+    Raises:
+        DataError: the file is not UTF-8, lacks a column or has no row. Or a row is wrong, and the message begins with
+            "FILE:LINE: ": the path or the label is empty, or an earlier row has the same path.
+        OSError: the file cannot be read.
     """
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} must be UTF-8 text: {error.reason} at byte {error.start}") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
     header = list(reader.fieldnames or [])
     if not {"path", "label"} <= set(header):
         got = ", ".join(header) or "nothing"
@@ -84,10 +94,16 @@ def sources_from_csv(file: Path) -> list[Source]:
 
 
 def class_names(sources: Sequence[Source], classes_file: Path) -> list[str]:
-    """The class names in the order of their labels: the file's if it exists, or else those of the sources, sorted.
+    """The class names in the order of their labels: those of a class file if it exists, or else of the sources, sorted.
 
-    Names that are all whole numbers are labels already: class 7 is then the eighth, whichever others there are.
-    Raises DataError if the file lacks a class of the sources, or is no class file.
+    Names that are all whole numbers are labels already: class 7 is then the eighth, even if there is no class 0.
+
+    Args:
+        sources: the videos.
+        classes_file: it need not exist.
+
+    Raises:
+        DataError: the file lacks a class of the sources, or is no class file.
     """
     wanted = {source.label for source in sources}
     if classes_file.exists():
@@ -102,10 +118,16 @@ def class_names(sources: Sequence[Source], classes_file: Path) -> list[str]:
 
 
 def frame_folders(sources: Sequence[Source]) -> dict[str, str]:
-    """Where the frames of every video go, by the video's path: that path without extension, unless another needs it.
+    """Where the frames of each video are written: the path without its extension, if that is unique.
 
-    Another needs it if it differs in the extension alone, has this very name, or lies in a folder of this name; the
-    folder then keeps the extension.
+    It is not unique if another video differs only in the extension, has this very name, or is in a folder of this name.
+    Then the folder keeps the extension.
+
+    Args:
+        sources: all videos of the data set.
+
+    Returns:
+        The folder of each video, by the path of the video.
     """
     stems = {source.path: os.path.splitext(source.path)[0] for source in sources}
     count = Counter(stems.values())
@@ -113,10 +135,16 @@ def frame_folders(sources: Sequence[Source]) -> dict[str, str]:
     return {path: stem if count[stem] == 1 and stem not in taken else path for path, stem in stems.items()}
 
 
-def select(sources: Sequence[Source], conditions: Sequence[str]) -> list[Source]:
-    """The sources that meet every condition: `COLUMN=V1,V2` (one of these values) or `COLUMN!=V1,V2` (none of them).
+def filter_sources(sources: Sequence[Source], conditions: Sequence[str]) -> list[Source]:
+    """The sources that meet all conditions.
 
-    Raises DataError if a condition is none, names an unknown column or a value that no source has, or leaves nothing.
+    Args:
+        sources: the videos, with the same columns.
+        conditions: `COLUMN=V1,V2` (one of these values) or `COLUMN!=V1,V2` (none of these values).
+
+    Raises:
+        DataError: a condition has another form, names an unknown column or a value that no source has, or leaves no
+            video.
     """
     left = list(sources)
     for condition in conditions:
@@ -133,6 +161,19 @@ def select(sources: Sequence[Source], conditions: Sequence[str]) -> list[Source]
         if not left:
             raise DataError(f"the condition {condition!r} leaves no video")
     return left
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        DataError: the file is not UTF-8.
+        OSError: the file cannot be read.
+    """
+    try:
+        return file.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file} must be UTF-8 text: {error.reason} at byte {error.start}") from None
 
 
 def _raise(error: OSError) -> None:

@@ -1,4 +1,4 @@
-"""Training and validation videos apart by recording: clips cut from one are never on both sides."""
+"""A split into training and validation videos by recording: all clips of a recording are on the same side."""
 
 import os
 import re
@@ -17,80 +17,107 @@ _TRIALS = 100
 
 
 def recordings(videos: Sequence[Source], group: str = "") -> tuple[dict[str, str], list[str]]:
-    """The recording that each video was cut from, by the video's path, and the classes whose names do not tell.
+    """The recording that each video was cut from.
 
-    group: a column of the label file; or a regular expression that is searched in the file name without extension,
-        whose group, or whole match, names the recording. Empty: the name without the clip's number at its end; but
-        where that makes one recording of a whole class, every video of the class counts as one.
+    Args:
+        videos: at least one.
+        group: a column of the label file; or a regular expression that is searched in the file name without extension,
+            whose group, or whole match, is the name of the recording. Empty: the file name without the number of the
+            clip at its end. If all videos of a class would then be one recording, each of them counts as one.
 
-    Raises DataError if the expression is none or is not found in a name, or if a video has nothing in the column.
+    Returns:
+        The name of the recording by the path of the video, and the classes in which each video counts as a recording.
+
+    Raises:
+        DataError: the expression is not valid or is not found in a name, or the column of a video is empty.
     """
     if group:
-        if group in videos[0].columns:
-            names = {video.path: video.columns[group].strip() for video in videos}
-            what = f"column {group} of its row"
-        else:
-            names = {video.path: _found(group, video.path) for video in videos}
-            what = f"expression {group!r} in its name"
-        if lacking := [path for path, name in names.items() if not name]:
-            raise DataError(f"the video {lacking[0]!r} has no recording: the {what} gives nothing")
-        return names, []
-    classes = defaultdict(set)
-    names = {video.path: _CLIP_NUMBER.sub("", _stem(video.path)) for video in videos}
+        return _recordings_by_group(videos, group), []
+    names = {video.path: _CLIP_NUMBER.sub("", _file_stem(video.path)) for video in videos}
+    names_of_class = defaultdict(set)
     for video in videos:
-        classes[video.label].add(names[video.path])
-    untold = sorted(label for label, of_class in classes.items() if len(of_class) == 1)
-    return {video.path: video.path if video.label in untold else names[video.path] for video in videos}, untold
+        names_of_class[video.label].add(names[video.path])
+    ungrouped = sorted(label for label, of_class in names_of_class.items() if len(of_class) == 1)
+    return {video.path: video.path if video.label in ungrouped else names[video.path] for video in videos}, ungrouped
 
 
 def choose_validation(
     videos: Sequence[Source], recording_of: dict[str, str], share: float, *, seed: int = 0
 ) -> set[str]:
-    """The recordings to validate on, so that every class has about `share` of its videos there.
+    """Chooses recordings for validation, so that each class has about `share` of its videos there.
 
-    A function of the arguments alone. Of random orders in which recordings are taken while that brings the classes
-    nearer to their share, the best counts. Every class keeps a video to train on; a class of a single recording has
-    therefore none to validate on.
+    The result depends on the arguments alone. Recordings are taken in a random order, each one only if the classes
+    then come closer to their share; the best of several orders counts. Each class keeps a video for training, so a
+    class of a single recording has no validation video.
 
-    Raises DataError unless 0 < share < 1.
+    Args:
+        videos: of all classes.
+        recording_of: the recording of each video, by the path of the video.
+        share: of the videos of each class, between 0 and 1.
+        seed: of the random orders.
+
+    Returns:
+        The names of the recordings.
+
+    Raises:
+        DataError: share is not between 0 and 1.
     """
     if not 0 < share < 1:
         raise DataError(f"the share of the videos to validate on must be above 0 and below 1, got {share}")
-    labels = {label: place for place, label in enumerate(sorted({video.label for video in videos}))}
-    names = sorted(set(recording_of.values()))
-    places = {name: place for place, name in enumerate(names)}
-    counts = np.zeros((len(names), len(labels)))
-    for video in videos:
-        counts[places[recording_of[video.path]], labels[video.label]] += 1
-    shares = counts / counts.sum(0)  # of each class's videos in each recording
-    single = (counts > 0).sum(0) == 1
+    names, shares = _shares(videos, recording_of)
+    single = (shares > 0).sum(0) == 1
     best: tuple[float, list[int]] = (np.inf, [])
     random = np.random.default_rng(seed)
     for _ in range(_TRIALS):
         taken: list[int] = []
-        here = np.zeros(len(labels))
+        total = np.zeros(shares.shape[1])
         for index in random.permutation(len(names)):
-            then = here + shares[index]
-            if _cost(then, share) < _cost(here, share) and (then < 1 - 1e-9).all():
-                taken, here = [*taken, int(index)], then
-        # A class that could be validated and is not costs more than any imbalance.
-        cost = _cost(here, share) + len(videos) * ((here == 0) & ~single).sum()
+            larger = total + shares[index]
+            if _imbalance(larger, share) < _imbalance(total, share) and (larger < 1 - 1e-9).all():
+                taken, total = [*taken, int(index)], larger
+        # A class without validation video that could have one costs more than any imbalance.
+        cost = _imbalance(total, share) + len(videos) * ((total == 0) & ~single).sum()
         best = min(best, (cost, taken))
     return {names[index] for index in best[1]}
 
 
-def _cost(shares: np.ndarray, wanted: float) -> float:
-    """How far the classes are from their share; to have nothing is worse than any other."""
+def _shares(videos: Sequence[Source], recording_of: dict[str, str]) -> tuple[list[str], np.ndarray]:
+    """The recordings, sorted, and the share of the videos of each class that each has: (recordings, classes)."""
+    label_index = {label: index for index, label in enumerate(sorted({video.label for video in videos}))}
+    names = sorted(set(recording_of.values()))
+    name_index = {name: index for index, name in enumerate(names)}
+    counts = np.zeros((len(names), len(label_index)))
+    for video in videos:
+        counts[name_index[recording_of[video.path]], label_index[video.label]] += 1
+    return names, counts / counts.sum(0)
+
+
+def _imbalance(shares: np.ndarray, wanted: float) -> float:
+    """How far the classes (classes,) are from the wanted share; no video at all is worse than any other share."""
     return float(np.abs(shares - wanted).sum() + (shares == 0).sum())
 
 
-def _stem(path: str) -> str:
+def _recordings_by_group(videos: Sequence[Source], group: str) -> dict[str, str]:
+    """The recordings by a column or a regular expression, see `recordings`."""
+    if group in videos[0].columns:
+        names = {video.path: video.columns[group].strip() for video in videos}
+        what = f"column {group} of its row"
+    else:
+        names = {video.path: _search_file_name(group, video.path) for video in videos}
+        what = f"expression {group!r} in its name"
+    if lacking := [path for path, name in names.items() if not name]:
+        raise DataError(f"the video {lacking[0]!r} has no recording: the {what} gives nothing")
+    return names
+
+
+def _file_stem(path: str) -> str:
     return os.path.splitext(PurePosixPath(path).name)[0]
 
 
-def _found(expression: str, path: str) -> str:
+def _search_file_name(expression: str, path: str) -> str:
+    """The first group, or the match, of an expression in a file name without extension; empty if there is none."""
     try:
-        match = re.search(expression, _stem(path))
+        match = re.search(expression, _file_stem(path))
     except re.error as error:
         raise DataError(f"{expression!r} is no regular expression: {error}") from None
     if not match:

@@ -1,4 +1,4 @@
-"""Where extracted frames are written: folders, one LMDB environment a video, many videos in few LMDB files."""
+"""Writers of extracted frames: files, an LMDB environment for each video, or many videos in few LMDB files."""
 
 import fcntl
 import json
@@ -13,44 +13,62 @@ from typing import Any
 import lmdb
 
 from common.errors import DataError
-from datasets.lmdb_frames import KEY, LONGEST_KEY, SHARD
+from datasets.frames import FRAME_TEMPLATE
+from datasets.lmdb_frames import KEY_TEMPLATE, MAX_KEY_BYTES, SHARD_PATTERN
+from datasets.readers import Format
 
-RECORD = "extracted.json"  # beside the frames of every finished video: what they were made from, and how
+# In the folder of each finished video: the number of its frames, the file that they come from, and the settings.
+RECORD_FILE = "extracted.json"
 
-_ROOM = 1 << 36  # bytes: the address space, not the disk space, that one video may take
-_FRAME = "{:05d}.jpg"
+_MAP_SIZE = 1 << 36  # bytes of address space, not of disk space, that one video may take
 
-
-Store = Callable[[int, bytes], object]  # takes the numbers 1, 2, 3, ... and JPEG data of a video's frames
+WriteFrame = Callable[[int, bytes], object]  # takes the number of a frame, 1, 2, 3, ..., and its JPEG data
 
 
 @contextmanager
-def storing(format: str, folder: Path) -> Iterator[Store]:
-    """A store of one video's frames in an empty folder: files (FRAME), an environment (LMDB, PACKED) or nothing."""
+def open_writer(format: Format, folder: Path) -> Iterator[WriteFrame]:
+    """Opens a folder for the frames of one video.
+
+    Args:
+        format: FRAME writes files; LMDB and PACKED write an environment; VIDEO writes nothing.
+        folder: empty.
+    """
     if format in ("LMDB", "PACKED"):
         # No lock file: nobody reads before the folder has its final name.
-        with lmdb.open(str(folder), map_size=_ROOM, lock=False) as environment:
+        with lmdb.open(str(folder), map_size=_MAP_SIZE, lock=False) as environment:
             with environment.begin(write=True) as transaction:
-                yield lambda number, data: transaction.put(KEY.format(number).encode(), data)
+                yield lambda number, data: transaction.put(KEY_TEMPLATE.format(number).encode(), data)
     elif format == "FRAME":
         # Not cv2.imwrite, which cannot write to every name.
-        yield lambda number, data: (folder / _FRAME.format(number)).write_bytes(data)
+        yield lambda number, data: (folder / FRAME_TEMPLATE.format(number)).write_bytes(data)
     else:
         yield lambda number, data: None
 
 
-def is_stored(format: str, folder: Path, frames: int) -> bool:
-    """Whether a folder that has a record still has its frames: a look at the last one, or at the environment."""
+def has_frames(format: Format, folder: Path, num_frames: int) -> bool:
+    """Whether a folder with a record still has its frames: checks the last file, or that there is an environment.
+
+    Args:
+        format: of the folder.
+        folder: of one video.
+        num_frames: of the video.
+    """
     if format == "FRAME":
-        return (folder / _FRAME.format(frames)).exists()
+        return (folder / FRAME_TEMPLATE.format(num_frames)).exists()
     return format == "VIDEO" or (folder / "data.mdb").exists()
 
 
-class Pack:
-    """Many videos in few LMDB files `root/00000.lmdb`, ..., a new one when the last is larger than shard_bytes.
+class PackedWriter:
+    """Writes many videos into few LMDB files `root/00000.lmdb`, `root/00001.lmdb` and so on.
 
-    A video is added in one transaction: it is there as a whole or not at all, whenever the process is killed.
-    Raises DataError where a file is no LMDB environment, and where another process writes to the same root.
+    A video is added in one transaction: it is there completely or not at all, whenever the process is killed.
+
+    Args:
+        root: folder of the files; it is made if there is none.
+        shard_bytes: a new file begins when the last one is larger.
+
+    Raises:
+        DataError: a file is no LMDB environment, or another process writes to the same root.
     """
 
     def __init__(self, root: Path, shard_bytes: int) -> None:
@@ -58,28 +76,33 @@ class Pack:
         self.shard_bytes = shard_bytes
         root.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(root, os.O_RDONLY)
-        # Workers of a run that was killed hold its lock for up to a second more.
-        for left in reversed(range(20)):
+        # Workers of a killed run hold its lock for up to a second after it.
+        for attempts_left in reversed(range(20)):
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError:
-                if not left:
+                if not attempts_left:
                     os.close(self._lock)
                     raise DataError(f"another process is writing to the packed frames in {root}") from None
                 time.sleep(0.1)
-        self._shards = [(file, self._open(file)) for file in sorted(root.glob(SHARD))]
+        self._shards = [(file, self._open(file)) for file in sorted(root.glob(SHARD_PATTERN))]
 
-    def record(self, path: str) -> dict[str, Any]:
-        """What a video was made from and how; empty if it is not there."""
+    def read_record(self, path: str) -> dict[str, Any]:
+        """The record of a video, see `extraction.read_record`; empty if the video is not there."""
         for _, shard in self._shards:
             with shard.begin() as transaction:
-                if (value := transaction.get(_key(path, RECORD))) is not None:
+                if (value := transaction.get(_key(path, RECORD_FILE))) is not None:
                     return json.loads(value)
         return {}
 
     def add(self, path: str, folder: Path) -> None:
-        """Move a video's frames and record in, from where `storing` put them; replaces what the video had before."""
+        """Moves the frames and the record of a video into the files; replaces what they had of this video.
+
+        Args:
+            path: of the video in the list file.
+            folder: written with `open_writer`, with a record. It is removed.
+        """
         self._remove(path)
         if not self._shards or os.path.getsize(self._shards[-1][0]) > self.shard_bytes:
             file = self.root / f"{len(self._shards):05d}.lmdb"
@@ -88,10 +111,11 @@ class Pack:
             with self._shards[-1][1].begin(write=True) as transaction, source.begin(buffers=True) as frames:
                 for key, data in frames.cursor():
                     transaction.put(_key(path, bytes(key).decode()), data)
-                transaction.put(_key(path, RECORD), (folder / RECORD).read_bytes())
+                transaction.put(_key(path, RECORD_FILE), (folder / RECORD_FILE).read_bytes())
         shutil.rmtree(folder)
 
     def close(self) -> None:
+        """Closes the files, and lets other processes write to the root."""
         for _, shard in self._shards:
             shard.close()
         os.close(self._lock)
@@ -99,23 +123,28 @@ class Pack:
     def _remove(self, path: str) -> None:
         for _, shard in self._shards:
             with shard.begin(write=True) as transaction:
-                if (value := transaction.get(_key(path, RECORD))) is None:
+                if (value := transaction.get(_key(path, RECORD_FILE))) is None:
                     continue
                 for number in range(1, json.loads(value)["frames"] + 1):
-                    transaction.delete(_key(path, KEY.format(number)))
-                transaction.delete(_key(path, RECORD))
+                    transaction.delete(_key(path, KEY_TEMPLATE.format(number)))
+                transaction.delete(_key(path, RECORD_FILE))
 
     def _open(self, file: Path) -> lmdb.Environment:
+        map_size = max(2 * self.shard_bytes, 1 << 30) + _MAP_SIZE
         try:
-            return lmdb.open(str(file), subdir=False, lock=False, map_size=max(2 * self.shard_bytes, 1 << 30) + _ROOM)
+            return lmdb.open(str(file), subdir=False, lock=False, map_size=map_size)
         except lmdb.Error as error:
             raise DataError(f"{file} cannot be written to: {str(error).rpartition(': ')[2]}") from None
 
 
 def check_packed_path(path: str) -> None:
-    """Raise DataError if the path is too long for the keys of packed frames."""
-    if (length := len(_key(path, RECORD))) > LONGEST_KEY:
-        longest = LONGEST_KEY - (length - len(path.encode()))
+    """Checks that a path fits into the keys of packed frames.
+
+    Raises:
+        DataError: the path is too long.
+    """
+    if (length := len(_key(path, RECORD_FILE))) > MAX_KEY_BYTES:
+        longest = MAX_KEY_BYTES - (length - len(path.encode()))
         raise DataError(f"the path must have at most {longest} bytes to be packed, got {len(path.encode())}")
 
 

@@ -1,4 +1,4 @@
-"""List files and class files: what is read, and what every mistake is told."""
+"""List files and class files: what is read, and the message for each mistake."""
 
 import re
 from pathlib import Path

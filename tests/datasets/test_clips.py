@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 from common.errors import DataError
 from datasets import ClipDataset, train_transform, val_transform, worker_init
 from datasets import test_transform as transform_for_test
-
-from .conftest import MakeVideo
+from tests.datasets.conftest import MakeVideo
 
 
 def raw(clip: np.ndarray) -> np.ndarray:
@@ -46,21 +45,21 @@ def test_the_crops_of_a_clip_decode_it_once(folder: Path, monkeypatch: pytest.Mo
     crops = [transform_for_test(16, crop, 3) for crop in range(3)]
     data, alone = (dataset(folder, transform=crops, num_crops=3, num_clips=2) for _ in range(2))
     order = [*range(len(data)), 4, 3, 4, 0]  # in a row, then at random
-    read, decoded = data.frames.read, []
+    read, decoded = data.reader.read, []
 
     def counted(path: str, positions: Any) -> Any:
         decoded.append(path)
         return read(path, positions)
 
-    monkeypatch.setattr(data.frames, "read", counted)
+    monkeypatch.setattr(data.reader, "read", counted)
     for index in order:
-        alone._clip_read = None
+        alone._cached_clip = None
         assert torch.equal(data[index][0], alone[index][0]), index
     assert len(decoded) == len(data) // 3 + 2, "each clip once; then clips 1 and 0"
 
 
 def test_views_are_clips_times_crops_of_every_video(folder: Path) -> None:
-    # Crops tell themselves apart by a marker, clips by their frames: D - L = 16, starts 0, 5, 10.
+    # Crops differ in their channels, clips in their frames: D - L = 16, starts 0, 5, 10.
     data = dataset(folder, num_clips=3, num_crops=2, transform=[raw, lambda clip: clip[..., :1]])
     assert (len(data), data.views, len(data.videos)) == (12, 6, 2)
     seen = [(clip.shape[3], numbers(clip), label, index) for clip, label, index in map(data.__getitem__, range(12))]
@@ -208,8 +207,8 @@ def test_each_bad_video_is_logged_once(
     assert len(lines) == 2
     frames = some_are_bad / "frames"
     for count, line in enumerate(lines, start=1):
-        assert line.endswith(f" is missing; another video is drawn in its place ({count} of 10 so far)")
-    # A replacement may meet the one before its own turn.
+        assert line.endswith(f" is missing; another video is drawn instead ({count} of 10 so far)")
+    # A replacement may meet a bad video before its own turn.
     starts = {line[: line.index(" is missing") - len("/0000N.jpg")] for line in lines}
     assert starts == {f"{some_are_bad / 'list.txt'}:{video + 1}: the frame {frames}/v{video}" for video in (3, 7)}
 

@@ -1,4 +1,4 @@
-"""Colour operations beside torchvision's, on pictures like photographs."""
+"""Colour operations against torchvision's, on pictures like photographs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,15 @@ from torchvision.transforms.v2 import functional
 
 from benchmarks.pictures import natural_clip
 from datasets import colour
+from tests.datasets.conftest import channels_first
 
-from .conftest import channels_first
 
-
-def difference(ours: Callable[..., None], theirs: Callable[..., Any], *values: Any) -> np.ndarray:
+def difference(operation: Callable[..., None], reference: Callable[..., Any], *values: Any) -> np.ndarray:
     """In grey levels, for a clip that the operation changes in place."""
     clip = natural_clip(3, 60, 80)
-    expected = theirs(channels_first(clip), *values).permute(0, 2, 3, 1).numpy().astype(int)
+    expected = reference(channels_first(clip), *values).permute(0, 2, 3, 1).numpy().astype(int)
     result = clip.copy()
-    ours(result, *values)
+    operation(result, *values)
     assert np.abs(clip - expected).mean() > 1, "this comparison would not miss the operation"
     return np.abs(result - expected)
 
@@ -32,7 +31,7 @@ def test_distances_times_a_factor(name: str, factor: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "values"),
+    ("operation", "reference", "values"),
     [
         (colour.posterize, functional.posterize, (4,)),
         (colour.posterize, functional.posterize, (6,)),
@@ -42,8 +41,10 @@ def test_distances_times_a_factor(name: str, factor: float) -> None:
         (colour.equalize, functional.equalize, ()),
     ],
 )
-def test_tables_are_exact(ours: Callable[..., None], theirs: Callable[..., Any], values: tuple[Any, ...]) -> None:
-    assert difference(ours, theirs, *values).max() == 0
+def test_tables_are_exact(
+    operation: Callable[..., None], reference: Callable[..., Any], values: tuple[Any, ...]
+) -> None:
+    assert difference(operation, reference, *values).max() == 0
 
 
 def test_plain_and_two_coloured_pictures_are_no_special_case() -> None:

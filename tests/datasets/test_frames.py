@@ -10,8 +10,7 @@ import pytest
 
 from common.errors import DataError
 from datasets import FrameFolder
-
-from .conftest import MakeVideo
+from tests.datasets.conftest import MakeVideo
 
 
 def test_reads_the_frames_asked_for_once_each(make_video: MakeVideo) -> None:

@@ -8,9 +8,8 @@ import torch
 from torchvision.transforms import v2
 
 from benchmarks.pictures import natural_clip
-from datasets.rand_augment import OPERATIONS, random_operations
-
-from .conftest import channels_first
+from datasets.rand_augment import OPERATIONS, apply_random_operations
+from tests.datasets.conftest import channels_first
 
 # Grey levels. The others look values up or move pixels, and are exact.
 TOLERANCE = {"Color": 1, "Contrast": 1, "Sharpness": 1}
@@ -56,7 +55,7 @@ def test_the_same_seed_draws_what_torchvision_draws(monkeypatch: pytest.MonkeyPa
         expected = v2.RandAugment(2, 27, num_magnitude_bins=31)(channels_first(clip))
         torch.manual_seed(seed)
         result = clip.copy()
-        random_operations(result, 2, 27)
+        apply_random_operations(result, 2, 27)
         difference = np.abs(result.astype(int) - expected.permute(0, 2, 3, 1).numpy())
         # A level of the first operation's may be several after an equalisation, or the other side of solarize.
         assert difference.mean() < 1, drawn[-2:]

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from common.errors import DataError
 from datasets import FORMATS, ClipDataset, open_reader, train_transform, worker_init
 from datasets import lmdb_frames as lmdb_module
-from datasets.lmdb_frames import KEY, LmdbFolders, PackedFrames
+from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
 from engine.schema import Dataset
 
 LENGTHS = {"a/one two": 12, "č 鳥": 5}
@@ -61,7 +61,7 @@ def roots(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         for number, one in enumerate(data, start=1):
             (folder / f"{number:05d}.jpg").write_bytes(one)
-        keyed = {KEY.format(number): one for number, one in enumerate(data, start=1)}
+        keyed = {KEY_TEMPLATE.format(number): one for number, one in enumerate(data, start=1)}
         write_environment(tmp_path / "LMDB" / path, keyed)
         packed.append({f"{path}/{key}": one for key, one in keyed.items()})
     for number, frames in enumerate(packed):
@@ -128,8 +128,8 @@ def test_counts_are_what_is_there(roots: Path, format: Any) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_equal_frames_have_equal_bytes(roots: Path, format: Any) -> None:
     reader, suffix = open_reader(format, roots / format), ".avi" if format == "VIDEO" else ""
-    one, two = (reader.encoded(path + suffix, 3) for path in LENGTHS)
-    assert one == reader.encoded("a/one two" + suffix, 3)
+    one, two = (reader.fingerprint(path + suffix, 3) for path in LENGTHS)
+    assert one == reader.fingerprint("a/one two" + suffix, 3)
     assert (one == two) == (format != "VIDEO"), "the pictures are the same, the files are not"
 
 
@@ -159,7 +159,7 @@ def test_what_is_missing_is_named(roots: Path, format: Any, path: str, message: 
 def test_nothing_outside_the_root_is_read(roots: Path, format: Any) -> None:
     reader = open_reader(format, roots / format)
     for path in ("../FRAME/a", "/etc/passwd", "a/../../x"):
-        for call in (lambda p: reader.read(p, [0]), reader.count, lambda p: reader.encoded(p, 0)):
+        for call in (lambda p: reader.read(p, [0]), reader.count, lambda p: reader.fingerprint(p, 0)):
             with pytest.raises(DataError, match=re.escape(f"without '..', got {path!r}")):
                 call(path)
 
@@ -182,7 +182,9 @@ def test_broken_values_and_environments_are_named(tmp_path: Path) -> None:
     write_environment(tmp_path / "v", {"000001.jpg": data[:-5], "000002.jpg": b"", "000003.jpg": b"no picture"})
     reader = LmdbFolders(tmp_path)
     for position, reason in ((0, "the file ends before the picture does"), (1, "does not decode"), (2, "not decode")):
-        with pytest.raises(DataError, match=re.escape(f"the frame '{KEY.format(position + 1)}' of") + f".*{reason}"):
+        with pytest.raises(
+            DataError, match=re.escape(f"the frame '{KEY_TEMPLATE.format(position + 1)}' of") + f".*{reason}"
+        ):
             reader.read("v", [position])
     (tmp_path / "w").mkdir()
     (tmp_path / "w/data.mdb").write_bytes(b"\0" * 9000)
@@ -208,17 +210,17 @@ def test_an_environment_is_opened_once_and_few_stay_open(roots: Path, monkeypatc
             reader.read("a/one two", [0])
             again.read("č 鳥", [0])
         assert opened.call_count == 2
-        monkeypatch.setattr(lmdb_module, "_OPEN_AT_MOST", 1)
+        monkeypatch.setattr(lmdb_module, "_MAX_OPEN", 1)
         packed = PackedFrames(roots / "PACKED")
         for path in (*LENGTHS, *LENGTHS):
             assert packed.read(path, [0]).shape == (1, 40, 56, 3), "one closed while it is read"
-        assert len(lmdb_module._environments.open) <= 2
+        assert len(lmdb_module._cache.environments) <= 2
 
 
-def test_a_replaced_environment_is_opened_anew(tmp_path: Path) -> None:
+def test_a_replaced_environment_is_opened_again(tmp_path: Path) -> None:
     data = cv2.imencode(".png", pictures(1)[0])[1].tobytes()
     for frames in (2, 3):
-        write_environment(tmp_path / "new", {KEY.format(i + 1): data for i in range(frames)})
+        write_environment(tmp_path / "new", {KEY_TEMPLATE.format(i + 1): data for i in range(frames)})
         (tmp_path / "new/data.mdb").rename(tmp_path / "data.mdb.new")
         (tmp_path / "v").mkdir(exist_ok=True)
         (tmp_path / "data.mdb.new").rename(tmp_path / "v/data.mdb")

@@ -13,8 +13,7 @@ from benchmarks.pictures import natural_clip
 from datasets import colour, train_transform, val_transform
 from datasets import test_transform as transform_for_test
 from datasets.transforms import jitter_and_blur
-
-from .conftest import channels_first
+from tests.datasets.conftest import channels_first
 
 
 def still_clip(frames: int = 4, height: int = 40, width: int = 56) -> np.ndarray:
@@ -29,7 +28,7 @@ def ramp(width: int, height: int, step: int = 1) -> np.ndarray:
 
 
 @pytest.mark.parametrize("options", [{}, {"rand_augment": (2, 27)}, {"color_jitter": False}])
-def test_training_keeps_a_still_clip_still_and_draws_anew_each_time(options: dict[str, Any]) -> None:
+def test_training_keeps_a_still_clip_still_and_draws_again_each_time(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
     transform = train_transform(32, **options)
     results = [transform(still_clip()) for _ in range(20)]

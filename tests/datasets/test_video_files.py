@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import DataError
 from datasets import video_files
-from datasets.video_files import chosen_frames
+from datasets.video_files import decode_with_repeats
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,8 +33,8 @@ class Capture:
 
 def at_rate(times: list[float], fps: float, rate: float = 10) -> list[int]:
     """Numbers of the frames shown at 0, 1 / fps, 2 / fps, ..."""
-    chosen = list(video_files._at_rate(Capture(times, rate), fps))  # type: ignore[arg-type]
-    assert len(chosen) == len(times), "every decoded frame is told"
+    chosen = list(video_files._repeats_at_rate(Capture(times, rate), fps))  # type: ignore[arg-type]
+    assert len(chosen) == len(times), "every decoded frame is yielded"
     return [int(frame[0, 0, 0]) for frame, count in chosen for _ in range(count)]
 
 
@@ -68,7 +68,7 @@ def test_so_many_frames_evenly(tmp_path: Path) -> None:
     writer.release()
 
     def numbers(**options: Any) -> list[int]:
-        chosen = chosen_frames(file, **options)
+        chosen = decode_with_repeats(file, **options)
         return [round((frame.mean() - 10) / 20) for frame, times in chosen for _ in range(times)]
 
     assert numbers() == list(range(8))
@@ -76,7 +76,7 @@ def test_so_many_frames_evenly(tmp_path: Path) -> None:
     assert numbers(num_frames=1) == [4]
     assert numbers(num_frames=16) == [i // 2 for i in range(16)]
     assert numbers(fps=5) == [0, 2, 4, 6]
-    assert len(list(chosen_frames(file, num_frames=2))) == 8, "every decoded frame is told"
+    assert len(list(decode_with_repeats(file, num_frames=2))) == 8, "every decoded frame is yielded"
     file.write_bytes(b"no video")
     for options in ({}, {"fps": 5.0}, {"num_frames": 4}):
         with pytest.raises(DataError, match="no frame of the video"):

@@ -1,6 +1,8 @@
 """Configuration files: overlays, changes, and every mistake in one sentence that names file and key."""
 
+import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,14 @@ def test_of_patterns_a_files_own_stand_last(tmp_path: Path) -> None:
     assert list(multipliers.items()) == [("fc.*", 1.0), ("layer1.*", 0.01), ("*", 0.5)]
 
 
+def test_a_renamed_key_still_works_and_says_its_new_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path, "optimization: {learning_rate_for: 96}")
+    assert load_config(path).optimization.base_batch_size == 96
+    assert f"{path}: optimization.learning_rate_for has a new name, optimization.base_batch_size" in caplog.text
+    with pytest.raises(ConfigError, match="learning_rate_for is the old name of base_batch_size: give one of the two"):
+        load_config(path, ["optimization.base_batch_size=8"])
+
+
 WRONG = {
     "list for a key": ("? [a]\n: b", ":1: not valid YAML: a key must be a word"),
     "unknown key": ("optimization: {epoch: 3}", "unknown key optimization.epoch; did you mean epochs?"),
@@ -98,6 +108,29 @@ WRONG = {
 }
 
 
+BILLION = "a: &a [1, 1]\n" + "".join(
+    f"{c}: &{c} [*{b}, *{b}, *{b}, *{b}, *{b}]\n" for b, c in pairwise("abcdefghijklm")
+)
+HOSTILE = {
+    "a bomb of aliases": (BILLION, "its aliases stand for more than 100,000 values"),
+    "a value that contains itself": ("dataset: &a {name: *a}", ":1: not valid YAML: the value of &a contains itself"),
+    "many levels": ("[" * 5000 + "]" * 5000, ":1: not valid YAML: it has more than 50 levels"),
+    "a long text": ("seed: 1\n#" + "x" * 1_000_001, "it has more than 1,000,000 characters"),
+    "a tag on a wrong word": ("deterministic: !!bool abc", "not valid YAML"),
+    "a tag on nothing": ("seed: !!int ''", "not valid YAML"),
+    "a tag on no time": ("seed: !!timestamp abc", "not valid YAML"),
+    "5,000 digits": (f"seed: {'9' * 5000}", "not valid YAML: Exceeds the limit"),
+    "octal": ("optimization: {epochs: 010}", "optimization.epochs: input should be a valid integer, got '010'"),
+    "base 60": ("optimization: {epochs: 1:30}", "optimization.epochs: input should be a valid integer, got '1:30'"),
+    "a time that never ends": ("execution: {timeout: 1e300}", "execution.timeout: input should be less than or equal"),
+    "a clip larger than memory": ("dataset: {clip_length: 1000000000}", "dataset.clip_length: input should be less"),
+    "a network larger than memory": ("network: {width: 4096}", "network.width: input should be less than or equal"),
+    "NUL in a name": ('base: "a\\0b"', "cannot be read: embedded null byte"),
+    "a surrogate in a name": ('base: "a\\ud800b"', "cannot be read"),
+}
+WRONG |= HOSTILE
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_mistakes_in_a_file(name: str, tmp_path: Path) -> None:
     text, message = WRONG[name]
@@ -129,6 +162,34 @@ def test_the_file_that_is_wrong_is_named_not_the_one_over_it(tmp_path: Path) -> 
 def test_mistakes_in_a_change(change: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_config(write(tmp_path, "seed: 1"), [change])
+
+
+def test_a_long_chain_of_bases_and_a_base_that_is_no_file(tmp_path: Path) -> None:
+    write(tmp_path, "seed: 1", "0.yml")
+    for number in range(1, 1500):
+        write(tmp_path, f"base: {number - 1}.yml", f"{number}.yml")
+    assert load_config(tmp_path / "20.yml").seed == 1
+    with pytest.raises(ConfigError, match="there are more than 20 bases below it"):
+        load_config(tmp_path / "1499.yml")
+    os.mkfifo(tmp_path / "pipe.yml")
+    with pytest.raises(ConfigError, match=r"pipe\.yml is not a regular file"):
+        load_config(tmp_path / "pipe.yml")
+
+
+def test_an_empty_mapping_clears_an_inherited_one(tmp_path: Path) -> None:
+    write(tmp_path, "optimization: {layer_multipliers: {'*.offset.*': 0.1}, epochs: 7}", "base.yml")
+    config = load_config(write(tmp_path, "base: base.yml\noptimization: {layer_multipliers: {}}"))
+    assert (config.optimization.layer_multipliers, config.optimization.epochs) == ({}, 7)
+    config = load_config(tmp_path / "base.yml", ["optimization.layer_multipliers={}"])
+    assert config.optimization.layer_multipliers == {}
+    assert load_config(tmp_path / "base.yml", ["optimization={}"]).optimization.epochs == 7
+
+
+def test_a_path_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/someone")
+    config = load_config(write(tmp_path, "dataset: {list_file: ~/list.txt}"), ["network.pretrained_model=~/r50.pth"])
+    assert config.dataset.list_file == "/home/someone/list.txt"
+    assert config.network.pretrained_model == "/home/someone/r50.pth"
 
 
 def test_a_missing_file() -> None:

@@ -1,12 +1,14 @@
 """What a network becomes for several processes, as far as one process can tell; the rest is in test_script_runs.py."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
 
 from common.errors import UserError
 from engine.batch_norm import hold_frozen_statistics, synchronise_batch_norm
-from engine.distributed import Process, restarted
+from engine.distributed import Process, restarted, start
 from engine.optim import freeze
 from engine.parallel import shard_fsdp, wrap_ddp
 from engine.schema import Optimization
@@ -50,3 +52,36 @@ def test_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     for count, expected in (("0", False), ("2", True)):
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
         assert restarted() == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"RANK": "1"}, "RANK=1 in the environment does not fit WORLD_SIZE=1"),
+        ({"RANK": "1", "WORLD_SIZE": "1"}, "RANK=1 in the environment does not fit WORLD_SIZE=1"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK=2 in the environment does not fit WORLD_SIZE=2"),
+        ({"RANK": "0", "WORLD_SIZE": "0"}, "does not fit WORLD_SIZE=0"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 in the environment, but RANK is not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "but MASTER_ADDR is not set"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"}, "but MASTER_PORT is not set"),
+        ({"RANK": "one"}, "RANK in the environment must be a whole number, got 'one'"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE in the environment must be a whole number, got '-2'"),
+        ({"LOCAL_RANK": "a"}, "LOCAL_RANK in the environment must be a whole number"),
+    ],
+)
+def test_what_an_earlier_launch_left_in_the_environment_is_refused(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=re.escape(message)):
+        start()
+
+
+def test_empty_variables_count_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "")
+    process = start()
+    assert (process.rank, process.world_size, process.is_main) == (0, 1, True)

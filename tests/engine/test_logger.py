@@ -1,5 +1,6 @@
 """What a run leaves behind: figures that can be taken back, a bar on a terminal, Weights & Biases where asked for."""
 
+import dataclasses
 import io
 import json
 import logging
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common.errors import UserError
 from engine.logger import EpochClock, RunLogger
@@ -32,7 +34,7 @@ def lines(folder: Path) -> list[tuple[int, str]]:
 
 def test_a_run_that_goes_on_takes_back_what_was_not_saved(tmp_path: Path) -> None:
     run = record(tmp_path)
-    assert not run.rewind(1)
+    assert not run.rewind(1, 9)
     for epoch in (1, 2, 3):
         run.metrics(epoch, "train", METRICS)
         if epoch != 2:
@@ -40,9 +42,9 @@ def test_a_run_that_goes_on_takes_back_what_was_not_saved(tmp_path: Path) -> Non
     run.metrics(9, "eval", METRICS)
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"epoch": 4, "spl')  # killed here
-    assert not run.rewind(2), "the second epoch was not validated"
+    assert not run.rewind(2, 9), "the second epoch was not validated"
     assert lines(tmp_path) == [(1, "train"), (1, "val"), (2, "train"), (9, "eval")]
-    assert run.rewind(1)
+    assert run.rewind(1, 9)
     assert lines(tmp_path) == [(1, "train"), (1, "val"), (9, "eval")]
 
 
@@ -96,3 +98,25 @@ def test_the_time_left_of_a_run_that_went_on(monkeypatch: pytest.MonkeyPatch) ->
     now = 110.0
     speed, left = clock.stop(2, clips=50)
     assert (speed, left.total_seconds()) == (5.0, 40.0), "half an epoch took ten seconds, two are left"
+
+
+def test_tensorboard_shows_no_step_twice_after_a_resume(tmp_path: Path) -> None:
+    def step(iteration: int) -> Progress:
+        return dataclasses.replace(PROGRESS, loss=float(iteration))
+
+    with record(tmp_path) as run:
+        for epoch in (1, 2):
+            for iteration in (9 * epoch - 8, 9 * epoch):
+                run.progress(epoch, iteration, step(iteration))
+            run.metrics(epoch, "val", METRICS)
+    with record(tmp_path) as run:  # killed after the second validation, before it was saved
+        run.rewind(1, 9)
+        run.progress(2, 10, step(100))
+        run.metrics(2, "val", dataclasses.replace(METRICS, loss=3.0))
+    for folder, tag, expected in (
+        ("tensorboard", "val/loss", [(1, 1.5), (2, 3.0)]),
+        ("tensorboard/steps", "step/loss", [(1, 1.0), (9, 9.0), (10, 100.0)]),
+    ):
+        events = EventAccumulator(str(tmp_path / folder))
+        events.Reload()
+        assert [(event.step, event.value) for event in events.Scalars(tag)] == expected

@@ -13,6 +13,7 @@ from engine.batch_norm import precise_batch_norm
 from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
 from engine.distributed import Process
 from engine.ema import EMA
+from engine.optim import learning_rate_at
 from engine.schema import Config, Optimization
 from engine.signals import Interrupted
 from engine.state import TrainState
@@ -110,6 +111,25 @@ def _tensors(contents: dict[str, Any]) -> list[Tensor]:
     for state in contents["optimizer"]["state"].values():
         found += [value for value in state.values() if isinstance(value, Tensor)]
     return found
+
+
+def test_a_resumed_run_follows_the_present_settings(tmp_path: Path) -> None:
+    """Rate, momentum and decay are those of the configuration from the resume on, by its own schedule."""
+    path, before = tmp_path / "a.pth", configuration(momentum=0.5, weight_decay=0.1)
+    one = fresh(before)
+    train_one_epoch(one, batches(), before)
+    save_checkpoint(path, one.checkpoint_entries())
+
+    now = before.optimization.model_copy(update={"base_learning_rate": 0.003, "epochs": 5, "momentum": 0.9})
+    config = before.model_copy(update={"optimization": now})
+    two = fresh(config)
+    resume(two, path)
+    expected, rates = learning_rate_at(now, ITERATIONS), [two.optimizer.param_groups[0]["lr"]]
+    assert (two.optimizer.param_groups[0]["momentum"], two.optimizer.param_groups[0]["weight_decay"]) == (0.9, 0.1)
+    for _ in range(ITERATIONS):
+        two.scheduler.step()
+        rates.append(two.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([expected(ITERATIONS + i) for i in range(ITERATIONS + 1)])
 
 
 def test_another_class_count(tmp_path: Path) -> None:

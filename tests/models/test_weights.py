@@ -425,8 +425,7 @@ def test_the_script_takes_either_kind_of_file_by_content(tmp_path: Path) -> None
     for file in (tmp_path / "a.bin", tmp_path / "b.bin"):
         config = small_config(file)
         model = build_network(config)
-        epochs, (report,) = load_initial_weights(model, config, None)
-        assert epochs == 0
+        (report,) = load_initial_weights(model, config, None)
         assert f"{file}: weights of a checkpoint of this project" in report
         assert re.search(r"dropped +4 +fc\.weight", report)
         assert torch.equal(

@@ -19,7 +19,7 @@ from common.errors import DataError
 from datasets import FrameFolder, open_reader, read_classes, read_list
 from datasets.lmdb_frames import PackedFrames, close_environments
 from datasets.preparation import extraction
-from datasets.preparation.writers import Pack
+from datasets.preparation.writers import PackedWriter
 from tools import extract_frames
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,7 +218,7 @@ def test_a_killed_run_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None
     program = f"""
 import os, signal, cv2
 from pathlib import Path
-from datasets import extraction
+from datasets.preparation import extraction
 encode, calls = cv2.imencode, []
 def encode_five(*arguments):
     calls.append(1)
@@ -226,7 +226,7 @@ def encode_five(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(*arguments)
 cv2.imencode = encode_five
-extraction.extract(extraction.Job(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
+extraction.extract_video(extraction.ExtractionJob(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
 """
     code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode
     assert code == -signal.SIGKILL
@@ -244,14 +244,14 @@ def test_a_video_that_kills_the_decoder_is_found_and_skipped(
 ) -> None:
     for name in "abcde":
         make_video(tmp_path / f"videos/x/{name}.mp4", 2)
-    decode: Callable[..., tuple[int, int, int]] = extraction._decode
+    decode: Callable[..., tuple[int, int, int]] = extraction._write_frames
 
-    def crash(job: extraction.Job, folder: Path) -> tuple[int, int, int]:
+    def crash(job: extraction.ExtractionJob, folder: Path) -> tuple[int, int, int]:
         if job.video.name == "c.mp4":
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(job, folder)
 
-    monkeypatch.setattr(extraction, "_decode", crash)
+    monkeypatch.setattr(extraction, "_write_frames", crash)
     assert run(tmp_path) == 1
     assert list_lines(tmp_path) == [f"x/{name} 2 0" for name in "abde"]
     assert "x/c.mp4: the decoder crashed on it, or was killed" in capsys.readouterr().err
@@ -291,15 +291,15 @@ def test_packed_files_are_few_and_change_video_by_video(tmp_path: Path, monkeypa
     make_video(tmp_path / "videos/x/b.mp4", 2)
     make_video(tmp_path / "videos/x/d.mp4", 4)
     decoded = tmp_path / "decoded"  # by the workers, which are processes of their own
-    decode = extraction._decode
+    decode = extraction._write_frames
 
-    def note(job: extraction.Job, folder: Path) -> tuple[int, int, int]:
+    def note(job: extraction.ExtractionJob, folder: Path) -> tuple[int, int, int]:
         with open(decoded, "a") as stream:
             stream.write(job.video.name + "\n")
         return decode(job, folder)
 
     if multiprocessing.get_all_start_methods()[0] == "fork":
-        monkeypatch.setattr(extraction, "_decode", note)
+        monkeypatch.setattr(extraction, "_write_frames", note)
     assert run(tmp_path, *options, "--shard_gb=0.00001") == 0
     assert not decoded.exists() or sorted(decoded.read_text().split()) == ["b.mp4", "d.mp4"]
     assert list_lines(tmp_path) == ["x/a 3 0", "x/b 2 0", "x/c 3 0", "x/d 4 0"]
@@ -318,15 +318,15 @@ def test_a_killed_packing_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     arguments += ["--format=PACKED", "--workers=1"]
     program = f"""
 import os, signal
-from datasets import stores
+from datasets.preparation import writers
 from tools import extract_frames
-put, calls = stores._key, []
+put, calls = writers._key, []
 def put_until(path, name):
     calls.append(name)
     if calls.count("000002.jpg") > 1:  # amid the frames of the second video
         os.kill(os.getpid(), signal.SIGKILL)
     return put(path, name)
-stores._key = put_until
+writers._key = put_until
 extract_frames.main({arguments!r})
 """
     code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True).returncode
@@ -344,7 +344,7 @@ extract_frames.main({arguments!r})
 
 def test_two_runs_do_not_pack_into_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_video(tmp_path / "videos/x/a.mp4", 2)
-    other = Pack(tmp_path / "frames", 10**9)
+    other = PackedWriter(tmp_path / "frames", 10**9)
     assert run(tmp_path, "--format=PACKED") == 2
     assert f"another process is writing to the packed frames in {tmp_path / 'frames'}" in capsys.readouterr().err
     other.close()
@@ -409,7 +409,7 @@ def test_frames_given_in_folders_are_counted_or_stored_as_they_are(tmp_path: Pat
     assert list_lines(tmp_path) == ["12 2 1", "7 3 0"]
     root = tmp_path / ("videos" if format == "FRAME" else "frames")
     for video in ("12", "7"):
-        assert open_reader(format, root).encoded(video, 1) == (tmp_path / f"videos/{video}/00002.jpg").read_bytes()
+        assert open_reader(format, root).fingerprint(video, 1) == (tmp_path / f"videos/{video}/00002.jpg").read_bytes()
     close_environments()
 
 

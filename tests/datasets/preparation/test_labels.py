@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import DataError
 from datasets.preparation.labels import sources_from_labels
-from datasets.preparation.sources import select
+from datasets.preparation.sources import filter_sources
 
 
 def touch(root: Path, *paths: str) -> Path:
@@ -46,7 +46,7 @@ def test_kinetics_videos_are_found_by_their_usual_names(tmp_path: Path) -> None:
         ("playing drums/d_000001_000011.mp4", "playing drums"),
         ("gone_000005_000015.mp4", "clapping"),
     ]
-    chosen = select(sources_from_labels(file, videos), ["split=val"])
+    chosen = filter_sources(sources_from_labels(file, videos), ["split=val"])
     assert [source.path for source in chosen] == ["k400/train/c.webm"]
 
 
@@ -64,7 +64,7 @@ def test_hmdb51_has_a_file_for_every_class_and_fold(tmp_path: Path) -> None:
     everything = [("brush_hair/a.avi", "brush_hair"), ("brush_hair/b#x.avi", "brush_hair")]
     everything += [("brush_hair/c.avi", "brush_hair"), ("wave/d.avi", "wave")]
     assert named(tmp_path, tmp_path) == everything
-    test = select(sources_from_labels(tmp_path, tmp_path), ["split=test"])
+    test = filter_sources(sources_from_labels(tmp_path, tmp_path), ["split=test"])
     assert [source.path for source in test] == ["brush_hair/b#x.avi", "wave/d.avi"]
     assert sources_from_labels(tmp_path, tmp_path, fold=2)[0].columns == {"split": "train", "fold": "2"}
 

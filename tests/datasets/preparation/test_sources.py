@@ -9,8 +9,8 @@ from common.errors import DataError
 from datasets.preparation.sources import (
     Source,
     class_names,
+    filter_sources,
     frame_folders,
-    select,
     sources_from_csv,
     sources_from_folders,
 )
@@ -105,7 +105,7 @@ def test_conditions_select_and_complement() -> None:
     sources = [Source(f"{scene}{who}", "x", {"scene": scene, "who": who}) for scene in "123" for who in "ab"]
 
     def paths(*conditions: str) -> list[str]:
-        return [source.path for source in select(sources, conditions)]
+        return [source.path for source in filter_sources(sources, conditions)]
 
     assert paths() == ["1a", "1b", "2a", "2b", "3a", "3b"]
     assert paths("scene=1,3") == ["1a", "1b", "3a", "3b"]
@@ -125,4 +125,4 @@ def test_conditions_select_and_complement() -> None:
 def test_conditions_that_cannot_be(conditions: list[str], message: str) -> None:
     sources = [Source(scene, "x", {"scene": scene}) for scene in "12"]
     with pytest.raises(DataError, match=re.escape(message)):
-        select(sources, conditions)
+        filter_sources(sources, conditions)

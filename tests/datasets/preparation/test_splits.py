@@ -28,15 +28,15 @@ NAMES = {
 
 
 def test_recordings_by_the_file_name() -> None:
-    names, untold = recordings([source(path) for path in NAMES])
+    names, ungrouped = recordings([source(path) for path in NAMES])
     assert names == NAMES
-    assert not untold
+    assert not ungrouped
 
 
 def test_a_class_of_numbered_videos_has_as_many_recordings() -> None:
     videos = [source(path) for path in ("a/IMG_1.mp4", "a/IMG_2.mp4", "b/x_1.mp4", "b/x_2.mp4", "b/y_1.mp4")]
-    names, untold = recordings(videos)
-    assert untold == ["a"]
+    names, ungrouped = recordings(videos)
+    assert ungrouped == ["a"]
     assert names == {"a/IMG_1.mp4": "a/IMG_1.mp4", "a/IMG_2.mp4": "a/IMG_2.mp4"} | {
         "b/x_1.mp4": "x",
         "b/x_2.mp4": "x",
