@@ -3,10 +3,10 @@
 #   docker build -t sifa .
 #   docker run --rm -it --gpus all --shm-size=16g -v $PWD/data:/sifa/data -v $PWD/output:/sifa/output sifa
 #
-# The toolkit's first number must be that of the CUDA which PyTorch on PyPI is built for; setup.py says so if it is not.
+# The CUDA toolkit must have the major version that PyTorch on PyPI is built for; setup.py reports a difference.
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04
 
-# libgl1 and libglib2.0 are OpenCV's.
+# OpenCV needs libgl1 and libglib2.0.
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         g++ git libgl1 libglib2.0-0t64 python3 python3-venv \
@@ -17,11 +17,11 @@ USER ubuntu
 WORKDIR /sifa
 ENV VIRTUAL_ENV=/opt/venv PATH=/opt/venv/bin:$PATH
 
-# Gigabytes that change seldom, then the op, which takes minutes, then the rest.
+# First the packages (gigabytes that rarely change), then the op (minutes to build), then the rest.
 COPY --chown=ubuntu:ubuntu requirements.txt ./
 RUN python3 -m venv /opt/venv && pip install --no-cache-dir -r requirements.txt
 
-# Kinds of GPU: by default all that the toolkit knows; "9.0" is an H100 or H200, "8.0;8.6" an A100 and an RTX 30.
+# GPU architectures: by default all that the toolkit knows; "9.0" is an H100 or H200, "8.0;8.6" an A100 and an RTX 30.
 ARG TORCH_CUDA_ARCH_LIST=""
 ARG MAX_JOBS=4
 COPY --chown=ubuntu:ubuntu make.sh ./

@@ -68,7 +68,7 @@ def test_commands_name_what_there_is(page: Path) -> None:
         if name.endswith("NAME"):
             continue
         assert module(name).is_file(), name
-        source = module(name).read_text(encoding="utf-8")
+        source = module(name).read_text(encoding="utf-8") + (ROOT / "common/cli.py").read_text(encoding="utf-8")
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest.split("|")[0]):
             assert f'"{option}"' in source or option == "--help", f"{name} has no {option}"
 
@@ -182,7 +182,7 @@ def texts_of(source: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def our_texts() -> str:
-    folders = ("cuda_sifa", "models", "datasets", "engine")
+    folders = ("common", "cuda_sifa", "models", "datasets", "engine", "sifa")
     sources = [ROOT / "train_val_3d.py", *(file for folder in folders for file in (ROOT / folder).rglob("*.py"))]
     scripts = [(ROOT / name).read_text() for name in ("make.sh", "cuda_sifa/build.sh")]
     return "\n".join([*(text for source in sources for text in texts_of(source)), *scripts])
