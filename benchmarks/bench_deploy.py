@@ -23,8 +23,8 @@ from common.errors import DataError, UserError
 from engine.config import load_config
 from engine.schema import Config
 from sifa.build import build_network
-from tools.export import Probabilities, Runner, check_packages, export, onnx_runner, program_runner
-from tools.quantize import clips_of, compare, quantize
+from sifa.export import Probabilities, Runner, check_packages, export_network, onnx_runner, program_runner
+from sifa.quantization import compare, quantize, sample_clips
 
 HEADER = (
     "| format | size, MB | time | same class, % | correct, % | difference of probabilities, mean | maximum |\n"
@@ -39,8 +39,8 @@ def measure(network: nn.Module, clips: list[Tensor], labels: list[int], calibrat
     eager = Probabilities(network).eval()
     with tempfile.TemporaryDirectory() as folder:
         files = {name: Path(folder) / f"{name}" for name in ("program.pt2", "f32.onnx", "dynamic.onnx", "static.onnx")}
-        export(network, frames, crop_size, files["program.pt2"])
-        export(network, frames, crop_size, files["f32.onnx"])
+        export_network(network, frames, crop_size, files["program.pt2"])
+        export_network(network, frames, crop_size, files["f32.onnx"])
         quantize(files["f32.onnx"], files["dynamic.onnx"], "dynamic", [])
         quantize(files["f32.onnx"], files["static.onnx"], "static", calibration)
         runners: dict[str, Runner] = {
@@ -68,7 +68,7 @@ def inputs(
     if checkpoint:
         loaded = sifa.load(checkpoint)
         config = loaded.config
-        return loaded.model, config, *clips_of(config, count, train=False), clips_of(config, 64, train=True)[0]
+        return loaded.model, config, *sample_clips(config, count, train=False), sample_clips(config, 64, train=True)[0]
     config = load_config(config_file)
     frames, size = config.dataset.num_segments * config.dataset.clip_length, config.evaluation.eva_crop_size
     clips = [torch.randn(1, 3, frames, size, size) for _ in range(count)]

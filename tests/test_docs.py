@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 
 from engine.schema import Config, Section
+from engine.schema_tables import schema_tables
+from sifa.paper_tables import has_paper_figure
 from tools import document
 
 ROOT = Path(__file__).parents[1]
@@ -120,7 +122,7 @@ def test_the_arithmetic_of_kinetics() -> None:
 @pytest.mark.parametrize("name", document.PAGES)
 def test_generated_tables_are_up_to_date(name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
-    wanted = document.brought_up_to_date(page, document.PAGES[name]())
+    wanted = document.replace_tables(page, document.PAGES[name]())
     assert page == wanted, "python -m tools.document"
 
 
@@ -136,8 +138,7 @@ def test_every_key_stands_in_the_tables() -> None:
 
 def test_every_row_of_the_paper_has_its_command() -> None:
     page = (ROOT / "docs/paper.md").read_text(encoding="utf-8")
-    everyday = ("demo.yml", "finetune.yml", "own_videos.yml")
-    files = [file for file in (ROOT / "settings").rglob("*.yml") if file.name not in everyday]
+    files = [file for file in (ROOT / "settings").rglob("*.yml") if has_paper_figure(file)]
     for file in files:
         name = file.relative_to(ROOT / "settings").with_suffix("").as_posix()
         (row,) = re.findall(rf"^\| \[.*\(\.\./settings/{re.escape(name)}\.yml\) \|.*$", page, re.MULTILINE)
@@ -155,7 +156,7 @@ def test_the_tool_writes_what_is_out_of_date(tmp_path: Path, monkeypatch: pytest
     page = tmp_path / "docs/configuration.md"
     page.write_text(f"before\n{document.BEGIN}stale words\n{document.END}after\n", encoding="utf-8")
     monkeypatch.setattr(document, "ROOT", tmp_path)
-    monkeypatch.setattr(document, "PAGES", {"docs/configuration.md": document.configuration})
+    monkeypatch.setattr(document, "PAGES", {"docs/configuration.md": schema_tables})
     assert document.main(["--check"]) == 1
     assert "stale words" in page.read_text(encoding="utf-8")
     assert document.main([]) == 0

@@ -10,6 +10,7 @@ batches, do not show.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.errors import DataError, UserError
+from common import cli
+from common.errors import UserError
 from engine.config import load_config
 from sifa.build import build_dataset
 from sifa.classes import class_names
@@ -26,33 +28,29 @@ _ROWS = 8  # clips on a sheet
 _GAP = 2  # pixels between frames
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    options = _parse(arguments)
-    try:
-        config = load_config(options.config_file, options.set)
-        data, names = build_dataset(config, train=options.split == "train"), class_names(config)
-        indices = options.index or range(min(options.count, len(data)))
-        if wrong := [index for index in indices if not 0 <= index < len(data)]:
-            raise DataError(f"--index must be in 0..{len(data) - 1}, got {wrong[0]}")
-        if not indices or options.frames < 1:
-            raise DataError("--count and --frames must be at least 1")
-        options.out_dir.mkdir(parents=True, exist_ok=True)
-        for number, start in enumerate(range(0, len(indices), _ROWS)):
-            rows = []
-            file = options.out_dir / f"{options.split}_{number:03d}.png"
-            for row, index in enumerate(indices[start : start + _ROWS], start=1):
-                clip, label, shown = data[index, options.epoch]
-                rows.append(strip(clip, options.frames))
-                video = data.videos[shown // data.views]
-                name = f" {names[label]}" if names else ""
-                print(f"{file} row {row}: {video.path}, class {label}{name}, sample {shown}")
-            file.write_bytes(cv2.imencode(".png", sheet(rows))[1].tobytes())
-    except (UserError, DataError, OSError) as error:
-        text = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-        print(f"browse_dataset: {' '.join(text.split())}", file=sys.stderr)
-        return 2
-    return 0
+    return cli.run(partial(_browse, _parse(argv)))
+
+
+def _browse(args: argparse.Namespace) -> None:
+    config = load_config(args.config_file, args.set)
+    data, names = build_dataset(config, train=args.split == "train"), class_names(config)
+    indices = args.index or range(min(args.count, len(data)))
+    for index in indices:
+        cli.check_range("--index", index, 0, len(data) - 1)
+    if not indices or args.frames < 1:
+        raise UserError("--count and --frames must be at least 1")
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(indices), _ROWS)):
+        file = args.out_dir / f"{args.split}_{number:03d}.png"
+        rows = []
+        for row, index in enumerate(indices[start : start + _ROWS], start=1):
+            clip, label, sample = data[index, args.epoch]
+            rows.append(strip(clip, args.frames))
+            name = f" {names[label]}" if names else ""
+            print(f"{file} row {row}: {data.videos[sample // data.views].path}, class {label}{name}, sample {sample}")
+        file.write_bytes(cv2.imencode(".png", sheet(rows))[1].tobytes())
 
 
 def strip(clip: Tensor, frames: int) -> np.ndarray:
@@ -66,19 +64,18 @@ def sheet(rows: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.pad(row, ((0, _GAP), (0, 0), (0, 0))) for row in rows])
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="browse_dataset", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--config_file", required=True, help="a file of settings/")
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="section.key=value")
-    parser.add_argument("--split", choices=("train", "val"), default="train")
-    parser.add_argument("--count", type=int, default=8, help="clips (default: %(default)s)")
-    parser.add_argument("--index", type=int, nargs="+", help="samples, in place of the first --count")
-    parser.add_argument("--epoch", type=int, default=0, help="whose draws are shown (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=8, help="at most so many of a clip (default: %(default)s)")
-    return parser.parse_args(arguments)
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.parser("python -m tools.browse_dataset", __doc__)
+    add = parser.add_argument
+    add("out_dir", type=Path, metavar="OUT_DIR")
+    add("--config_file", required=True, help="a file of settings/")
+    cli.add_set_option(parser)
+    add("--split", choices=("train", "val"), default="train")
+    add("--count", type=int, default=8, help="clips (default: %(default)s)")
+    add("--index", type=int, nargs="+", help="samples, instead of the first --count")
+    add("--epoch", type=int, default=0, help="whose draws are shown (default: %(default)s)")
+    add("--frames", type=int, default=8, help="at most so many of a clip (default: %(default)s)")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

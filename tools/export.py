@@ -1,173 +1,89 @@
-"""Write a trained network for other runtimes: ONNX, or PyTorch's own exported program.
+"""Write a trained network for other runtimes: ONNX, ONNX of 8-bit integers, or PyTorch's own exported program.
 
     python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo.onnx [--crop_size 64]
     python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo.pt2
+    python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo-int8.onnx --int8 static
 
 The batch may have any size, frames and crop are fixed. The file takes clips (N, 3, T, H, W), normalised as in training,
 and gives the softmax that validation averages, (N, classes). An ONNX file holds standard operators only; an exported
-program needs `import cuda_sifa` where it is loaded. Either is read back and run beside PyTorch on random clips before
-it counts as written. tools/quantize.py makes smaller ones. Exit code: 0, or 2 if something is wrong.
+program needs `import cuda_sifa` where it is loaded. Either is read back and compared with PyTorch on random clips
+before it counts as written.
+
+--int8 writes ONNX. static: weights and activations of convolutions and matrix products are integers; the activations'
+ranges are those of --calibrate training videos. dynamic: the weights are, and the activations' ranges are computed in
+each call. All else stays float32. On --videos validation videos the file is compared with the float32 file: how often
+both choose the same class, how far their probabilities are apart, how much time they take, in turns. The videos are
+those of the checkpoint's configuration, found by its paths.
+
+Exit code: 0, or 2 if something is wrong.
 """
 
 import argparse
-import copy
-import io
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
-
-import cuda_sifa
 import sifa
+from common import cli
 from common.errors import UserError
-from cuda_sifa import decomposition
-from engine.metrics import mean_softmax
-
-TOLERANCE = 1e-4  # relative to the largest probability
-SMALLEST_CROP = 32  # pixels: the last stage's maps have a position for each
-
-Runner = Callable[[Tensor], Tensor]  # clips (N, 3, T, H, W) to probabilities (N, classes)
+from sifa.export import SMALLEST_CROP, check_packages, export_network
+from sifa.quantization import export_int8
 
 
-class Probabilities(nn.Module):
-    """A network and the mean of its heads' softmaxes."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return mean_softmax(self.network(clip))
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    args = _parse(argv)
+    return cli.run(partial(_export_int8 if args.int8 else _export, args))
 
 
-def export_program(network: nn.Module, frames: int, crop_size: int) -> torch.export.ExportedProgram:
-    """The network as a graph for any batch size; the op is one node of it."""
-    clips = torch.randn(2, 3, frames, crop_size, crop_size)
-    return torch.export.export(
-        Probabilities(network).eval(),
-        (clips,),
-        dynamic_shapes={"clip": {0: torch.export.Dim("batch", min=1, max=4096)}},
-    )
-
-
-def export_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Writes an exported program as ONNX in standard operators, the op in terms of GridSample."""
-    table = torch.export.default_decompositions()
-    if cuda_sifa.library.devices:
-        table[torch.ops.sifa.inter_frame_attention.default] = decomposition.inter_frame_attention
-    plain = program.run_decompositions(table)
-    torch.onnx.export(
-        plain, f=str(path), input_names=["clip"], output_names=["probabilities"], external_data=False, verbose=False
-    )
-
-
-def program_bytes(program: torch.export.ExportedProgram) -> bytes:
-    """A .pt2 file. Not written by PyTorch itself, which says RuntimeError whatever keeps it from writing."""
-    contents = io.BytesIO()
-    with warnings.catch_warnings():
-        # PyTorch's doubt about weights that share their memory on another device; ours are on the CPU.
-        warnings.filterwarnings("ignore", "No complete tensor found in the group!", UserWarning)
-        torch.export.save(program, contents)
-    return contents.getvalue()
-
-
-def onnx_runner(path: Path, threads: int = 0) -> Runner:
-    """A file as ONNX Runtime runs it on the CPU; threads 0: as many as it likes."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda clips: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: clips.numpy()})[0])
-
-
-def program_runner(path: Path) -> Runner:
-    """A .pt2 file as PyTorch runs it."""
-    return torch.export.load(str(path)).module()
-
-
-@torch.no_grad()
-def largest_difference(run: Runner, network: nn.Module, frames: int, crop_size: int) -> tuple[float, float]:
-    """On random clips in batches of 1 and 3, relative to the largest probability.
-
-    Returns how much the exported network differs from PyTorch's, and how much that differs from itself in float64: what
-    the roundings of float32 alone do to this network.
-    """
-    exact_network = copy.deepcopy(network).double()
-    difference = rounding = 0.0
-    for batch in (1, 3):
-        clips = torch.randn(batch, 3, frames, crop_size, crop_size)
-        expected, exact = mean_softmax(network(clips)), mean_softmax(exact_network(clips.double()))
-        difference = max(difference, ((run(clips) - expected).abs().max() / expected.max()).item())
-        rounding = max(rounding, ((expected - exact).abs().max() / expected.max()).item())
-    return difference, rounding
-
-
-def check_packages() -> None:
-    """Raises UserError where what writes and runs ONNX is not installed."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{error.name} is missing: pip install onnx onnxscript onnxruntime") from None
-
-
-def export(network: nn.Module, frames: int, crop_size: int, path: Path) -> float:
-    """Writes a network by the file's extension, .onnx or .pt2; returns how much it differs from PyTorch.
-
-    Raises:
-        UserError: by more than the roundings of float32 explain, or the file cannot be written.
-    """
-    program = export_program(network, frames, crop_size)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".onnx":
-            export_onnx(program, path)
-        else:
-            path.write_bytes(program_bytes(program))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
-    run = onnx_runner(path) if path.suffix == ".onnx" else program_runner(path)
-    difference, rounding = largest_difference(run, network, frames, crop_size)
-    if difference > max(TOLERANCE, 4 * rounding):
-        raise UserError(
-            f"{path} gives other results than PyTorch: they differ by {difference:.1e}, the roundings of float32 "
-            f"explain {rounding:.1e}"
-        )
-    return difference
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
-    parser.add_argument("--out", type=Path, required=True, help="NAME.onnx, or NAME.pt2 for torch.export")
-    parser.add_argument("--crop_size", type=int, help="pixels, at least 32 (default: as in validation)")
-    args = parser.parse_args(argv)
-    try:
-        if args.out.suffix not in (".onnx", ".pt2"):
-            raise UserError(f"--out must end in .onnx or .pt2, got {args.out}")
-        if args.crop_size is not None and args.crop_size < SMALLEST_CROP:
-            raise UserError(f"--crop_size must be at least {SMALLEST_CROP}, got {args.crop_size}")
-        loaded = sifa.load(args.checkpoint)
-        frames, crop_size = loaded.frames, args.crop_size or loaded.size
-        if args.out.suffix == ".onnx":
-            check_packages()
-        difference = export(loaded.model, frames, crop_size, args.out)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+def _export(args: argparse.Namespace) -> None:
+    if args.out.suffix not in (".onnx", ".pt2"):
+        raise UserError(f"--out must end in .onnx or .pt2, got {args.out}")
+    if args.crop_size is not None and args.crop_size < SMALLEST_CROP:
+        raise UserError(f"--crop_size must be at least {SMALLEST_CROP}, got {args.crop_size}")
+    if args.calibrate is not None or args.videos is not None:
+        raise UserError("--calibrate and --videos go with --int8, which is not given")
+    predictor = sifa.load(args.checkpoint)
+    frames, crop_size = predictor.frames, args.crop_size or predictor.size
+    if args.out.suffix == ".onnx":
+        check_packages()
+    difference = export_network(predictor.model, frames, crop_size, args.out)
     print(
         f"{args.out}: clips (N, 3, {frames}, {crop_size}, {crop_size}), {args.out.stat().st_size / 1e6:.1f} MB, "
         f"equal to PyTorch within {difference:.1e} of the largest probability"
     )
-    return 0
+
+
+def _export_int8(args: argparse.Namespace) -> None:
+    if args.out.suffix != ".onnx":
+        raise UserError(f"--out must end in .onnx, got {args.out}")
+    if args.crop_size is not None:
+        raise UserError("--crop_size does not go with --int8: it takes the crop of the validation")
+    calibration = 64 if args.calibrate is None else args.calibrate
+    videos = 200 if args.videos is None else args.videos
+    if min(calibration, videos) < 1:
+        raise UserError("--calibrate and --videos must be at least 1")
+    written = export_int8(sifa.load(args.checkpoint), args.out, args.int8, calibration=calibration, videos=videos)
+    result = written.comparison
+    print(
+        f"{args.out}: {written.int8_bytes / 1e6:.1f} MB, float32 {written.float32_bytes / 1e6:.1f}; on {result.clips} "
+        f"validation clips the same class as float32 in {result.agreement:.1f} %, right {result.right[1]:.1f} % "
+        f"(float32 {result.right[0]:.1f}), probabilities {result.difference:.4f} apart on average, "
+        f"{result.largest:.3f} at most; {result.ratio:.2f} times its time"
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.parser("python -m tools.export", __doc__)
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
+    add("--out", type=Path, required=True, help="NAME.onnx, or NAME.pt2 for torch.export")
+    add("--crop_size", type=int, help=f"pixels, at least {SMALLEST_CROP} (default: as in validation)")
+    add("--int8", choices=("static", "dynamic"), help="8-bit integers; --out must be NAME.onnx")
+    add("--calibrate", type=int, help="training videos for --int8 static (default: 64)")
+    add("--videos", type=int, help="validation videos for --int8 to compare on (default: 200)")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

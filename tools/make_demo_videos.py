@@ -3,215 +3,57 @@
     python -m tools.make_demo_videos OUT_DIR [--train 60] [--val 20] [--size 96] [--frames 24] [--seed 0]
 
 They go to OUT_DIR/train/CLASS/*.mp4 and OUT_DIR/val/CLASS/*.mp4: textured things before a textured background that move
-left, right, up or down, turn one way or the other, grow or shrink.
-
-No single frame tells the class. The state of a thing is four numbers in 0..1: its place across and down, its angle and
-its size. All four start uniformly at random; the class says which of them changes over time, and in which direction,
-modulo 1. A uniform number plus any other, modulo 1, is uniform: so in every frame of every class all four are uniform
-and independent, and the direction of time is all that tells a class from its opposite. (Modulo 1, things leave at one
-border and come in at the other, in every class, and a growing thing starts anew as a small one.)
+left, right, up or down, turn one way or the other, grow or shrink. No single frame tells the class; why is explained in
+datasets/preparation/demo_videos.py.
 
 The same seed gives the same videos. Exit code: 0, or 2 if the arguments are wrong.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import cv2
-import numpy as np
-from tqdm import tqdm
-
-# Which number of the state (0 across, 1 down, 2 angle, 3 size) changes, and its direction. Rows count downwards and
-# angles clockwise, as in an image.
-MOTIONS = {
-    "grow": (3, 1),
-    "move_down": (1, 1),
-    "move_left": (0, -1),
-    "move_right": (0, 1),
-    "move_up": (1, -1),
-    "rotate_clockwise": (2, 1),
-    "rotate_counterclockwise": (2, -1),
-    "shrink": (3, -1),
-}
-SPLITS = ("train", "val")
-SPEED = (0.02, 0.04)  # of the state's changing number, a frame: 2 to 4 pixels of 96, or 7 to 14 degrees
-RADIUS = (0.13, 0.36)  # of a thing, in widths of the frame; the logarithm is uniform
-THINGS = (2, 4)  # in one video, the upper bound not included
-NOISE = (2.0, 7.0)  # grey levels
-FPS = 12
-SPRITE = 96  # pixels of a thing's picture, which is then turned and scaled
-
-Image = np.ndarray
+from common import cli
+from common.errors import UserError
+from datasets.preparation.demo_videos import MOTIONS, SPLITS, write_demo_videos
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    options = _parse(arguments)
-    counts = {"train": options.train, "val": options.val}
-    names = {split: [f"{number:04d}.mp4" for number in range(counts[split])] for split in SPLITS}
-    problem = _problem(options, names)
-    if problem:
-        print(f"make_demo_videos: {problem}", file=sys.stderr)
-        return 2
-    try:
-        _write_all(options, names)
-    except OSError as error:
-        text = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        print(f"make_demo_videos: {text}", file=sys.stderr)
-        return 2
-    shown = " and ".join(f"{counts[split]} {split}" for split in SPLITS)
-    print(f"{options.out_dir}: {shown} videos of each of {len(MOTIONS)} classes")
-    return 0
+    return cli.run(partial(_draw, _parse(argv)))
 
 
-def _write_all(options: argparse.Namespace, names: dict[str, list[str]]) -> None:
-    tasks = []
-    for split in SPLITS:
-        for motion in MOTIONS:
-            folder = options.out_dir / split / motion
-            folder.mkdir(parents=True, exist_ok=True)
-            tasks += [(folder / name, motion, split, number) for number, name in enumerate(names[split])]
-    draw = partial(_write_one, size=options.size, frames=options.frames, seed=options.seed)
-    tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
-    with ProcessPoolExecutor(min(options.workers, len(tasks)), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
-        for _ in tqdm(pool.map(draw, tasks, chunksize=4), total=len(tasks), unit="video", desc="draw"):
-            pass
+def _draw(args: argparse.Namespace) -> None:
+    _check(args)
+    counts = {split: getattr(args, split) for split in SPLITS}
+    write_demo_videos(args.out_dir, counts, size=args.size, frames=args.frames, seed=args.seed, workers=args.workers)
+    shown = " and ".join(f"{count} {split}" for split, count in counts.items())
+    print(f"{args.out_dir}: {shown} videos of each of {len(MOTIONS)} classes")
 
 
-def draw_video(motion: str, *, frames: int, size: int, rng: np.random.Generator) -> list[Image]:
-    """One video: `frames` uint8 pictures (size, size, 3), BGR, of things in the motion of that name."""
-    background = _texture(size, rng, low=70, high=185)
-    states = [draw_states(motion, frames=frames, rng=rng) for _ in range(rng.integers(*THINGS))]
-    sprites = [_sprite(rng) for _ in states]
-    noise = rng.uniform(*NOISE)
-    pictures = []
-    for index in range(frames):
-        picture = background.copy()
-        for state, sprite in zip(states, sprites, strict=True):
-            _paint(picture, sprite, state[index])
-        picture += rng.normal(0, noise, picture.shape).astype(np.float32)
-        pictures.append(picture.clip(0, 255).round().astype(np.uint8))
-    return pictures
-
-
-def draw_states(motion: str, *, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """The states of one thing, (frames, 4) in 0..1: place across, place down, angle, size."""
-    which, direction = MOTIONS[motion]
-    states = np.tile(rng.uniform(size=4), (frames, 1))
-    states[:, which] += direction * rng.uniform(*SPEED) * np.arange(frames)
-    return states % 1.0
-
-
-def _paint(picture: Image, sprite: Image, state: np.ndarray) -> None:
-    """Paint a sprite onto a float picture (size, size, 3), in place; what leaves at one border enters at the other."""
-    size = picture.shape[0]
-    radius = size * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** state[3]
-    scale = 2 * radius / SPRITE
-    turn = cv2.getRotationMatrix2D((SPRITE / 2, SPRITE / 2), -360 * state[2], scale)
-    turn[:, 2] += state[:2] * size - SPRITE / 2
-    reach = radius * 2**0.5  # the sprite's corners
-    for across in (-size, 0, size):
-        for down in (-size, 0, size):
-            x, y = state[0] * size + across, state[1] * size + down
-            if not (-reach < x < size + reach and -reach < y < size + reach):
-                continue
-            shift = turn + np.array([[0, 0, across], [0, 0, down]])
-            layer = cv2.warpAffine(sprite, shift, (size, size), flags=cv2.INTER_LINEAR)
-            alpha = layer[..., 3:]
-            picture *= 1 - alpha
-            picture += layer[..., :3] * alpha
-
-
-def _sprite(rng: np.random.Generator) -> Image:
-    """A thing: float32 (SPRITE, SPRITE, 4), blue, green, red in 0..255 and opacity in 0..1, without any symmetry.
-
-    A blob with one long side in a dark and a bright colour, which meet along a line off its middle, with spots.
-    """
-    corners = 9
-    angles = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * (2 * np.pi / corners)
-    lengths = rng.uniform(0.5, 0.75, corners)
-    lengths[:2] = 0.95  # one long side: a thing shows which way it points
-    centre = SPRITE / 2
-    outline = centre + centre * np.stack([np.cos(angles), np.sin(angles)], axis=1) * lengths[:, None]
-    mask = np.zeros((SPRITE, SPRITE), dtype=np.uint8)
-    cv2.fillPoly(mask, [outline.round().astype(np.int32)], 255, lineType=cv2.LINE_AA)
-
-    dark, bright = rng.uniform(0, 70, 3), rng.uniform(185, 255, 3)
-    dark, bright = (dark, bright) if rng.uniform() < 0.5 else (bright, dark)
-    rows, columns = np.mgrid[:SPRITE, :SPRITE] / SPRITE - 0.5
-    direction = rng.uniform(0, 2 * np.pi)
-    second = rows * np.sin(direction) + columns * np.cos(direction) > rng.uniform(0.0, 0.12)
-    colours = np.where(second[..., None], bright, dark).astype(np.float32)
-    for _ in range(rng.integers(1, 4)):
-        place = tuple(int(value) for value in rng.uniform(0.3, 0.7, 2) * SPRITE)
-        cv2.circle(colours, place, int(rng.integers(5, 11)), rng.uniform(0, 255, 3).tolist(), -1, cv2.LINE_AA)
-    sprite = np.dstack([colours, mask.astype(np.float32) / 255])
-    return cv2.GaussianBlur(sprite, (3, 3), 0)
-
-
-def _texture(size: int, rng: np.random.Generator, low: float, high: float) -> Image:
-    """A soft random texture between two grey levels: float32 (size, size, 3)."""
-    texture = np.zeros((size, size, 3), dtype=np.float32)
-    for cells in (2, 4, 12):
-        coarse = rng.uniform(size=(cells, cells, 3)).astype(np.float32)
-        texture += cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC) * rng.uniform(0.3, 1.0)
-    texture -= texture.min()
-    return low + texture / texture.max() * (high - low)
-
-
-def _write_one(task: tuple[Path, str, str, int], *, size: int, frames: int, seed: int) -> None:
-    file, motion, split, number = task
-    # Every video has a stream of its own: training and validation share nothing, and more videos change none.
-    rng = np.random.default_rng([seed, SPLITS.index(split), list(MOTIONS).index(motion), number])
-    unfinished = file.with_name(f".{file.name}")
-    writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (size, size))
-    if not writer.isOpened():
-        raise OSError(f"OpenCV cannot write the video {file}")
-    for picture in draw_video(motion, frames=frames, size=size, rng=rng):
-        writer.write(picture)
-    writer.release()
-    unfinished.replace(file)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="make_demo_videos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("out_dir", type=Path, metavar="OUT_DIR")
-    parser.add_argument("--train", type=int, default=60, help="training videos of each class (default: %(default)s)")
-    parser.add_argument("--val", type=int, default=20, help="validation videos of each class (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=96, help="of the square frames, in pixels (default: %(default)s)")
-    parser.add_argument("--frames", type=int, default=24, help="of each video (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other videos (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=cores, help="processes (default: one a core, %(default)s here)")
-    return parser.parse_args(arguments)
-
-
-def _problem(options: argparse.Namespace, names: dict[str, list[str]]) -> str:
-    """What is wrong with the arguments, or nothing."""
+def _check(args: argparse.Namespace) -> None:
     limits = {"train": (1, 9999), "val": (1, 9999), "size": (32, 1024), "frames": (2, 1000), "workers": (1, 4096)}
     for name, (low, high) in (limits | {"seed": (0, 2**63)}).items():
-        if not low <= getattr(options, name) <= high:
-            return f"--{name} must be in {low}..{high}, got {getattr(options, name)}"
-    if options.size % 2:
-        return f"--size must be even, as the video format wants it, got {options.size}"
-    if options.out_dir.exists() and not options.out_dir.is_dir():
-        return f"OUT_DIR must be a folder, {options.out_dir} is a file"
-    for split in SPLITS:
-        # Videos of an earlier, larger run would end up in the list unnoticed; what a killed one began would not.
-        others = sorted(
-            set((options.out_dir / split).glob("*/[!.]*.mp4"))
-            - {options.out_dir / split / motion / name for motion in MOTIONS for name in names[split]}
-        )
-        if others:
-            return f"OUT_DIR holds a video that is not of this run, {others[0]}; remove it or give another folder"
-    return ""
+        cli.check_range(f"--{name}", getattr(args, name), low, high)
+    if args.size % 2:
+        raise UserError(f"--size must be even, as the video format wants it, got {args.size}")
+    if args.out_dir.exists() and not args.out_dir.is_dir():
+        raise UserError(f"OUT_DIR must be a folder, {args.out_dir} is a file")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.parser("python -m tools.make_demo_videos", __doc__)
+    add = parser.add_argument
+    add("out_dir", type=Path, metavar="OUT_DIR")
+    add("--train", type=int, default=60, help="training videos of each class (default: %(default)s)")
+    add("--val", type=int, default=20, help="validation videos of each class (default: %(default)s)")
+    add("--size", type=int, default=96, help="of the square frames, in pixels (default: %(default)s)")
+    add("--frames", type=int, default=24, help="of each video (default: %(default)s)")
+    add("--seed", type=int, default=0, help="another seed, other videos (default: %(default)s)")
+    cli.add_workers_option(parser)
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

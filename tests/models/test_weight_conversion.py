@@ -1,6 +1,5 @@
 """Weights there and back again."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +10,6 @@ from torch import Tensor
 from models import build_model, load_imagenet_state_dict, load_release_state_dict
 from models.weight_conversion import is_counterpart, to_ours, to_release, to_torchvision
 from tests.models.golden import MANIFEST, MODELS, release_state_dict
-from tools.convert_weights import main
 
 RESNET = MODELS["sifa_net_r50_k5"]
 SWIN = "c2d_sifa_swin_vit_s_p4_w7"
@@ -125,37 +123,6 @@ def test_a_trained_stem_is_no_images() -> None:
         to_torchvision(swin().state_dict())
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ours, release, back = (str(tmp_path / name) for name in ("ours.pth", "release.pth", "back.pth"))
-    state = build_model("c2d_sifa_resnet50", num_classes=5, clip_length=8, width=4).state_dict()
-    torch.save({"model": state, "epoch": 3}, ours)
-    assert main([ours, release, "--to", "release", "--clip_length", "8"]) == 0
-    assert main([release, back, "--to", "ours"]) == 0
-    assert same(torch.load(back, weights_only=True), dict(state))
-    assert main([ours, back, "--to", "torchvision"]) == 2
-    assert main([str(tmp_path / "nowhere"), back, "--to", "ours"]) == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert errors[0].startswith(f"error: {ours}: conv1.weight looks at more than one frame")
-    assert errors[1] == f"error: checkpoint {tmp_path}/nowhere does not exist"
-
-
-@pytest.mark.parametrize("target", ["ours", "release"])
-def test_an_image_network_is_not_made_half_of_ours(
-    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Nothing could load the result; as it is, everything can."""
-    image, out = tmp_path / "resnet50.pth", tmp_path / "out.pth"
-    torch.save(torchvision.models.resnet50().state_dict(), image)
-    assert main([str(image), str(out), "--to", target]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {image}: the ImageNet ResNet lacks what looks over time, so that no network could load it as "
-        f"--to {target}; load it directly, as network.pretrained_model\n"
-    )
-    assert not out.exists()
-    assert main([str(image), str(out), "--to", "torchvision"]) == 0
-    assert same(torch.load(out, weights_only=True), torch.load(image, weights_only=True))
-
-
 OTHERS = {
     "resnet18": torchvision.models.resnet18,
     "resnet34": torchvision.models.resnet34,
@@ -171,20 +138,6 @@ OTHERS = {
 def test_image_networks_without_a_counterpart(name: str) -> None:
     with torch.device("meta"):
         assert not is_counterpart(OTHERS[name]().state_dict())
-
-
-@pytest.mark.parametrize("target", ["ours", "release", "torchvision"])
-def test_the_command_refuses_an_image_network_without_a_counterpart(
-    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    image, out = tmp_path / "r18.pth", tmp_path / "out.pth"
-    torch.save(torchvision.models.resnet18().state_dict(), image)
-    assert main([str(image), str(out), "--to", target]) == 2
-    assert capsys.readouterr().err == (
-        f"error: {image}: the ImageNet ResNet is of a size or kind that no network here has; those of ResNet-50 "
-        "and -101, Swin-S, -B and -L are known\n"
-    )
-    assert not out.exists()
 
 
 def test_image_networks_with_a_counterpart() -> None:

@@ -82,6 +82,6 @@ def test_mistakes_are_one_line(
 ) -> None:
     assert run(data, *options) == 2
     error = capsys.readouterr().err
-    assert error.startswith("browse_dataset: ")
+    assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert message in error

@@ -1,4 +1,4 @@
-"""An exported network computes what PyTorch does, in standard operators, for both networks and both formats."""
+"""An exported network computes what PyTorch does, for both networks and formats; one of int8 stays near it."""
 
 from pathlib import Path
 
@@ -6,8 +6,11 @@ import pytest
 import torch
 
 import sifa
+from sifa import export
+from sifa.quantization import sample_clips
+from tests.sifa.clips import VIDEOS, settings_with_videos
 from tests.tools.conftest import MakeCheckpoint
-from tools import export
+from tools import export as tool
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -29,7 +32,7 @@ def checkpoint(
 
 def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "network.onnx"
-    assert export.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 0
+    assert tool.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 0
     out = capsys.readouterr().out
     assert "clips (N, 3, 8, 32, 32)" in out
     assert "equal to PyTorch within" in out
@@ -48,7 +51,7 @@ def test_exported_program_with_any_batch(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     path = tmp_path / "network.pt2"
-    assert export.main([f"--checkpoint={checkpoint}", f"--out={path}", "--crop_size=48"]) == 0
+    assert tool.main([f"--checkpoint={checkpoint}", f"--out={path}", "--crop_size=48"]) == 0
     assert "equal to PyTorch within" in capsys.readouterr().out
     assert not [warning for warning in recwarn if "complete tensor" in str(warning.message)]
     run, network = export.program_runner(path), sifa.load(checkpoint).model
@@ -66,7 +69,7 @@ def test_other_results_than_pytorchs_are_an_error(
     name = "onnx_runner" if suffix == "onnx" else "program_runner"
     monkeypatch.setattr(export, "export_onnx", lambda program, path: path.write_bytes(b""))
     monkeypatch.setattr(export, name, lambda path: lambda clips: torch.full((len(clips), 5), 0.2))
-    assert export.main([f"--checkpoint={checkpoint}", f"--out={tmp_path}/network.{suffix}"]) == 2
+    assert tool.main([f"--checkpoint={checkpoint}", f"--out={tmp_path}/network.{suffix}"]) == 2
     assert "gives other results than PyTorch: they differ by" in capsys.readouterr().err
 
 
@@ -77,7 +80,7 @@ def test_a_file_that_cannot_be_written(
     path = tmp_path / f"there.{suffix}"
     path.mkdir()
     monkeypatch.setattr(export, "export_program", lambda *_: program())
-    assert export.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 2
+    assert tool.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == f"error: {path} cannot be written: Is a directory"
 
 
@@ -93,8 +96,58 @@ def program() -> torch.export.ExportedProgram:
         (["--out=a.tflite", "--checkpoint=nowhere.pth"], "--out must end in .onnx or .pt2, got a.tflite"),
         (["--out=a.pt2", "--checkpoint=nowhere.pth", "--crop_size=31"], "--crop_size must be at least 32, got 31"),
         (["--out=a.pt2", "--checkpoint=nowhere.pth", "--crop_size=0"], "--crop_size must be at least 32, got 0"),
+        (["--out=a.pt2", "--checkpoint=nowhere.pth", "--videos=9"], "--calibrate and --videos go with --int8"),
+        (
+            ["--out=a.onnx", "--checkpoint=nowhere.pth", "--int8=static", "--crop_size=32"],
+            "--crop_size does not go with --int8",
+        ),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert export.main(arguments) == 2
+    assert tool.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+# ---- int8 ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def with_videos(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCheckpoint) -> Path:
+    """A narrow SIFA-Net and six videos of five classes."""
+    folder = tmp_path_factory.mktemp("int8")
+    return make_checkpoint(folder / "last.pth", **settings_with_videos(folder))
+
+
+@pytest.mark.parametrize(("how", "operator"), [("static", "QuantizeLinear"), ("dynamic", "ConvInteger")])
+def test_a_quantised_file(
+    how: str, operator: str, with_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new folder" / "int8.onnx"
+    assert tool.main([f"--checkpoint={with_videos}", f"--out={path}", f"--int8={how}", "--calibrate=4"]) == 0
+    assert "on 6 validation clips the same class as float32 in " in capsys.readouterr().out
+    graph = onnx.load(path).graph
+    assert any(node.op_type == operator for node in graph.node)
+    kernels = [weight for weight in graph.initializer if len(weight.dims) == 4 and weight.dims[-1] in (3, 7)]
+    integers = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
+    assert kernels
+    assert all(weight.data_type in integers for weight in kernels)
+
+    loaded = sifa.load(with_videos)
+    clips = torch.cat(sample_clips(loaded.config, VIDEOS, train=False)[0])
+    with torch.no_grad():
+        expected = export.Probabilities(loaded.model)(clips)
+    got = export.onnx_runner(path)(clips)  # any batch
+    assert 0 < (got - expected).abs().max() < 0.1 * expected.max()
+
+
+def test_mistakes_of_int8(with_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def mistake(*arguments: str) -> str:
+        assert tool.main(["--int8=static", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        return error
+
+    assert "nowhere.pth does not exist" in mistake("--checkpoint=nowhere.pth", "--out=a.onnx")
+    assert "--out must end in .onnx, got a.pt2" in mistake(f"--checkpoint={with_videos}", "--out=a.pt2")
+    assert "at least 1" in mistake(f"--checkpoint={with_videos}", "--out=a.onnx", "--videos=0")

@@ -1,0 +1,223 @@
+"""A folder of videos to stored frames, the list file that training reads, the class file and a report of problems."""
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from common.errors import DataError
+from common.files import make_folder, write_text
+from datasets.annotations import check_relative_path, write_classes
+from datasets.lmdb_frames import SHARD_PATTERN
+from datasets.preparation.extraction import ExtractionJob, is_up_to_date, read_record
+from datasets.preparation.extraction_pool import extract_in_processes
+from datasets.preparation.labels import sources_from_labels
+from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders, sources_from_folders
+from datasets.preparation.writers import RECORD_FILE, PackedWriter, check_packed_path
+from datasets.readers import Format
+
+STAGING = ".staging"  # below out_dir: finished videos that are not in the pack yet
+_MOST_FOLDERS = 10_000  # that are searched for a record
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractionOptions:
+    """Which videos become frames, how, and where the results go.
+
+    Args:
+        video_dir: the folder of all videos.
+        out_dir: the folder of the frames; it has one format.
+        list_file: the list to write, a line `path num_frames label` for each usable video.
+        labels: label file, see `sources_from_labels`; None: the sub-folders of video_dir are the classes.
+        fold: of HMDB51's split files, 1 to 3.
+        where: conditions on the columns of the label file, see `filter_sources`.
+        classes_file: class names, read if the file exists and written if not; None: classes.txt next to the list.
+        report: table of problems; None: the list's name with the extension .report.tsv.
+        format: of out_dir.
+        short_side: of the frames, in pixels; 0: as in the video. Smaller videos keep their size.
+        quality: of the JPEG files, 1 to 100.
+        fps: frames a second of the result; 0: all frames.
+        num_frames: frames of each result; 0: all frames.
+        min_frames: videos with fewer frames are skipped.
+        shard_gb: size of a PACKED file in gigabytes.
+        workers: processes.
+    """
+
+    video_dir: Path
+    out_dir: Path
+    list_file: Path
+    labels: Path | None = None
+    fold: int = 1
+    where: Sequence[str] = ()
+    classes_file: Path | None = None
+    report: Path | None = None
+    format: Format = "FRAME"
+    short_side: int = 256
+    quality: int = 95
+    fps: float = 0
+    num_frames: int = 0
+    min_frames: int = 1
+    shard_gb: float = 32
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class ExtractionSummary:
+    """How many videos were wanted, how many of them are in the list, with how many frames, and how many classes."""
+
+    wanted: int
+    usable: int
+    frames: int
+    classes: int
+
+
+def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
+    """Extracts videos with a progress bar, and prints a line for every problem to stderr.
+
+    The list is written last, and only if a video is usable. Videos that were extracted with the same settings before
+    are not decoded again.
+
+    Raises:
+        DataError: labels, conditions or class file are wrong, a folder cannot be written to, or out_dir has frames of
+            another format.
+        OSError: a file cannot be read or written.
+    """
+    if options.labels:
+        sources = sources_from_labels(options.labels, options.video_dir, fold=options.fold)
+    else:
+        sources = sources_from_folders(options.video_dir)
+    classes_file = options.classes_file or options.list_file.parent / "classes.txt"
+    names = class_names(sources, classes_file)
+    folders = {s.path: s.path for s in sources} if options.format == "VIDEO" else frame_folders(sources)
+    sources = filter_sources(sources, options.where)
+    # What could fail after hours of work must fail before.
+    for folder in (options.out_dir, options.list_file.parent, classes_file.parent):
+        make_folder(folder)
+    _check_format(options.out_dir, options.format)
+    if not classes_file.exists():
+        write_classes(classes_file, names)
+    counts = _extract_all(sources, folders, options)
+    usable = [source for source in sources if source.path in counts]
+    if usable:
+        labels = {name: label for label, name in enumerate(names)}
+        lines = [f"{folders[source.path]} {counts[source.path]} {labels[source.label]}\n" for source in usable]
+        write_text(options.list_file, "".join(lines))
+    return ExtractionSummary(len(sources), len(usable), sum(counts.values()), len(names))
+
+
+def _check_format(out_dir: Path, format: Format) -> None:
+    """Raises DataError if an earlier run wrote frames of another format."""
+    if (present := _format_of(out_dir)) not in ("", format):
+        raise DataError(f"{out_dir} holds frames as {present}, not as {format}: give another OUT_DIR")
+
+
+def _format_of(out_dir: Path) -> str:
+    """The format that an earlier run wrote to a folder, or nothing. A packed file or the record of any video tells."""
+    if any(path.is_file() for path in out_dir.glob(SHARD_PATTERN)):
+        return "PACKED"
+    # Where there is a record it is found soon; a search among millions of other frames would take too long.
+    for folder, subfolders, names in islice(os.walk(out_dir), _MOST_FOLDERS):
+        # Hidden folders are unfinished work of a killed run; they have no format yet.
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        if RECORD_FILE in names and (record := read_record(Path(folder))):
+            return str(record.get("format", "FRAME"))
+    return ""
+
+
+def _extract_all(sources: Sequence[Source], folders: dict[str, str], options: ExtractionOptions) -> dict[str, int]:
+    """Extracts the videos and writes the report. Returns the frames of each usable video by its path."""
+    results = _Results({source.path: source.label for source in sources}, options.min_frames)
+    packed = options.format == "PACKED"
+    with closing(PackedWriter(options.out_dir, round(options.shard_gb * 1e9))) if packed else nullcontext() as pack:
+        jobs = _jobs(sources, folders, pack, options, results)
+        tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
+        for path, frames, problem in tqdm(
+            extract_in_processes(jobs, options.workers),
+            total=len(jobs),
+            unit="video",
+            dynamic_ncols=True,
+            desc="extract",
+        ):
+            if pack and frames:
+                pack.add(folders[path], jobs[path].folder)
+            results.add(path, frames, problem)
+        if pack:
+            shutil.rmtree(options.out_dir / STAGING, ignore_errors=True)
+        results.write(options.report or options.list_file.with_suffix(".report.tsv"))
+    return results.counts
+
+
+class _Results:
+    """Frames of each usable video by its path, and the table of problems.
+
+    Args:
+        labels: class of each video by its path.
+        min_frames: videos with fewer frames are not usable.
+    """
+
+    def __init__(self, labels: dict[str, str], min_frames: int) -> None:
+        self.labels, self.min_frames = labels, min_frames
+        self.counts: dict[str, int] = {}
+        self._rows = ["path\tlabel\tkind\tframes\treason\n"]
+
+    def add(self, path: str, frames: int, problem: str) -> None:
+        """Adds a video. A problem is printed, and gets a row in the table."""
+        kind = "incomplete" if frames else "missing" if problem == "there is no such file" else "unreadable"
+        if 0 < frames < self.min_frames:
+            kind, problem = "too short", f"it has {frames} frames, --min_frames is {self.min_frames}"
+        elif frames:
+            self.counts[path] = frames
+        if problem:
+            tqdm.write(f"{_printable(path)}: {problem}", file=sys.stderr)
+            cells = (path, self.labels[path], kind, str(frames), problem)
+            self._rows.append("\t".join(map(_printable, cells)) + "\n")
+
+    def write(self, file: Path) -> None:
+        write_text(file, "".join(self._rows))
+
+
+def _jobs(
+    sources: Sequence[Source],
+    folders: dict[str, str],
+    pack: PackedWriter | None,
+    options: ExtractionOptions,
+    results: _Results,
+) -> dict[str, ExtractionJob]:
+    """What is left to do, by the path of the video. Finished videos of the pack and wrong paths go to the results."""
+    jobs: dict[str, ExtractionJob] = {}
+    for source in sources:
+        folder = folders[source.path]
+        try:
+            check_relative_path(source.path)
+            check_relative_path(folder)
+            if pack:
+                check_packed_path(folder)
+        except DataError as error:
+            results.add(source.path, 0, str(error))
+            continue
+        job = ExtractionJob(
+            video=options.video_dir / source.path,
+            folder=(options.out_dir / STAGING if pack else options.out_dir) / folder,
+            short_side=options.short_side,
+            quality=options.quality,
+            format=options.format,
+            fps=options.fps,
+            num_frames=options.num_frames,
+        )
+        record = pack.read_record(folder) if pack else {}
+        if is_up_to_date(record, job):
+            results.add(source.path, record["frames"], record.get("problem", ""))
+        else:
+            jobs[source.path] = job
+    return jobs
+
+
+def _printable(text: str) -> str:
+    """A file name may contain a line feed, or bytes that are not text."""
+    return text if text.isprintable() else ascii(text)

@@ -1,0 +1,236 @@
+"""What is wrong with a list file and its videos: missing, of another length, broken, or in two lists."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from common.errors import DataError, one_line
+from datasets.annotations import Video, read_classes, read_list
+from datasets.clips import worker_init
+from datasets.readers import Format, Reader, open_reader
+from datasets.video_files import VideoFiles
+
+_ANY = 10**9  # classes, where their number is not known
+_READ_AT_ONCE = 64  # frames: a long video as a whole may not fit into memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Which list is checked, and how.
+
+    Args:
+        list_file: the list.
+        root: of its videos.
+        format: of root.
+        frame_template: name or key of a frame; empty: the format's own.
+        first_frame: number of a video's first frame.
+        decode: decode every frame.
+        classes_file: class names; labels must be among them, and each class must have a video.
+        num_classes: instead of classes_file; None: any label is right.
+        against: list of the other split, which must share no video.
+        against_root: of the other split; None: root.
+        workers: processes.
+    """
+
+    list_file: Path
+    root: Path
+    format: Format = "FRAME"
+    frame_template: str = ""
+    first_frame: int = 1
+    decode: bool = False
+    classes_file: Path | None = None
+    num_classes: int | None = None
+    against: Path | None = None
+    against_root: Path | None = None
+    workers: int = 1
+
+    def reader(self, root: Path) -> Reader:
+        """Raises DataError if the folder has not this format, or the template has no place for a number."""
+        try:
+            return open_reader(self.format, root, frame_template=self.frame_template, first_frame=self.first_frame)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a video, or with the list as a whole (no path, line 0).
+
+    kind: missing, count, broken, twice, class without videos, shared path or shared contents.
+    """
+
+    kind: str
+    path: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What was checked and found.
+
+    Args:
+        videos: lines of the list.
+        frames: of all videos, as the list says.
+        classes: number of videos by label, in the order of the labels.
+        problems: all that is wrong.
+    """
+
+    videos: int
+    frames: int
+    classes: dict[int, int]
+    problems: list[Problem]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report, ready for JSON."""
+        return {
+            "ok": not self.problems,
+            "videos": self.videos,
+            "frames": self.frames,
+            "classes": self.classes,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+    def problem_of_all(self) -> str:
+        """The kind of problem, missing or count, that every video has; or nothing."""
+        kinds = Counter(problem.kind for problem in self.problems)
+        return next((kind for kind in ("missing", "count") if kinds[kind] == self.videos), "")
+
+
+def check_list(options: CheckOptions) -> CheckResult:
+    """Checks a list and its videos, with a progress bar.
+
+    Raises:
+        DataError: a list or class file cannot be read, or a root is not a folder of this format.
+    """
+    names = read_classes(options.classes_file) if options.classes_file else []
+    num_classes = options.num_classes or len(names) or _ANY
+    videos = read_list(options.list_file, num_classes=num_classes)
+    reader = options.reader(options.root)
+    others = read_list(options.against, num_classes=num_classes) if options.against else []
+    problems = _repeated_paths(videos)
+    if num_classes < _ANY:
+        problems += _classes_without_videos(videos, num_classes, names)
+    with _process_map(min(options.workers, len(videos))) as process_map:
+        found, digests = _check_all(process_map, reader, videos, decode=options.decode)
+        problems += found
+        if options.against:
+            other_root = options.against_root or options.root
+            other_reader = options.reader(other_root)
+            if os.path.realpath(other_root) == os.path.realpath(options.root):
+                problems += _shared_paths(videos, others, options.against)
+            problems += _shared_contents(process_map, videos, digests, other_reader, others, options.against)
+    classes = Counter(video.label for video in videos)
+    return CheckResult(
+        videos=len(videos),
+        frames=sum(video.num_frames for video in videos),
+        classes={label: classes[label] for label in sorted(classes)},
+        problems=problems,
+    )
+
+
+def check_video(reader: Reader, video: Video, decode: bool) -> tuple[list[Problem], str]:
+    """What is wrong with one video, and a digest of its contents, empty where it has none."""
+
+    def problem(kind: str, reason: object) -> Problem:
+        return Problem(kind, video.path, video.line, one_line(reason))
+
+    try:
+        frames = reader.count(video.path)
+    except DataError as error:
+        return [problem("missing", error)], ""
+    problems = []
+    if frames != video.num_frames:
+        problems.append(problem("count", f"the list says {video.num_frames} frames, it has {frames}"))
+    try:
+        if decode and not isinstance(reader, VideoFiles):  # whose count decodes every frame
+            for start in range(0, frames, _READ_AT_ONCE):  # each with frame 0, for the size
+                reader.read(video.path, [0, *range(start, min(start + _READ_AT_ONCE, frames))])
+        digest = hashlib.blake2b(digest_size=16)
+        for position in (0, frames // 2, frames - 1) if frames else ():
+            digest.update(reader.fingerprint(video.path, position))
+    except DataError as error:
+        return [*problems, problem("broken", error)], ""
+    return problems, digest.hexdigest() if frames else ""
+
+
+Checked = tuple[list[Problem], str]  # as check_video returns it
+ProcessMap = Callable[[Callable[[Video], Checked], Sequence[Video]], Iterable[Checked]]
+
+
+@contextmanager
+def _process_map(workers: int) -> Iterator[ProcessMap]:
+    """`map` over videos in several processes."""
+    if workers == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, initializer=worker_init, initargs=(0,)) as pool:
+        yield lambda function, videos: pool.map(function, videos, chunksize=8)
+
+
+def _check_all(
+    process_map: ProcessMap, reader: Reader, videos: Sequence[Video], *, decode: bool, desc: str = "check"
+) -> tuple[list[Problem], list[str]]:
+    """The problems of all videos, and the digest of each video's contents."""
+    problems, digests = [], []
+    results = process_map(partial(check_video, reader, decode=decode), videos)
+    for found, digest in tqdm(results, total=len(videos), unit="video", dynamic_ncols=True, desc=desc):
+        problems += found
+        digests.append(digest)
+    return problems, digests
+
+
+def _repeated_paths(videos: Sequence[Video]) -> list[Problem]:
+    lines: dict[str, int] = {}
+    problems = []
+    for video in videos:
+        if (first := lines.setdefault(video.path, video.line)) != video.line:
+            problems.append(Problem("twice", video.path, video.line, f"it is on line {first} already"))
+    return problems
+
+
+def _classes_without_videos(videos: Sequence[Video], num_classes: int, names: Sequence[str]) -> list[Problem]:
+    labels = {video.label for video in videos}
+    shown = [f"{label} ({names[label]})" if label < len(names) else str(label) for label in range(num_classes)]
+    missing = [shown[label] for label in range(num_classes) if label not in labels]
+    return [Problem("class without videos", "", 0, f"class {name} has no video") for name in missing]
+
+
+def _shared_paths(videos: Sequence[Video], others: Sequence[Video], against: Path) -> list[Problem]:
+    lines = {video.path: video.line for video in others}
+    return [
+        Problem("shared path", video.path, video.line, f"it is also on line {lines[video.path]} of {against}")
+        for video in videos
+        if video.path in lines
+    ]
+
+
+def _shared_contents(
+    process_map: ProcessMap,
+    videos: Sequence[Video],
+    digests: Sequence[str],
+    other_reader: Reader,
+    others: Sequence[Video],
+    against: Path,
+) -> list[Problem]:
+    """Videos whose frames are those of a video of the other list under another path."""
+    _, other_digests = _check_all(process_map, other_reader, others, decode=False, desc="against")
+    first_of: dict[str, Video] = {}
+    for video, digest in zip(others, other_digests, strict=True):
+        first_of.setdefault(digest, video)
+    problems = []
+    for video, digest in zip(videos, digests, strict=True):
+        twin = first_of.get(digest) if digest else None
+        if twin and twin.path != video.path:
+            reason = f"its frames are those of {twin.path}, line {twin.line} of {against}"
+            problems.append(Problem("shared contents", video.path, video.line, reason))
+    return problems

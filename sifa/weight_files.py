@@ -1,0 +1,53 @@
+"""Files of weights under other names: those of this project, of the authors' release or of torchvision."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from engine.checkpoint import CheckpointError, read_checkpoint
+from models import is_safetensors, read_safetensors
+from models.weight_conversion import COUNTERPARTS, is_counterpart, to_ours, to_release, to_torchvision
+from models.weights import recognise, tensors_of
+
+Target = Literal["ours", "release", "torchvision"]
+
+
+def convert_weights(
+    source: Path, target: Target, *, clip_length: int, sifa_kernel: int
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights of a file under other names.
+
+    Args:
+        source: .pth or .safetensors; its content tells whose weights it has.
+        target: whose names the result has.
+        clip_length: frames of a clip, to which constants of the release are tied.
+        sifa_kernel: of a SIFA-Transformer, for the release: a regular neighbourhood is not stored in its weights.
+
+    Returns:
+        The state dict, and the names that the target has no place for.
+
+    Raises:
+        CheckpointError: the file cannot be read or is of no known kind; the target cannot express its weights; or it
+            is of an image network that no network here contains, or that would be half of a clip network.
+    """
+    try:
+        contents: Any = read_safetensors(source) if is_safetensors(source) else read_checkpoint(source)
+        kind = recognise(tensors_of(contents))
+        if kind.imagenet and not is_counterpart(contents):
+            raise ValueError(
+                f"{kind.source} is of a size or kind that no network here has; those of {COUNTERPARTS} are known"
+            )
+        if kind.imagenet and target != "torchvision":
+            raise ValueError(
+                f"{kind.source} lacks what looks over time, so that no network could load it as --to {target}; load it "
+                "directly, as network.pretrained_model"
+            )
+        ours = to_ours(contents)
+        if target == "ours":
+            return ours, []
+        if target == "release":
+            return to_release(ours, clip_length=clip_length, sifa_kernel=sifa_kernel), []
+        return to_torchvision(ours)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: {error}") from None

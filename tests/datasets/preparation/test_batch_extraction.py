@@ -1,0 +1,305 @@
+"""Extraction of whole folders: formats, what is not done twice, broken videos, interrupted runs, the report."""
+
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from common.errors import DataError
+from datasets import FrameFolder, open_reader, read_list
+from datasets.lmdb_frames import PackedFrames, close_environments
+from datasets.preparation import extraction
+from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
+from tests.datasets.preparation.videos import make_video
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def options(folder: Path, **changes: Any) -> ExtractionOptions:
+    files = {"video_dir": folder / "videos", "out_dir": folder / "frames", "list_file": folder / "lists/train.txt"}
+    return ExtractionOptions(**{**files, "workers": 2, **changes})
+
+
+def run(folder: Path, **changes: Any) -> int:
+    """Returns the number of videos that were skipped."""
+    summary = extract_dataset(options(folder, **changes))
+    assert not summary.usable or summary.usable == len(list_lines(folder))
+    return summary.wanted - summary.usable
+
+
+def list_lines(folder: Path) -> list[str]:
+    return (folder / "lists/train.txt").read_text(encoding="utf-8").splitlines()
+
+
+def test_smaller_videos_and_size_0_keep_their_size(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/a/small.mp4", 1)
+    for short_side in (100, 0):
+        assert run(tmp_path, short_side=short_side) == 0
+        assert FrameFolder(tmp_path / "frames").read("a/small", [0]).shape == (1, 48, 64, 3)
+
+
+def test_rotation_in_the_metadata_is_applied(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "videos/a/turned.mp4", 2)
+    data = bytearray(video.read_bytes())
+    matrix = data.index(b"tkhd") + 44  # of the track header, version 0: nine 32-bit numbers
+    quarter_turn = [0, 1 << 16, 0, -(1 << 16), 0, 0, 48 << 16, 0, 1 << 30]
+    data[matrix : matrix + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in quarter_turn)
+    video.write_bytes(data)
+    assert run(tmp_path) == 0
+    frame = FrameFolder(tmp_path / "frames").read("a/turned", [0])[0]
+    assert frame.shape == (64, 48, 3)
+    assert frame[:, -10:].mean() > 200 > 100 > frame[:, :30].mean(), "the bar must be on the right now"
+
+
+def test_a_truncated_video_counts_what_decodes_and_is_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video = make_video(tmp_path / "videos/x/cut.avi", 20, codec="MJPG")
+    video.write_bytes(video.read_bytes()[: video.stat().st_size * 8 // 10])
+    assert run(tmp_path) == 0
+    frames = read_list(tmp_path / "lists/train.txt", num_classes=1)[0].num_frames
+    assert 5 <= frames <= 17
+    assert len(list((tmp_path / "frames/x/cut").glob("*.jpg"))) == frames
+    said = f"x/cut.avi: only {frames} of 20 announced frames can be decoded; it is kept with {frames}\n"
+    assert said in capsys.readouterr().err
+
+
+def test_videos_that_differ_in_the_extension_keep_apart(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 2)
+    make_video(tmp_path / "videos/x/a.avi", 3, codec="MJPG")
+    assert run(tmp_path) == 0
+    assert list_lines(tmp_path) == ["x/a.avi 3 0", "x/a.mp4 2 0"]
+
+
+def test_what_is_complete_is_not_decoded_again(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "videos/x/a.mp4", 2)
+    frame = tmp_path / "frames/x/a/00001.jpg"
+
+    def decoded_again(**options: Any) -> bool:
+        before = frame.stat().st_ino, frame.stat().st_mtime_ns
+        assert run(tmp_path, **options) == 0
+        return (frame.stat().st_ino, frame.stat().st_mtime_ns) != before
+
+    assert run(tmp_path) == 0
+    assert not decoded_again()
+    assert decoded_again(short_side=24), "other settings"
+    make_video(video, 3)
+    assert decoded_again(short_side=24), "another video of this name"
+    assert list_lines(tmp_path) == ["x/a 3 0"]
+    (tmp_path / "frames/x/a/00003.jpg").unlink()
+    assert decoded_again(short_side=24), "frames are missing"
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 2)
+    other = tmp_path / "frames/x/a/thesis.txt"
+    other.parent.mkdir(parents=True)
+    other.write_text("years of work")
+    assert run(tmp_path) == 1
+    assert other.read_text() == "years of work"
+    assert "is in the way: it was not made by extract_frames" in capsys.readouterr().err
+
+
+def test_a_killed_run_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "videos/x/a.mp4", 9)
+    folder = tmp_path / "frames/x/a"
+    program = f"""
+import os, signal, cv2
+from pathlib import Path
+from datasets.preparation import extraction
+encode, calls = cv2.imencode, []
+def encode_five(*arguments):
+    calls.append(1)
+    if len(calls) > 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(*arguments)
+cv2.imencode = encode_five
+extraction.extract_video(extraction.ExtractionJob(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
+"""
+    code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode
+    assert code == -signal.SIGKILL
+    assert [path.name for path in folder.parent.iterdir()] == [".a.partial"], "five frames were under way"
+    assert run(tmp_path) == 0
+    assert list_lines(tmp_path) == ["x/a 9 0"]
+    assert [path.name for path in folder.parent.iterdir()] == ["a"]
+
+
+@pytest.mark.skipif(
+    multiprocessing.get_all_start_methods()[0] != "fork", reason="the patch reaches forked workers only"
+)
+def test_a_video_that_kills_the_decoder_is_found_and_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcde":
+        make_video(tmp_path / f"videos/x/{name}.mp4", 2)
+    decode: Callable[..., tuple[int, int, int]] = extraction._write_frames
+
+    def crash(job: extraction.ExtractionJob, folder: Path) -> tuple[int, int, int]:
+        if job.video.name == "c.mp4":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return decode(job, folder)
+
+    monkeypatch.setattr(extraction, "_write_frames", crash)
+    assert run(tmp_path) == 1
+    assert list_lines(tmp_path) == [f"x/{name} 2 0" for name in "abde"]
+    assert "x/c.mp4: the decoder crashed on it, or was killed" in capsys.readouterr().err
+
+
+def clips(folder: Path, format: Any, template: str = "") -> list[np.ndarray]:
+    reader = open_reader(format, folder / "frames", frame_template=template)
+    videos = read_list(folder / "lists/train.txt", num_classes=9)
+    return [reader.read(video.path, range(video.num_frames)) for video in videos]
+
+
+@pytest.mark.parametrize("format", ["LMDB", "PACKED", "VIDEO"])
+def test_every_format_holds_the_frames_of_folders(tmp_path: Path, format: str) -> None:
+    make_video(tmp_path / "videos/run fast/č 鳥.mp4", 6)
+    make_video(tmp_path / "videos/sit/b.avi", 4, codec="MJPG")
+    assert run(tmp_path) == 0
+    expected, lines = clips(tmp_path, "FRAME"), list_lines(tmp_path)
+    shutil.rmtree(tmp_path / "frames")
+    for _ in range(2):  # the second run finds everything done
+        assert run(tmp_path, format=format) == 0
+        if format == "VIDEO":
+            assert list_lines(tmp_path) == ["run fast/č 鳥.mp4 6 0", "sit/b.avi 4 1"]
+            continue
+        assert list_lines(tmp_path) == lines
+        assert all(np.array_equal(a, b) for a, b in zip(clips(tmp_path, format), expected, strict=True))
+        close_environments()  # the next run writes
+
+
+def test_packed_files_are_few_and_change_video_by_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "abc":
+        make_video(tmp_path / f"videos/x/{name}.mp4", 3)
+    assert run(tmp_path, format="PACKED", workers=1) == 0
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["00000.lmdb"]
+    before = clips(tmp_path, "PACKED")
+    close_environments()
+    make_video(tmp_path / "videos/x/b.mp4", 2)
+    make_video(tmp_path / "videos/x/d.mp4", 4)
+    decoded = tmp_path / "decoded"  # by the workers, which are processes of their own
+    decode = extraction._write_frames
+
+    def note(job: extraction.ExtractionJob, folder: Path) -> tuple[int, int, int]:
+        with open(decoded, "a") as stream:
+            stream.write(job.video.name + "\n")
+        return decode(job, folder)
+
+    if multiprocessing.get_all_start_methods()[0] == "fork":
+        monkeypatch.setattr(extraction, "_write_frames", note)
+    assert run(tmp_path, format="PACKED", workers=1, shard_gb=0.00001) == 0
+    assert not decoded.exists() or sorted(decoded.read_text().split()) == ["b.mp4", "d.mp4"]
+    assert list_lines(tmp_path) == ["x/a 3 0", "x/b 2 0", "x/c 3 0", "x/d 4 0"]
+    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == [f"0000{i}.lmdb" for i in range(3)]
+    after = clips(tmp_path, "PACKED")
+    assert np.array_equal(after[0], before[0])
+    assert np.array_equal(after[2], before[2])
+    assert PackedFrames(tmp_path / "frames").count("x/b") == 2, "the third frame of the old video is gone"
+    close_environments()
+
+
+def test_a_killed_packing_run_is_continued(tmp_path: Path) -> None:
+    for name in "abcd":
+        make_video(tmp_path / f"videos/x/{name}.mp4", 3)
+    program = f"""
+import os, signal
+from datasets.preparation import writers
+from datasets.preparation.batch_extraction import extract_dataset
+from tests.datasets.preparation.test_batch_extraction import options
+from pathlib import Path
+put, calls = writers._key, []
+def put_until(path, name):
+    calls.append(name)
+    if calls.count("000002.jpg") > 1:  # amid the frames of the second video
+        os.kill(os.getpid(), signal.SIGKILL)
+    return put(path, name)
+writers._key = put_until
+extract_dataset(options(Path({str(tmp_path)!r}), format="PACKED", workers=1))
+"""
+    code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True).returncode
+    assert code == -signal.SIGKILL
+    pack = PackedFrames(tmp_path / "frames")
+    there = [name for name in "abcd" if (pack.root / "00000.lmdb").exists() and _count(pack, f"x/{name}")]
+    assert len(there) == 1, "one video as a whole, none in part"
+    close_environments()
+    assert run(tmp_path, format="PACKED") == 0
+    assert list_lines(tmp_path) == [f"x/{name} 3 0" for name in "abcd"]
+    assert [_count(pack, f"x/{name}") for name in "abcd"] == [3] * 4
+    assert [path.name for path in (tmp_path / "frames").iterdir()] == ["00000.lmdb"]
+    close_environments()
+
+
+def _count(pack: PackedFrames, path: str) -> int:
+    try:
+        return pack.count(path)
+    except DataError:
+        return 0
+
+
+def test_a_fixed_rate_or_number_of_frames(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 10)  # at 10 fps
+    for options, frames in (
+        ({"fps": 5}, [0, 2, 4, 6, 8]),
+        ({"num_frames": 2}, [2, 7]),
+        ({"short_side": 0}, range(10)),
+    ):
+        assert run(tmp_path, **options) == 0
+        assert list_lines(tmp_path) == [f"x/a {len(frames)} 0"]
+        greys = clips(tmp_path, "FRAME")[0][:, 24:].mean(axis=(1, 2, 3))
+        assert greys.tolist() == pytest.approx([10 * index + 20 for index in frames], abs=4.5)
+
+
+def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/x/good.mp4", 9)
+    make_video(tmp_path / "videos/x/short.mp4", 3)
+    cut = make_video(tmp_path / "videos/x/cut.avi", 20, codec="MJPG")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 8 // 10])
+    (tmp_path / "videos/x/empty.mp4").touch()
+    with wave.open(str(tmp_path / "videos/x/sound.mp4"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    labels = tmp_path / "labels.csv"
+    names = ("good.mp4", "short.mp4", "cut.avi", "empty.mp4", "sound.mp4", "gone.mp4")
+    labels.write_text("path,label\n" + "".join(f"x/{name},walk\n" for name in names))
+    for _ in range(2):  # a second run tells the same, of what it finds done too
+        assert run(tmp_path, labels=labels, min_frames=4) == 4
+        assert [line.split()[0] for line in list_lines(tmp_path)] == ["x/good", "x/cut"]
+        header, *rows = (tmp_path / "lists/train.report.tsv").read_text().splitlines()
+        assert header.split("\t") == ["path", "label", "kind", "frames", "reason"]
+        frames = list_lines(tmp_path)[1].split()[1]
+        kept = "announced frames can be decoded; it is kept with"
+        assert sorted(row.split("\t") for row in rows) == [
+            ["x/cut.avi", "walk", "incomplete", frames, f"only {frames} of 20 {kept} {frames}"],
+            ["x/empty.mp4", "walk", "unreadable", "0", "the file is empty"],
+            ["x/gone.mp4", "walk", "missing", "0", "there is no such file"],
+            ["x/short.mp4", "walk", "too short", "3", "it has 3 frames, --min_frames is 4"],
+            ["x/sound.mp4", "walk", "unreadable", "0", "no frame of it can be decoded"],
+        ]
+
+
+@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED"])
+def test_frames_given_in_folders_are_counted_or_stored_as_they_are(tmp_path: Path, format: Any) -> None:
+    for video, frames in (("7", 3), ("12", 2), ("99", 0)):
+        folder = tmp_path / "videos" / video
+        folder.mkdir(parents=True)
+        for number in range(1, frames + 1):
+            picture = np.full((100, 132, 3), 40 * number, dtype=np.uint8)
+            (folder / f"{number:05d}.jpg").write_bytes(cv2.imencode(".jpg", picture)[1].tobytes())
+    labels = tmp_path / "train.csv"
+    labels.write_text("12;Putting something\n7;Moving something\n99;Moving something\n5;Moving something\n")
+    assert run(tmp_path, labels=labels, format=format) == 2
+    assert list_lines(tmp_path) == ["12 2 1", "7 3 0"]
+    root = tmp_path / ("videos" if format == "FRAME" else "frames")
+    for video in ("12", "7"):
+        assert open_reader(format, root).fingerprint(video, 1) == (tmp_path / f"videos/{video}/00002.jpg").read_bytes()
+    close_environments()

@@ -1,0 +1,33 @@
+"""The help of the commands."""
+
+from typing import Any
+
+import pytest
+
+from tools import (
+    browse_dataset,
+    check_dataset,
+    complexity,
+    document,
+    export,
+    extract_frames,
+    make_demo_videos,
+    predict,
+    report,
+    visualize,
+    weights,
+)
+
+COMMANDS = [
+    *(browse_dataset, check_dataset, complexity, document, export, extract_frames, make_demo_videos),
+    *(predict, report, visualize, weights),
+]
+
+
+@pytest.mark.parametrize("tool", COMMANDS)
+def test_help_names_the_form_that_works(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Started as a file, Python would not find the other packages."""
+    with pytest.raises(SystemExit) as caught:
+        tool.main(["--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: python -m {tool.__name__} [-h]")
