@@ -31,8 +31,8 @@ from models.sifa_resnet import STEM_FRAMES
 from models.temporal import STAGES
 from models.weights import STEM_INDEX
 from sifa.predictor import Predictor, count_frames
+from sifa.video_stream import frame_rate
 from tools.export import SMALLEST_CROP
-from tools.predict import frame_rate
 from visualization import Explanation, Moment, draw, explain, html_page, stages_with_sifa
 
 _SHARPEST = 512  # pixels of a drawn frame's short side
