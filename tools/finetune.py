@@ -44,8 +44,9 @@ from engine.config import load_config
 from engine.schema import Config
 from engine.scores import load_scores
 from sifa.predictor import Predictor
+from sifa.report import write_report
 from tools import extract_frames
-from tools.report import confusion_table, write_report
+from visualization.score_summary import confusion_table
 
 RECIPE = Path(__file__).resolve().parents[1] / "settings/finetune.yml"
 CLASSIFIERS = ("fc", "fc_dual")
