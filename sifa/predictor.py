@@ -19,7 +19,7 @@ from datasets.normalisation import normalise
 from datasets.sampling import test_positions
 from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles
-from engine.checkpoint import entry, load_weights, read_checkpoint, weights
+from engine.checkpoint import class_names_of, entry, load_weights, read_checkpoint, weights
 from engine.config import ConfigError
 from engine.metrics import mean_softmax
 from engine.schema import Config
@@ -182,6 +182,7 @@ def load(
         config = Config.model_validate(entry(contents, "config", path))
     except ValueError as error:
         raise ConfigError(f"checkpoint {path} is of another version: {' '.join(str(error).split())}") from None
+    num_classes = config.dataset.num_classes
     model = build_network(config)
     load_weights(model, weights(contents, path), path)
     try:
@@ -190,7 +191,7 @@ def load(
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
     return Predictor(
         model=model,
-        classes=contents.get("classes") or [str(label) for label in range(config.dataset.num_classes)],
+        classes=class_names_of(contents, path, num_classes) or [str(label) for label in range(num_classes)],
         config=config,
         device=torch.device(device),
         num_clips=num_clips or config.evaluation.eva_num_clips,

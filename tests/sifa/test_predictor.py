@@ -149,6 +149,7 @@ def test_a_single_frame_is_no_video(folder: Path, tmp_path: Path) -> None:
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "weights alone": ({"config": None}, "has no entry 'config'; it has model, epoch, classes"),
     "another version": ({"config": {"network": {"depth": 50}}}, "is of another version"),
+    "other names": ({"classes": ["left", "right"]}, "is damaged: it names 2 classes of 6"),
     "other weights": ({"model": {"fc.weight": torch.zeros(2)}}, "does not fit this model"),
 }
 
