@@ -2,6 +2,8 @@
 
 predictor = sifa.load("output/demo/checkpoints/last.pth")
 probabilities = predictor.predict("video.mp4")
+
+`sifa.viewer` (pictures), `sifa.report` and `sifa.finetune` are imported by their names.
 """
 
 from models import InterFrameAttention, build_model

@@ -19,7 +19,7 @@ from datasets.normalisation import normalise
 from datasets.sampling import test_positions
 from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles
-from engine.checkpoint import entry, load_weights, read_checkpoint, weights
+from engine.checkpoint import class_names_of, entry, load_weights, read_checkpoint, weights
 from engine.config import ConfigError
 from engine.metrics import mean_softmax
 from engine.schema import Config
@@ -31,14 +31,14 @@ BATCH = 8  # views at once: enough to keep a CPU busy, little memory
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network that is ready to answer, and what it needs for that.
+    """A trained network in eval mode, with what it takes to classify videos.
 
     Args:
         model: the network in eval mode, on `device`. It takes (N, 3, T, S, S) and returns a tuple of logits
             (N, classes), one for each head.
         classes: a name for each class; its number where the checkpoint has no names.
-        config: the configuration that it was trained with.
-        device: where it computes.
+        config: the configuration of its training.
+        device: of the network.
         num_clips, num_crops: the views of a video, whose probabilities are averaged.
     """
 
@@ -69,7 +69,7 @@ class Predictor:
         """Frames uint8 (T, H, W, 3), RGB, as the crops of the validation: uint8 (num_crops, T, S, S, 3).
 
         Args:
-            size: S, where not the network's own: the same crop, sharper or coarser.
+            size: S in pixels, 0 for the network's own; the crop is the same, its resolution is not.
 
         Raises:
             ValueError: frames is not a uint8 array (T, H, W, 3).
@@ -81,8 +81,8 @@ class Predictor:
             and frames.shape[3] == 3
             and frames.size > 0
         ):
-            came = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
-            raise ValueError(f"frames must be a NumPy array uint8 (T, H, W, 3), got {came}")
+            given = f"{frames.dtype} {tuple(frames.shape)}" if isinstance(frames, np.ndarray) else type(frames).__name__
+            raise ValueError(f"frames must be a NumPy array uint8 (T, H, W, 3), got {given}")
         crops = [test_transform(size or self.size, crop, self.num_crops) for crop in range(self.num_crops)]
         return torch.stack([torch.from_numpy(crop(frames)) for crop in crops])
 
@@ -94,14 +94,14 @@ class Predictor:
         """Frames uint8 (T, H, W, 3), RGB, as the network takes them: float32 (num_crops, 3, T, S, S), on its device.
 
         Raises:
-            ValueError: frames is not such an array, or has a length that the network cannot take.
+            ValueError: frames is not a uint8 array (T, H, W, 3), or the network cannot take T frames.
         """
         crops = self.crops(frames)
         self.model.check_frames(len(frames))
         return self.normalise(crops)
 
     def positions(self, num_frames: int) -> list[list[int]]:
-        """Which frames of a video, 0-based, make its clips: num_clips times T, as in the validation."""
+        """The 0-based positions of the frames of each clip, num_clips times T, as in the validation."""
         data = self.config.dataset
         return [
             test_positions(
@@ -119,25 +119,25 @@ class Predictor:
         """All views of a video, uint8 (num_clips * num_crops, T, S, S, 3), the crops of a clip in a row.
 
         Args:
-            num_frames: as `count_frames` counts; None: they are counted.
+            num_frames: length of the video from `count_frames`; None: it is counted here.
 
         Raises:
             DataError: the video is missing, does not decode or has fewer than two frames.
         """
         video = Path(video)
         positions = self.positions(num_frames or count_frames(video))
-        together = VideoFiles(video.parent).read(video.name, list(chain(*positions)))  # decodes once
-        clips = together.reshape(len(positions), self.frames, *together.shape[1:])
+        frames = VideoFiles(video.parent).read(video.name, list(chain(*positions)))  # decodes once
+        clips = frames.reshape(len(positions), self.frames, *frames.shape[1:])
         return torch.cat([self.crops(clip) for clip in clips])
 
     @torch.inference_mode()
     def probabilities(self, views: Tensor) -> Tensor:
-        """The mean of the heads' softmaxes for each of some views uint8 (N, T, S, S, 3): (N, classes), on the CPU.
+        """The mean of the heads' softmaxes for each of N views, uint8 (N, T, S, S, 3): (N, classes), on the CPU.
 
         Raises:
             UserError: they are not finite.
         """
-        scores = torch.cat([mean_softmax(self.model(self.normalise(some))).cpu() for some in views.split(BATCH)])
+        scores = torch.cat([mean_softmax(self.model(self.normalise(batch))).cpu() for batch in views.split(BATCH)])
         if not scores.isfinite().all():
             raise UserError(f"the network answers with {scores.flatten()[0]:g}: its weights are no use")
         return scores
@@ -146,7 +146,8 @@ class Predictor:
         """The probabilities (classes,) of a video, as the validation averages them: over heads, then over views.
 
         Raises:
-            DataError: as `views`.
+            DataError: the video is missing, does not decode or has fewer than two frames.
+            UserError: the probabilities are not finite.
         """
         return self.probabilities(self.views(video)).mean(0)
 
@@ -161,18 +162,16 @@ def load(
     """The network of a checkpoint of `train_val_3d.py`, in eval mode. Nothing in the file is executed.
 
     Args:
-        checkpoint: its averaged weights ("ema") are preferred where it has some.
+        checkpoint: file; its averaged weights ("ema") have priority over "model".
+        device: of the network.
         num_clips, num_crops: views of a video, any number of clips and 1 crop or 3; None: as in the checkpoint's own
             validation.
 
     Raises:
         ValueError: num_clips or num_crops has an impossible value.
-        UserError: the file is missing, damaged, no checkpoint, or has no configuration or one of another version; there
-            is no such device.
+        UserError: the file is missing, damaged or no checkpoint; it has no configuration or that of another version;
+            or there is no such device.
     """
-    from common.errors import UserError
-    from engine.schema import Config
-
     if num_clips is not None and not (isinstance(num_clips, int) and num_clips >= 1):
         raise ValueError(f"num_clips must be a positive integer, got {num_clips!r}")
     if num_crops is not None and not (isinstance(num_crops, int) and num_crops in (1, 3)):
@@ -183,6 +182,7 @@ def load(
         config = Config.model_validate(entry(contents, "config", path))
     except ValueError as error:
         raise ConfigError(f"checkpoint {path} is of another version: {' '.join(str(error).split())}") from None
+    num_classes = config.dataset.num_classes
     model = build_network(config)
     load_weights(model, weights(contents, path), path)
     try:
@@ -191,7 +191,7 @@ def load(
         raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
     return Predictor(
         model=model,
-        classes=contents.get("classes") or [str(label) for label in range(config.dataset.num_classes)],
+        classes=class_names_of(contents, path, num_classes) or [str(label) for label in range(num_classes)],
         config=config,
         device=torch.device(device),
         num_clips=num_clips or config.evaluation.eva_num_clips,

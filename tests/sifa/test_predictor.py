@@ -33,20 +33,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_three_lines(folder: Path) -> None:
-    loaded = sifa.load(folder / "last.pth")
-    probabilities = loaded.predict(folder / "v0.avi")
-    assert loaded.classes[probabilities.argmax()] in CLASSES
-    assert not any(module.training for module in loaded.model.modules())
+    predictor = sifa.load(folder / "last.pth")
+    probabilities = predictor.predict(folder / "v0.avi")
+    assert predictor.classes[probabilities.argmax()] in CLASSES
+    assert not any(module.training for module in predictor.model.modules())
     assert probabilities.shape == (6,)
     assert float(probabilities.sum()) == pytest.approx(1, abs=1e-6)
 
 
 def test_transform_gives_what_the_network_takes(folder: Path) -> None:
-    loaded = sifa.load(folder / "last.pth", num_crops=1)
-    clip = loaded.transform(moving_square(16)[::2])
-    assert clip.shape == (1, 3, loaded.frames, loaded.size, loaded.size)
+    predictor = sifa.load(folder / "last.pth", num_crops=1)
+    clip = predictor.transform(moving_square(16)[::2])
+    assert clip.shape == (1, 3, predictor.frames, predictor.size, predictor.size)
     with torch.no_grad():
-        assert [head.shape for head in loaded.model(clip)] == [(1, 6), (1, 6)]
+        assert [head.shape for head in predictor.model(clip)] == [(1, 6), (1, 6)]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, "a"])
@@ -59,7 +59,7 @@ def test_views_that_are_none(wrong: Any, folder: Path) -> None:
 
 
 def test_frames_that_do_not_fit(folder: Path) -> None:
-    loaded = sifa.load(folder / "last.pth", num_crops=1)
+    predictor = sifa.load(folder / "last.pth", num_crops=1)
     frames = moving_square(8)
     height, width = frames.shape[1:3]
     wrong: Any
@@ -73,14 +73,14 @@ def test_frames_that_do_not_fit(folder: Path) -> None:
         with pytest.raises(
             ValueError, match="^" + re.escape(f"frames must be a NumPy array uint8 (T, H, W, 3), {message}")
         ):
-            loaded.transform(wrong)
+            predictor.transform(wrong)
     with pytest.raises(ValueError, match=r"the frames of a clip must be a positive multiple of 8 .*, got 5"):
-        loaded.transform(frames[:5])
+        predictor.transform(frames[:5])
 
 
 def test_scores_are_those_of_the_validation(folder: Path, tmp_path: Path) -> None:
-    loaded = sifa.load(folder / "last.pth")
-    scores = [loaded.predict(folder / f"v{number}.avi") for number in range(len(FRAMES))]
+    predictor = sifa.load(folder / "last.pth")
+    scores = [predictor.predict(folder / f"v{number}.avi") for number in range(len(FRAMES))]
 
     # Two videos are labelled as predicted, the others with the least probable class.
     labels = [int(score.argmax() if number < 2 else score.argmin()) for number, score in enumerate(scores)]
@@ -95,9 +95,9 @@ def test_scores_are_those_of_the_validation(folder: Path, tmp_path: Path) -> Non
     assert data.views == 6
     for number, score in enumerate(scores):
         views = torch.stack([data[number * data.views + view][0] for view in range(data.views)])
-        assert torch.equal(views, loaded.views(folder / f"v{number}.avi"))
+        assert torch.equal(views, predictor.views(folder / f"v{number}.avi"))
         with torch.no_grad():
-            expected = mean_softmax(loaded.model(loaded.normalise(views))).mean(0)
+            expected = mean_softmax(predictor.model(predictor.normalise(views))).mean(0)
         torch.testing.assert_close(score, expected, rtol=1e-5, atol=1e-7)
 
     (tmp_path / "settings.yml").write_text(json.dumps(settings))  # JSON is YAML
@@ -108,12 +108,12 @@ def test_scores_are_those_of_the_validation(folder: Path, tmp_path: Path) -> Non
 
 
 def test_several_views_are_averaged(folder: Path) -> None:
-    loaded = sifa.load(folder / "last.pth", num_clips=3, num_crops=1)
-    views = loaded.views(folder / "v1.avi")
+    predictor = sifa.load(folder / "last.pth", num_clips=3, num_crops=1)
+    views = predictor.views(folder / "v1.avi")
     assert views.shape == (3, 8, 48, 48, 3)
     assert not torch.equal(views[0], views[1])
-    single = torch.cat([loaded.probabilities(view[None]) for view in views])
-    torch.testing.assert_close(loaded.predict(folder / "v1.avi"), single.mean(0), rtol=1e-5, atol=1e-7)
+    single = torch.cat([predictor.probabilities(view[None]) for view in views])
+    torch.testing.assert_close(predictor.predict(folder / "v1.avi"), single.mean(0), rtol=1e-5, atol=1e-7)
 
 
 def test_averaged_weights_are_preferred(folder: Path, tmp_path: Path) -> None:
@@ -130,9 +130,9 @@ def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_short_video_repeats_its_last_frame(folder: Path) -> None:
-    loaded = sifa.load(folder / "last.pth", num_clips=1, num_crops=1)
-    assert loaded.span == 15
-    enough, short = loaded.views(folder / "v3.avi")[0], loaded.views(folder / "v4.avi")[0]
+    predictor = sifa.load(folder / "last.pth", num_clips=1, num_crops=1)
+    assert predictor.span == 15
+    enough, short = predictor.views(folder / "v3.avi")[0], predictor.views(folder / "v4.avi")[0]
     assert not torch.equal(enough[-1], enough[-2])
     assert all(torch.equal(short[4], frame) for frame in short[5:])
     assert not torch.equal(short[3], short[4])
@@ -149,6 +149,7 @@ def test_a_single_frame_is_no_video(folder: Path, tmp_path: Path) -> None:
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "weights alone": ({"config": None}, "has no entry 'config'; it has model, epoch, classes"),
     "another version": ({"config": {"network": {"depth": 50}}}, "is of another version"),
+    "other names": ({"classes": ["left", "right"]}, "is damaged: it names 2 classes of 6"),
     "other weights": ({"model": {"fc.weight": torch.zeros(2)}}, "does not fit this model"),
 }
 

@@ -12,9 +12,7 @@ import pytest
 import torch
 import yaml
 
-import sifa
 import train_val_3d
-from engine.config import load_config
 from tests.tools.conftest import MakeCheckpoint
 from tools import finetune
 
@@ -163,9 +161,11 @@ def test_the_same_command_goes_on(
         if stopped_in == "extraction":
             patch.setattr(finetune, "show_split", stop)
         else:
-            once: Callable[..., Any] = train_val_3d.validate_if_due
+            validate: Callable[..., Any] = train_val_3d.Trainer.validate_if_due
             patch.setattr(
-                train_val_3d, "validate_if_due", lambda run, state: stop() if state.epoch == 1 else once(run, state)
+                train_val_3d.Trainer,
+                "validate_if_due",
+                lambda trainer: stop() if trainer.state.epoch == 1 else validate(trainer),
             )
         assert run(videos, checkpoint, out) == 130
     assert run(videos, checkpoint, out) == 0
@@ -176,15 +176,6 @@ def test_the_same_command_goes_on(
     before = (out / "checkpoints/last.pth").stat().st_mtime_ns
     assert run(videos, checkpoint, out) == 0
     assert (out / "checkpoints/last.pth").stat().st_mtime_ns == before
-
-
-def test_recordings_as_the_user_says(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
-    args = finetune._parse(
-        [str(videos), f"--checkpoint={checkpoint}", r"--group= (\w)_", "--validate=b", f"--out={tmp_path}"]
-    )
-    rows, untold = finetune.split(finetune.find_videos(videos, None), args)
-    assert {(row.recording, row.split) for row in rows} == {("a", "train"), ("b", "val"), ("c", "train")}
-    assert not untold
 
 
 def test_what_is_said_is_what_is_trained_on(
@@ -207,32 +198,6 @@ def test_what_is_said_is_what_is_trained_on(
         assert sorted(line.split("/")[0] for line in listed) == ["circle"] * 2 + ["square"] * squares
         wanted = {row["path"].removesuffix(".avi") for row in rows if row["split"] == side}
         assert {line.rsplit(" ", 2)[0] for line in listed} == wanted
-
-
-def written_settings(checkpoint: Path, *options: str, names: Sequence[str] = CLASSES) -> dict[str, Any]:
-    args = finetune._parse(["videos", f"--checkpoint={checkpoint}", *options])
-    return yaml.safe_load(finetune.settings(args, Path("out"), sifa.load(checkpoint), names, [FRAMES] * 8))
-
-
-def test_clips_are_not_flipped_where_a_class_tells_sides(checkpoint: Path) -> None:
-    assert "horizontal_flip" not in written_settings(checkpoint)["transform"]
-    assert written_settings(checkpoint, names=("turn_left", "walk"))["transform"]["horizontal_flip"] is False
-
-
-def test_settings_are_of_use_from_any_folder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(checkpoint, tmp_path / "start.pth")
-    monkeypatch.chdir(tmp_path)
-    values = written_settings(Path("start.pth"))
-    data = {f"dataset.{key}": values["dataset"][key] for key in ("root_path", "list_file", "eva_list_file")}
-    files = {key: values[key] for key in ("base", "output_dir")} | data
-    assert {key: file for key, file in files.items() if not Path(file).is_absolute()} == {}
-    assert values["network"]["pretrained_model"] == str(tmp_path / "start.pth")
-
-
-def test_one_epoch(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "settings.yml").write_text(yaml.safe_dump(written_settings(checkpoint, "--epochs=1")))
-    optimization = load_config(tmp_path / "settings.yml").optimization
-    assert (optimization.epochs, optimization.warmup_epoch, optimization.freeze_epochs) == (1, 0, 1)
 
 
 # ---- Mistakes: one line, exit code 2 --------------------------------------------------------------------------------

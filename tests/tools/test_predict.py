@@ -1,20 +1,19 @@
 """tools.predict as its users run it: tables, JSON, windows, a camera, bad videos and mistakes."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-import torch
 
 import sifa
 from sifa.predictor import Predictor, count_frames
+from sifa.windows import predict_windows
 from tests.tiny import CLASSES, RATE, moving_square, write_checkpoint, write_video
 from tools import predict
-from tools.predict import Span, find_videos, spans, timeline
 
 FRAMES = 30
 
@@ -31,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(folder: Path) -> Predictor:
+def predictor(folder: Path) -> Predictor:
     return sifa.load(folder / "last.pth", num_clips=1, num_crops=1)
 
 
@@ -160,11 +159,6 @@ def test_arguments_that_cannot_be(
     assert capsys.readouterr().err.endswith(f"python -m tools.predict: error: {message}\n")
 
 
-def test_find_videos_keeps_the_order_and_skips_other_files(folder: Path) -> None:
-    found = find_videos([str(folder / "videos/more/b.avi"), str(folder / "videos")])
-    assert [file.name for file in found] == ["b.avi", "a.avi", "b.avi"]
-
-
 # ---- Windows --------------------------------------------------------------------------------------------------------
 
 
@@ -180,45 +174,6 @@ def test_a_window_scores_like_a_video_of_its_own(run: Run, folder: Path, tmp_pat
         piece = write_video(tmp_path / f"{number}.avi", moving_square(FRAMES)[start : start + 20])
         expected = dict(zip(CLASSES, whole.predict(piece).tolist(), strict=True))
         assert of_json(one["top"]) == pytest.approx(expected, abs=1e-5)
-
-
-def test_windows_are_predicted_as_the_frames_come(loaded: Predictor) -> None:
-    frames = moving_square(40)
-    came = 0
-
-    def coming() -> Iterator[np.ndarray]:
-        nonlocal came
-        for frame in frames:
-            came += 1
-            yield frame
-
-    seen = [(span.start, span.end, came) for span in spans(coming(), loaded, 16, 10)]
-    assert seen == [(0, 16, 16), (10, 26, 26), (20, 36, 36), (24, 40, 40)]
-
-
-def test_fewer_frames_than_a_window_make_one(loaded: Predictor) -> None:
-    (span,) = spans(iter(moving_square(9)), loaded, 16, 8)
-    assert (span.start, span.end) == (0, 9)
-    assert not list(spans(iter([]), loaded, 16, 8))
-
-
-def test_the_timeline() -> None:
-    def span(start: int, probabilities: list[float]) -> Span:
-        return Span(start, start + 20, torch.tensor(probabilities))
-
-    found = [span(0, [0.9, 0.1]), span(10, [0.6, 0.4]), span(600, [0.25, 0.75])]
-    assert timeline(found, ["walk", "run"], rate=10) == "\n".join(
-        [
-            "   0:00.0 -   0:02.0  walk   90.00 %",
-            "   0:01.0 -   0:03.0  walk   60.00 %",
-            "   1:00.0 -   1:02.0  run    75.00 %",
-            "",
-            "  walk  ██·",
-            "  run   ··█",
-        ]
-    )
-    long = timeline([*found[:1] * 181, *found[2:] * 119], ["walk", "run"], rate=10).splitlines()
-    assert [line.split()[-1] for line in long[-2:]] == ["█" * 37 + "·" * 23, "·" * 36 + "█" * 24]
 
 
 # ---- Camera ---------------------------------------------------------------------------------------------------------
@@ -248,7 +203,7 @@ class Camera:
 
 
 def test_a_camera_is_watched_until_the_user_ends_it(
-    run: Run, loaded: Predictor, monkeypatch: pytest.MonkeyPatch
+    run: Run, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera = Camera(40, end=KeyboardInterrupt)
     monkeypatch.setattr(cv2, "VideoCapture", {3: camera}.__getitem__)
@@ -256,7 +211,7 @@ def test_a_camera_is_watched_until_the_user_ends_it(
     lines = [json.loads(line) for line in out.splitlines()]
     assert (code, err, camera.released) == (0, "", True)
     assert len(lines) == 3, "after 15 frames, a clip, and then every second"
-    expected = [span.probabilities for span in spans(iter(moving_square(35)), loaded, 15, 10)]
+    expected = [window.probabilities for window in predict_windows(moving_square(35), predictor, 15, 10)]
     for line, probabilities in zip(lines, expected, strict=True):
         assert of_json(line["top"]) == pytest.approx(dict(zip(CLASSES, probabilities.tolist(), strict=True)), abs=1e-5)
 

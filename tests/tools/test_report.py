@@ -1,170 +1,22 @@
-"""The report's figures are those of the scores, its pictures are there, and no name becomes markup."""
+"""tools.report as its users run it: a page, a printed matrix, and mistakes in one line."""
 
-import re
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
-from engine.scores import Scores, save_scores
+from engine.scores import save_scores
+from tests.visualization.test_report import Page, scores
 from tools import report
 
-CLASSES = ["jump", "<script>alert(1)</script>", 'sit & "stay" $x$', "walk"]
-LABELS = [0, 0, 1, 1, 2, 2]  # no video of the last class
-# What each of three views (clips) of each video takes it for, with certainty 0.7.
-VIEWS = [[0, 0, 0], [1, 0, 0], [1, 1, 1], [2, 2, 1], [0, 2, 0], [3, 3, 3]]
 
-
-def scores(root: Path, **changes: Any) -> Scores:
-    probabilities = np.full((6, 3, 4), 0.1, np.float32)
-    for video, views in enumerate(VIEWS):
-        probabilities[video, range(3), views] = 0.7
-    values: dict[str, Any] = {
-        "videos": [f"v<{video}>" for video in range(6)],
-        "labels": np.array(LABELS),
-        "probabilities": probabilities,
-        "classes": CLASSES,
-        "clips": 3,
-        "crops": 1,
-        "list_file": "a<b>.txt",
-        "root_path": str(root),
-        "format": "FRAME",
-        "frame_template": "",
-        "first_frame": 1,
-    }
-    return Scores(**{**values, **changes})
-
-
-class Page(HTMLParser):
-    """The texts of table cells row by row, and all tags."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self.tags: list[str] = []
-        self.sources: list[str] = []
-        self.text, self.in_table = "", False
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.in_table |= tag == "table"
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        self.sources += [value or "" for name, value in attributes if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        self.in_table &= tag != "table"
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-        if self.rows and self.rows[-1] and self.in_table:
-            self.rows[-1][-1] += data
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Frames of the videos but the last."""
-    for video in range(5):
-        folder = tmp_path / "frames" / f"v<{video}>"
-        folder.mkdir(parents=True)
-        for i in range(1, 9):
-            cv2.imwrite(str(folder / f"{i:05d}.jpg"), np.full((20, 30, 3), 10 * i, np.uint8))
-    return tmp_path / "frames"
-
-
-@pytest.fixture
-def page(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Page:
-    save_scores(tmp_path / "out/scores.npz", scores(root))
+def test_page_and_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_scores(tmp_path / "out/scores.npz", scores(tmp_path))
     assert report.main([str(tmp_path / "out/scores.npz")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out/report.html")
-    return Page((tmp_path / "out/report.html").read_text())
-
-
-def test_one_view_beside_all_views(page: Page) -> None:
-    header, top1, top3 = page.rows[:3]
-    assert header == ["", "1 viewmiddle clip, centre crop", "all 3 views3 clips x 1 crops"]
-    # The middle clip is right about videos 0, 1, 2, 4; the mean of three about 0, 1, 2.
-    assert [cell.split()[0] for cell in top1[1:]] == ["66.67", "50.00"]
-    assert top1[2] == "50.00 (18.8 to 81.2)"
-    assert top3[0] == "top-3, %"
-    assert not any(row[0] == "top-5, %" for row in page.rows[:6] if row), "of four classes"
-
-
-def test_every_class(page: Page) -> None:
-    start = next(i for i, row in enumerate(page.rows) if row[0] == "class")
-    assert page.rows[start + 1 : start + 4] == [
-        [CLASSES[2], "2", "50.0", "0.0", "jump (1)"],
-        [CLASSES[1], "2", "50.0", "50.0", f"{CLASSES[2]} (1)"],
-        ["jump", "2", "100.0", "100.0", ""],
-    ]
-
-
-def test_the_page_is_whole_and_holds_no_markup_of_names(page: Page, tmp_path: Path) -> None:
-    assert "script" not in page.tags
-    assert CLASSES[1] in page.text
-    assert "a<b>.txt" in page.text
-    assert all(source.startswith("data:image/") for source in page.sources)
-    for name in ("confusion.png", "classes.png"):
-        assert cv2.imread(str(tmp_path / "out" / name)) is not None
-
-
-def test_the_worst_videos_with_frames_where_there_are_any(page: Page, root: Path) -> None:
-    assert report.worst_videos(scores(root), 2) == [5, 3], "the lowest probability of the right class"
-    shown = [source for source in page.sources if source.startswith("data:image/jpeg")]
-    assert len(shown) == 2, "three are wrong, one has no frames"
-    assert re.search(r"No frames: .*v<5>", page.text)
-    assert "(10.0 %) taken for walk (70.0 %)" in page.text
-    (row,) = [cv2.imdecode(np.frombuffer(report.strip(reader(root), "v<0>"), np.uint8), cv2.IMREAD_COLOR)]
-    assert row is not None
-    assert row.shape == (report.STRIP_HEIGHT, 6 * 144, 3)
-    greys = row[48, 72::144].mean(-1)
-    assert np.all(np.diff(greys) > 5), "in the order of time"
-
-
-def reader(root: Path) -> report.Reader:
-    return report.open_reader("FRAME", root)
-
-
-def test_frames_that_are_gone(tmp_path: Path) -> None:
-    page = Page(report.write_report(scores(tmp_path / "gone"), tmp_path / "out").read_text())
-    assert "No frames: " in page.text
-    assert page.text.count("taken for") > 3
-
-
-def test_the_confusion_matrix_as_text(root: Path) -> None:
-    assert report.confusion(scores(root)).tolist() == [[2, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]]
-    lines = report.confusion_table(scores(root)).splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[0] == "true"
-    assert lines[1].split() == ["jump", "2", ".", ".", ".", "100%"]
-    assert lines[4].split() == ["walk", ".", ".", ".", ".", "-"]
-    assert len({len(line) for line in lines}) == 1, "columns stand under their names"
-
-
-def test_many_classes(root: Path, tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    many = scores(
-        root,
-        classes=[f"class {k}" for k in range(50)],
-        probabilities=random.dirichlet(np.ones(50), (6, 1)).astype(np.float32),
-        clips=1,
-    )
-    assert report.confusion_table(many).splitlines()[0] == "the most frequent confusions"
-    page = Page(report.write_report(many, tmp_path).read_text())
-    assert page.rows[0] == ["", "1 viewmiddle clip, centre crop"], "a single view is not called all"
-    assert ["class", "taken for", "videos"] in page.rows
-
-
-def test_intervals() -> None:
-    low, high = report.interval(27, 46)
-    assert (low, high) == pytest.approx((44.3, 71.7), abs=0.05)  # Wilson's, as statistics packages give it
-    assert report.interval(0, 10)[0] == 0
-    assert report.interval(10, 10)[1] == pytest.approx(100)
+    assert lines[-1] == str(tmp_path / "out/report.html")
+    top1, top3 = Page((tmp_path / "out/report.html").read_text()).rows[1:3]
+    assert (top1[2], top3[0]) == ("50.00 (18.8 to 81.2)", "top-3, %")
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,3 +26,5 @@ def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_scores(tmp_path / "scores.npz", scores(tmp_path))
     assert report.main([str(tmp_path / "scores.npz"), f"--out={tmp_path}/file/out"]) == 2
     assert "cannot be written" in capsys.readouterr().err
+    assert report.main([str(tmp_path / "scores.npz"), "--worst=-1"]) == 2
+    assert capsys.readouterr().err == "error: --worst must be at least 0, got -1\n"

@@ -1,22 +1,15 @@
 """tools.visualize as its users run it: picture, film, page, and mistakes in one line."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
-import sifa
-from tests.tiny import RATE, SETTINGS, moving_square, write_checkpoint, write_video
+from tests.sifa.test_viewer import FRAMES, SMALL
+from tests.tiny import RATE, moving_square, write_checkpoint, write_video
 from tools import visualize
-from tools.visualize import Viewer
-
-SMALL: dict[str, Any] = copy.deepcopy(SETTINGS)
-SMALL["dataset"]["clip_length"] = 16  # 31 frames of a video, 4 of the network
-FRAMES = 40
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +30,6 @@ def run(folder: Path, capsys: pytest.CaptureFixture[str]) -> Run:
         return code, *capsys.readouterr()
 
     return run
-
-
-def viewer(folder: Path, *arguments: str) -> Viewer:
-    options = visualize._parse([str(folder / "v.avi"), f"--checkpoint={folder / 'last.pth'}", *arguments])
-    return Viewer(sifa.load(options.checkpoint, num_clips=1, num_crops=1), options)
 
 
 def test_a_picture(run: Run, tmp_path: Path) -> None:
@@ -72,64 +60,20 @@ def test_a_film_of_all_clips(run: Run, folder: Path, tmp_path: Path) -> None:
     assert run(f"--out={out}", "--stage=res5", video="short.avi")[0] == 0
     capture = cv2.VideoCapture(str(out))
     assert (capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)) == (RATE, 3)
-    there, frame = capture.read()
+    success, frame = capture.read()
     capture.release()
-    assert there
+    assert success
     assert frame.shape == (1030, 1240, 3)
     assert frame.std() > 10
 
 
-def test_a_film_of_one_clip_where_it_takes_the_whole_video(folder: Path, tmp_path: Path) -> None:
-    write_video(tmp_path / "v.avi", moving_square(33))
-    write_checkpoint(tmp_path / "last.pth", SMALL)
-    assert viewer(tmp_path).moments() == ([(0, 0), (0, 1), (0, 2)], 8)
-    assert viewer(folder).moments() == ([(start, 1) for start in range(8)], 1)
-
-
-def test_a_page_of_all_stages_or_one(folder: Path) -> None:
-    one = viewer(folder)
-    assert '"name":"res3"' in one.page(0, None, None, ["res3", "res4"])
-    assert '"name":"res3"' not in one.page(0, None, None, ["res4"])
-    assert '"opening":[2,4,2]' in one.page(0, 2, (30, 45), ["res3"])
-
-
-def test_which_pair_shows_a_frame(folder: Path) -> None:
-    """The network's frame i is made of the clip's frames 4 i to 4 i + 3, two frames of the video apart."""
-    one = viewer(folder)
-    for frame in (4, 9, 12, 20, 25, 27):
-        start, t = one.moment_of(frame)
-        assert one.clip(start).shown[t] == frame
-        assert one.clip(start).positions[4 * t + 2] == frame
-    assert one.moment_of(0) == (0, 0), "the nearest there is"
-    assert one.moment_of(FRAMES - 1) == (7, 2)
-    start, t = one.moment_of(15)
-    assert t == 1, "the middle pair"
-
-
-def test_a_query_is_in_pixels_of_the_video(folder: Path) -> None:
-    """60 x 80 pixels, whose middle 60 x 60 become 48 x 48: res3's positions lie at 0, 8, ..., 40 of these."""
-    one = viewer(folder, "--stage=res3")
-    clip = one.clip(0)
-    seen = one.explain(clip, "res3")
-    for query, expected in {(10, 0): (0, 0), (69, 59): (5, 5), (40, 30): (3, 3), (30, 45): (4, 2)}.items():
-        assert one.position(query, clip, seen) == expected
-
-
-def test_drawn_frames_are_the_crop_in_the_videos_own_sharpness(folder: Path) -> None:
-    one = viewer(folder)
-    clip = one.clip(0)
-    assert np.array_equal(one.shown_frames(clip), clip.frames[2::4, :, 10:70])
-    bright = viewer(folder, "--gamma=0.5").shown_frames(clip)
-    np.testing.assert_allclose(bright, 255 * np.sqrt(one.shown_frames(clip) / 255), atol=0.5)
-
-
 MISTAKES = {
-    "query beside the crop": (["--query=5,30"], "x in 10..69 and y in 0..59, got 5,30"),
+    "query outside the crop": (["--query=5,30"], "x in 10..69 and y in 0..59, got 5,30"),
     "frame after the end": (["--frame=40"], "--frame must be in 0..39, got 40"),
     "stage without SIFA": (["--stage=res2"], "--stage res2 of this network has no SIFA; it is in res3, res4, res5"),
     "class": (["--class=jump"], "--class must be one of left, right, up, down, away, back, or a number below 6"),
-    "folder": (["--out={tmp}/there.png"], "/there.png: Is a directory"),
-    "film": (["--out={tmp}/there.mp4"], "/there.mp4: Is a directory"),
+    "folder": (["--out={tmp}/folder.png"], "/folder.png: Is a directory"),
+    "film": (["--out={tmp}/folder.mp4"], "/folder.mp4: Is a directory"),
     "below a file": (["--out={tmp}/file/a.mp4"], "/file: File exists"),
 }
 
@@ -137,8 +81,8 @@ MISTAKES = {
 @pytest.mark.parametrize("name", MISTAKES)
 def test_mistakes(name: str, run: Run, tmp_path: Path) -> None:
     arguments, message = MISTAKES[name]
-    for there in ("there.png", "there.mp4"):
-        (tmp_path / there).mkdir()
+    for name in ("folder.png", "folder.mp4"):
+        (tmp_path / name).mkdir()
     (tmp_path / "file").touch()
     # The last --out counts.
     code, out, err = run(f"--out={tmp_path}/a.png", *(text.format(tmp=tmp_path) for text in arguments))

@@ -1,0 +1,209 @@
+"""Fine-tuning to new classes: its settings file, and its output directory, which a stopped training continues in."""
+
+import csv
+import io
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from common.errors import UserError
+from common.files import make_folder, write_text
+from datasets.annotations import Video, format_classes
+from datasets.preparation.sources import Source
+from engine.config import load_config
+from engine.schema import Config
+from models import Network
+from sifa.finetune_videos import SplitRow
+from sifa.predictor import Predictor
+
+RECIPE = Path(__file__).resolve().parents[1] / "settings/finetune.yml"
+CLASSIFIERS = ("fc", "fc_dual")
+ITERATIONS, EPOCHS = 1000, (20, 100)  # the epochs make about so many iterations, within these limits
+SPAN, LONGEST_SPAN = 2 / 3, 64  # of a clip: share of the median training video; frames at most
+DIRECTIONS = re.compile(r"left|right|clockwise", re.IGNORECASE)
+
+
+class FinetuneFolder:
+    """Output directory of a fine-tuning. Once the training has begun, what it depends on must not change.
+
+    Args:
+        path: the directory.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.has_training = (path / "checkpoints/last.pth").is_file()
+
+    def open(self, videos: Sequence[Source], classes: Sequence[str]) -> None:
+        """Makes the directory and writes classes.txt.
+
+        Raises:
+            UserError: it cannot be written to, or has a training of other videos or classes.
+        """
+        make_folder(self.path)
+        if self.has_training:
+            self._check_videos(videos)
+        self.write_once("classes.txt", format_classes(classes))
+
+    def _check_videos(self, videos: Sequence[Source]) -> None:
+        file = self.path / "videos.csv"
+        if file.is_file():
+            with file.open(encoding="utf-8", newline="") as stream:
+                trained = {(row["path"], row["label"]) for row in csv.DictReader(stream)}
+            if trained != {(video.path, video.label) for video in videos}:
+                raise self._other_training(file.name)
+
+    def write_once(self, name: str, text: str) -> None:
+        """Writes a file that the training depends on.
+
+        Raises:
+            UserError: it cannot be written, or the training has begun with another content.
+        """
+        file = self.path / name
+        if self.has_training and file.is_file() and file.read_text(encoding="utf-8") != text:
+            raise self._other_training(name)
+        try:
+            write_text(file, text)
+        except OSError as error:
+            raise UserError(f"{file} cannot be written: {error.strerror}") from None
+
+    def _other_training(self, name: str) -> UserError:
+        return UserError(
+            f"{self.path} holds a training of other videos or options ({name} would change): give another "
+            f"--out, or remove {self.path / 'checkpoints'} to train from the start"
+        )
+
+    def write_split(self, rows: Sequence[SplitRow]) -> None:
+        """Writes videos.csv. Raises UserError as `write_once`."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([SplitRow._fields, *rows])
+        self.write_once("videos.csv", text.getvalue())
+
+    def write_lists(self, rows: Sequence[SplitRow], frames: Mapping[str, Video]) -> list[int]:
+        """Writes train.txt and val.txt.
+
+        Args:
+            rows: the split.
+            frames: the lines of the lists by the path of the video.
+
+        Returns:
+            The number of frames of each training video.
+        """
+        for split in ("train", "val"):
+            videos = [frames[row.path] for row in rows if row.split == split]
+            lines = [f"{video.path} {video.num_frames} {video.label}\n" for video in videos]
+            write_text(self.path / f"{split}.txt", "".join(lines))
+        return [frames[row.path].num_frames for row in rows if row.split == "train"]
+
+
+def finetune_settings(
+    predictor: Predictor,
+    *,
+    checkpoint: Path,
+    name: str,
+    out: Path,
+    classes: Sequence[str],
+    lengths: Sequence[int],
+    format: str = "FRAME",
+    epochs: int | None = None,
+) -> str:
+    """The settings file of a fine-tuning: settings/finetune.yml with the network and clips of a checkpoint.
+
+    Args:
+        predictor: of the checkpoint.
+        checkpoint: file.
+        name: of the data set.
+        out: output directory, with the frames and lists.
+        classes: names of the classes.
+        lengths: number of frames of each training video.
+        format: storage of the frames.
+        epochs: None: by the number of videos.
+    """
+    out = out.absolute()  # a settings file is used from other folders, too
+    start = predictor.config
+    transform = {"crop_size": start.transform.crop_size}
+    if direction_classes(classes):
+        transform["horizontal_flip"] = False
+    other_run = {"pretrained_model", "imagenet_weights", "release_weights", "dropout_ratio"}
+    values: dict[str, Any] = {
+        "base": str(RECIPE),  # absolute: `out` may be behind a symbolic link
+        "output_dir": str(out),
+        "dataset": {
+            "name": name,
+            "root_path": str(out / "frames"),
+            "list_file": str(out / "train.txt"),
+            "eva_list_file": str(out / "val.txt"),
+            "classes_file": str(out / "classes.txt"),
+            "num_classes": len(classes),
+            "format": format,
+            **start.dataset.model_dump(include={"num_segments", "clip_length"}),
+            "num_steps": clip_step(start, lengths),
+            "num_workers": max(1, min((os.cpu_count() or 1) - 1, 8)),
+        },
+        "transform": transform,
+        "evaluation": {"eva_crop_size": start.evaluation.eva_crop_size},
+        "network": start.network.model_dump(exclude=other_run) | {"pretrained_model": str(checkpoint.absolute())},
+        "SIFA": start.SIFA.model_dump(),
+        "optimization": _optimization(predictor.model, len(lengths), epochs),
+    }
+    return f"# Written by tools/finetune.py.\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}"
+
+
+def _optimization(network: Network, videos: int, epochs: int | None) -> dict[str, Any]:
+    batch_size = min(8, videos)
+    epochs = epochs or min(max(round(ITERATIONS / (videos // batch_size)), EPOCHS[0]), EPOCHS[1])
+    section: dict[str, Any] = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "freeze": body_patterns(network),
+        "freeze_epochs": max(1, epochs // 10),
+    }
+    if epochs == 1:  # the warm-up of the recipe takes one epoch
+        section["warmup_epoch"] = 0
+    return section
+
+
+def clip_step(config: Config, lengths: Sequence[int]) -> int:
+    """The step between the frames of a clip, for videos of these lengths.
+
+    The step of the checkpoint is not taken: its videos had another speed and length.
+    """
+    span = min(SPAN * median(lengths), LONGEST_SPAN)
+    return max(1, round(span / config.dataset.num_segments / config.dataset.clip_length))
+
+
+def body_patterns(network: Network) -> list[str]:
+    """Patterns for `optimization.freeze` that match all parameters but those of the classifiers."""
+    return [
+        f"{name}.*"
+        for name, module in network.named_children()
+        if name not in CLASSIFIERS and any(True for _ in module.parameters())
+    ]
+
+
+def direction_classes(classes: Sequence[str]) -> list[str]:
+    """The classes whose names tell a direction, so that a horizontal flip of a clip may change its class."""
+    return [name for name in classes if DIRECTIONS.search(name)]
+
+
+def frame_side(config: Config) -> int:
+    """The short side of extracted frames in pixels: 8/7 of the larger crop."""
+    return round(max(config.transform.crop_size, config.evaluation.eva_crop_size) * 8 / 7)
+
+
+def check_settings(text: str, changes: Sequence[str]) -> None:
+    """Checks a settings file and the changes of --set.
+
+    Raises:
+        ConfigError: they are no valid configuration.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "settings.yml"
+        write_text(file, text)
+        load_config(file, list(changes))

@@ -1,0 +1,127 @@
+"""The videos of a fine-tuning: their classes, and which recordings are trained on or validated on."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from common.errors import DataError
+from datasets.annotations import Video, read_list
+from datasets.preparation.labels import sources_from_labels
+from datasets.preparation.sources import Source, frame_folders, sources_from_folders
+from datasets.preparation.splits import choose_validation, recordings
+
+SPLIT_FOLDERS = frozenset(("train", "val", "valid", "validation", "test"))
+
+
+class SplitRow(NamedTuple):
+    """A row of videos.csv.
+
+    path: of the video, relative to the folder of all videos.
+    label: name of its class.
+    recording: that it was cut from; empty for a skipped video.
+    split: train, val or skipped.
+    """
+
+    path: str
+    label: str
+    recording: str
+    split: str
+
+
+def find_videos(video_dir: Path, labels: Path | None) -> list[Source]:
+    """The videos of at least two classes.
+
+    Args:
+        video_dir: folder of all videos; without `labels`, each of its sub-folders is a class.
+        labels: CSV file with the columns path and label, or None.
+
+    Raises:
+        DataError: there is no such folder or file, or it has no two classes.
+    """
+    if not video_dir.is_dir():
+        raise DataError(f"VIDEO_FOLDER must be a folder, got {video_dir}")
+    try:
+        videos = sources_from_labels(labels, video_dir) if labels else sources_from_folders(video_dir)
+    except OSError as error:
+        raise DataError(f"{error.filename}: {error.strerror}") from None
+    names = sorted({video.label for video in videos})
+    if len(names) < 2:
+        raise DataError(f"there must be videos of two classes at least, {video_dir} has only {names[0]!r}")
+    if {name.lower() for name in names} <= SPLIT_FOLDERS:
+        raise DataError(
+            f"the sub-folders of {video_dir} must be classes, they are {', '.join(names)}: put the videos of a class "
+            "into one folder, and say by --group and --validate which are to be validated on"
+        )
+    return videos
+
+
+def class_names(videos: Sequence[Source]) -> list[str]:
+    """The classes of the videos, sorted; numbers by value. Folders 1, 2, 3 are three classes: there is no class 0."""
+    names = {video.label for video in videos}
+    numbers = all(name.isdecimal() for name in names)
+    return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
+
+
+def extracted_videos(list_file: Path, videos: Sequence[Source]) -> dict[str, Video]:
+    """The lines of a list of extracted frames, by the path of the video. Unreadable videos have none.
+
+    Args:
+        list_file: written by tools.extract_frames.
+        videos: all videos that it was to extract.
+
+    Raises:
+        DataError: the list cannot be read.
+    """
+    listed = {video.path: video for video in read_list(list_file, num_classes=len({video.label for video in videos}))}
+    return {path: listed[folder] for path, folder in frame_folders(videos).items() if folder in listed}
+
+
+def split_videos(
+    videos: Sequence[Source], *, group: str = "", validate: str = "", share: float = 0.25, seed: int = 0
+) -> tuple[list[SplitRow], list[str]]:
+    """Training and validation videos. All clips of a recording are on one side.
+
+    Args:
+        videos: of all classes.
+        group: what names the recordings, see `datasets.preparation.splits.recordings`.
+        validate: recordings to validate on, with commas between them; empty: chosen by `share` and `seed`.
+        share: of each class's videos to validate on.
+        seed: of the choice.
+
+    Returns:
+        A row for each video, and the classes whose file names do not tell recordings.
+
+    Raises:
+        DataError: there is no such recording, or nothing is left to train on or to validate on.
+    """
+    recording_of, unnamed = recordings(videos, group)
+    if validate:
+        validation = set(validate.split(","))
+        known = sorted(set(recording_of.values()))
+        if unknown := sorted(validation.difference(known)):
+            raise DataError(
+                f"--validate: there is no recording {unknown[0]!r}; there are {len(known)}: {', '.join(known[:8])}"
+            )
+    else:
+        validation = choose_validation(videos, recording_of, share, seed=seed)
+    rows = []
+    for video in videos:
+        recording = recording_of[video.path]
+        rows.append(SplitRow(video.path, video.label, recording, "val" if recording in validation else "train"))
+    if missing := sorted({row.label for row in rows} - {row.label for row in rows if row.split == "train"}):
+        raise DataError(f"all videos of {missing[0]!r} are kept for the validation, none is left to train on")
+    if not any(row.split == "val" for row in rows):
+        raise DataError("nothing is left to validate on: every class has a single recording; is --group right?")
+    return rows, unnamed
+
+
+def split_table(rows: Sequence[SplitRow]) -> str:
+    """The number of videos of each class on each side, and of its recordings."""
+    lines = [f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}"]
+    for label in sorted({row.label for row in rows}):
+        videos = Counter(row.split for row in rows if row.label == label)
+        recordings = len({row.recording for row in rows if row.label == label})
+        problem = "  of a single recording: nothing to validate on" if recordings == 1 else ""
+        lines.append(f"{label:<24}{videos['train']:>7}{videos['val']:>5}{recordings:>12}{problem}")
+    return "\n".join(lines)

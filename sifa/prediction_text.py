@@ -1,0 +1,79 @@
+"""Predictions as text and as values for JSON: the most probable classes, a table, a timeline of windows."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sifa.windows import Window
+
+_TIMELINE = 60  # marks in a row at most
+
+
+def top(probabilities: Tensor, classes: Sequence[str], count: int) -> list[dict[str, Any]]:
+    """The most probable classes, each with its name, number and probability, for JSON.
+
+    Args:
+        probabilities: (classes,).
+        classes: their names.
+        count: how many classes at most.
+    """
+    values, labels = probabilities.topk(min(count, len(classes)))
+    return [
+        {"class": classes[label], "label": label, "probability": round(value, 6)}
+        for value, label in zip(values.tolist(), labels.tolist(), strict=True)
+    ]
+
+
+def top_of_windows(windows: Sequence[Window], classes: Sequence[str], count: int, rate: float) -> list[dict[str, Any]]:
+    """Start and end of each window in seconds and its most probable classes, for JSON.
+
+    Args:
+        rate: frames per second.
+    """
+    return [
+        {
+            "start": round(window.start / rate, 3),
+            "end": round(window.end / rate, 3),
+            "top": top(window.probabilities, classes, count),
+        }
+        for window in windows
+    ]
+
+
+def table(best: Sequence[dict[str, Any]]) -> str:
+    """A line for each class of `top`: its probability, its name and a bar."""
+    width = max(len(one["class"]) for one in best)
+    lines = [
+        f"{100 * one['probability']:8.2f} %  {one['class']:<{width}}  {'█' * round(20 * one['probability'])}".rstrip()
+        for one in best
+    ]
+    return "\n".join(lines)
+
+
+def timeline(windows: Sequence[Window], classes: Sequence[str], rate: float) -> str:
+    """A line for each window with its most probable class; then for each of these classes a row of marks over time.
+
+    Args:
+        rate: frames per second.
+    """
+    leaders = [int(window.probabilities.argmax()) for window in windows]
+    width = max(len(classes[leader]) for leader in leaders)
+    lines = [
+        f"{_clock(window.start / rate):>9} -{_clock(window.end / rate):>9}  "
+        f"{classes[leader]:<{width}} {100 * float(window.probabilities[leader]):7.2f} %"
+        for window, leader in zip(windows, leaders, strict=True)
+    ]
+    columns = min(len(windows), _TIMELINE)
+    edges = [column * len(windows) // columns for column in range(columns + 1)]
+    lines.append("")
+    for leader in dict.fromkeys(leaders):
+        marks = ("█" if leader in leaders[a:b] else "·" for a, b in itertools.pairwise(edges))
+        lines.append(f"  {classes[leader]:<{width}}  {''.join(marks)}")
+    return "\n".join(lines)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds, 1), 60)
+    return f"{int(minutes)}:{seconds:04.1f}"

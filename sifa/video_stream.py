@@ -1,0 +1,96 @@
+"""Videos by file, folder and pattern; the frames of a file or a camera one by one."""
+
+import glob
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from common.errors import UserError
+from datasets.preparation.sources import VIDEO_EXTENSIONS
+from datasets.video_files import open_video
+
+USUAL_RATE = 25.0  # frames per second
+
+
+def find_videos(paths: Sequence[str]) -> list[Path]:
+    """The files, the videos in the folders and the matches of the patterns, in the given order.
+
+    A folder without a video is in the list itself, so that it fails as an unreadable file does: alone, not all.
+
+    Args:
+        paths: files, folders and patterns such as `clips/**/*.mp4`.
+
+    Raises:
+        UserError: a path is no file or folder and matches nothing, or there are only folders without videos.
+    """
+    videos: list[Path] = []
+    for text in paths:
+        # Path("") is the current folder; an empty argument is a mistake in the caller's script.
+        matches = [text] if text and Path(text).exists() else sorted(glob.glob(text, recursive=True))
+        if not matches:
+            raise UserError(
+                f"{text or 'an empty name'}: there is no such file or folder, and as a pattern it fits none"
+            )
+        for path in map(Path, matches):
+            videos += (_videos_in(path) or [path]) if path.is_dir() else [path]
+    if videos and all(path.is_dir() for path in videos):
+        raise UserError("; ".join(map(no_video_in, videos)))
+    return videos
+
+
+def _videos_in(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file()]
+
+
+def no_video_in(folder: Path) -> str:
+    """The error message for a folder without a video."""
+    return f"there is no video in the folder {folder} (extensions: {', '.join(sorted(VIDEO_EXTENSIONS))})"
+
+
+@contextmanager
+def open_camera(number: int) -> Iterator[cv2.VideoCapture]:
+    """A camera, released at the end.
+
+    Raises:
+        UserError: there is no such camera, or another program uses it.
+    """
+    capture = cv2.VideoCapture(number)
+    try:
+        if not capture.isOpened():
+            raise UserError(f"there is no camera {number}, or it is in use")
+        yield capture
+    finally:
+        capture.release()
+
+
+def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    """Every frame until the end, uint8 (H, W, 3), RGB."""
+    while (result := capture.read())[0]:
+        yield cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
+
+
+def frame_rate(capture: cv2.VideoCapture) -> float:
+    """Frames per second; 25 if the file or camera gives no plausible rate."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate < 1000 else USUAL_RATE
+
+
+def announced_frames(capture: cv2.VideoCapture) -> int:
+    """The number of frames in the header of a file, 0 if there is none. Not all of them need to decode."""
+    return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+
+
+def short_video(video: Path, frames: int, span: int) -> str:
+    """The warning for a video file that is shorter than a clip.
+
+    Args:
+        frames: that decode.
+        span: frames of the video that a clip takes.
+    """
+    with open_video(video) as capture:
+        announced = announced_frames(capture)
+    lost = f", though the file announces {announced}" if announced > frames else ""
+    return f"{video} has only {frames} of the {span} frames of a clip{lost}: the last is repeated"

@@ -1,0 +1,76 @@
+"""The split and the settings of a fine-tuning."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import sifa
+from datasets.preparation.sources import Source
+from engine.config import load_config
+from sifa.finetune import body_patterns, finetune_settings
+from sifa.finetune_videos import split_videos
+from tests.tiny import write_checkpoint
+
+CLASSES = ("circle", "square")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("finetune") / "last.pth")
+
+
+def test_recordings_as_the_user_says() -> None:
+    videos = [
+        Source(f"{name}/{name} {recording}_{clip}.avi", name)
+        for name in CLASSES
+        for recording in "abc"
+        for clip in (1, 2)
+    ]
+    rows, unnamed = split_videos(videos, group=r" (\w)_", validate="b")
+    assert {(row.recording, row.split) for row in rows} == {("a", "train"), ("b", "val"), ("c", "train")}
+    assert not unnamed
+
+
+def written_settings(
+    checkpoint: Path, *, classes: Sequence[str] = CLASSES, epochs: int | None = None
+) -> dict[str, Any]:
+    text = finetune_settings(
+        sifa.load(checkpoint),
+        checkpoint=checkpoint,
+        name="videos",
+        out=Path("out"),
+        classes=classes,
+        lengths=[12] * 8,
+        epochs=epochs,
+    )
+    return yaml.safe_load(text)
+
+
+def test_all_but_the_classifiers_is_frozen_first(checkpoint: Path) -> None:
+    patterns = body_patterns(sifa.load(checkpoint).model)
+    assert patterns == ["conv1.*", "bn1.*", *(f"layer{i}.*" for i in range(1, 5)), "layer4_dual.*"]
+
+
+def test_clips_are_not_flipped_where_a_class_tells_sides(checkpoint: Path) -> None:
+    assert "horizontal_flip" not in written_settings(checkpoint)["transform"]
+    assert written_settings(checkpoint, classes=("turn_left", "walk"))["transform"]["horizontal_flip"] is False
+
+
+def test_settings_are_of_use_from_any_folder(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(checkpoint, tmp_path / "start.pth")
+    monkeypatch.chdir(tmp_path)
+    values = written_settings(Path("start.pth"))
+    data = {f"dataset.{key}": values["dataset"][key] for key in ("root_path", "list_file", "eva_list_file")}
+    files = {key: values[key] for key in ("base", "output_dir")} | data
+    assert {key: file for key, file in files.items() if not Path(file).is_absolute()} == {}
+    assert values["network"]["pretrained_model"] == str(tmp_path / "start.pth")
+
+
+def test_one_epoch(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.yml").write_text(yaml.safe_dump(written_settings(checkpoint, epochs=1)))
+    optimization = load_config(tmp_path / "settings.yml").optimization
+    assert (optimization.epochs, optimization.warmup_epoch, optimization.freeze_epochs) == (1, 0, 1)

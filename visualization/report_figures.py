@@ -1,0 +1,79 @@
+"""The pictures of a report: the confusion matrix, the accuracy of each class, frames of a video."""
+
+import io
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+
+from .score_summary import MOST_NAMES, Scores, all_views, class_rows, confusion, short
+
+STRIP_HEIGHT = 96  # pixels
+DARK = 40  # mean grey level below which the frames of a video are drawn brighter
+ONE, ALL = "#d98a3d", "#2f6690"  # colours of one view and of all views
+
+
+def confusion_figure(scores: Scores) -> Figure:
+    """The share of each class's videos by predicted class, true classes down; with numbers where there is room."""
+    matrix = confusion(scores)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    classes = len(matrix)
+    side = min(max(0.55 * classes, 3.2), 9.0)
+    figure = Figure(figsize=(side + 1.6, side + 1.2), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xlabel="predicted", ylabel="true")
+    if classes <= MOST_NAMES:
+        names = [_plain(short(name, 20)) for name in scores.classes]
+        axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(classes), names)
+    if classes <= MOST_NAMES // 2:
+        for i, j in zip(*np.nonzero(matrix), strict=True):
+            colour = "white" if shares[i, j] > 0.5 else "black"
+            axes.text(j, i, str(matrix[i, j]), ha="center", va="center", color=colour)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30)
+    bar.set_label("share of the class's videos")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def classes_figure(scores: Scores) -> Figure:
+    """Top-1 of each class by one view and by all, the lowest first; of many classes the lowest ones."""
+    rows = class_rows(scores)[:MOST_NAMES]
+    figure = Figure(figsize=(6.5, 0.9 + 0.28 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    ys = range(len(rows))
+    one, every = [row.one_view for row in rows], [row.all_views for row in rows]
+    if scores.views > 1:
+        axes.hlines(ys, one, every, color="#cccccc", linewidth=2, zorder=1)
+        axes.scatter(one, ys, color=ONE, s=30, label="1 view", zorder=2)
+    axes.scatter(every, ys, color=ALL, s=30, label=all_views(scores.views), zorder=3)
+    axes.set_yticks(ys, [_plain(f"{short(row.name, 28)} ({row.videos})") for row in rows])
+    axes.set(xlim=(-3, 103), ylim=(len(rows) - 0.5, -0.5), xlabel="top-1 of the class, % (number of videos)")
+    axes.grid(axis="x", color="#e5e5e5")
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140, bbox_inches="tight", pad_inches=0.1)
+    return buffer.getvalue()
+
+
+def strip(frames: np.ndarray) -> bytes:
+    """Frames uint8 (T, H, W, 3), RGB, side by side as JPEG. Dark frames are drawn brighter."""
+    if frames.mean() < DARK:
+        frames = (255 * (frames / 255) ** 0.5).astype(np.uint8)
+    size = max(1, round(frames.shape[2] * STRIP_HEIGHT / frames.shape[1])), STRIP_HEIGHT
+    row = np.hstack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
+    return cv2.imencode(".jpg", cv2.cvtColor(row, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")  # matplotlib would read a formula
