@@ -27,13 +27,12 @@ import sifa
 from common.errors import DataError, UserError
 from datasets import test_positions
 from datasets.video_files import VideoFiles, opened
-from models.sifa_resnet import STEM_FRAMES
+from models.network import STEM_CENTRE, STEM_FRAMES
 from models.temporal import STAGES
-from models.weights import STEM_INDEX
 from sifa.predictor import Predictor, count_frames
 from tools.export import SMALLEST_CROP
 from tools.predict import frame_rate
-from visualization import Explanation, Moment, draw, explain, html_page, stages_with_sifa
+from visualization import Explanation, Moment, draw, explain, html_page
 
 _SHARPEST = 512  # pixels of a drawn frame's short side
 
@@ -48,7 +47,7 @@ class Clip:
     @property
     def shown(self) -> list[int]:
         """Which frame of the video stands for each of the network's."""
-        return self.positions[STEM_INDEX::STEM_FRAMES]
+        return self.positions[STEM_CENTRE::STEM_FRAMES]
 
 
 class Viewer:
@@ -62,7 +61,7 @@ class Viewer:
         self.gamma = options.gamma
         self.label = _label(loaded, options.label)
         self.blocks: int = options.blocks
-        stages = stages_with_sifa(loaded.model)
+        stages = loaded.model.stages_with_sifa()
         if not stages:
             raise UserError(f"checkpoint {options.checkpoint} has a network without SIFA")
         if loaded.frames < 2 * STEM_FRAMES:
@@ -93,7 +92,7 @@ class Viewer:
 
         def distance(moment: tuple[int, int]) -> tuple[int, int]:
             start, t = moment
-            shown = self.positions(start)[STEM_INDEX::STEM_FRAMES]
+            shown = self.positions(start)[STEM_CENTRE::STEM_FRAMES]
             return abs(shown[t] - frame), abs(2 * t - (len(shown) - 2))
 
         pairs = range(self.loaded.frames // STEM_FRAMES - 1)
@@ -109,7 +108,7 @@ class Viewer:
     def shown_frames(self, clip: Clip) -> np.ndarray:
         """The crop of the frames that are drawn, as sharp as they are in the video: uint8 (T', S', S', 3), RGB."""
         sharp = max(self.size, min(*clip.frames.shape[1:3], _SHARPEST))
-        frames = self.loaded.crops(clip.frames[STEM_INDEX::STEM_FRAMES], sharp)[0].numpy()
+        frames = self.loaded.crops(clip.frames[STEM_CENTRE::STEM_FRAMES], sharp)[0].numpy()
         brighter = np.round(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)
         return brighter[frames]
 
@@ -165,7 +164,7 @@ class Viewer:
         if len(starts) >= pairs:
             return [(start, (pairs - 1) // 2) for start in starts], 1
         start = len(starts) // 2
-        shown = self.positions(start)[STEM_INDEX::STEM_FRAMES]
+        shown = self.positions(start)[STEM_CENTRE::STEM_FRAMES]
         return [(start, t) for t in range(pairs)], max(shown[1] - shown[0], 1)
 
     def page(self, start: int, t: int | None, query: tuple[float, float] | None, stages: Sequence[str]) -> str:
@@ -189,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.frame is not None:
             start, t = viewer.moment_of(options.frame)
         if options.html:
-            stages = [options.stage] if options.stage else stages_with_sifa(loaded.model)
+            stages = [options.stage] if options.stage else loaded.model.stages_with_sifa()
             options.out.write_text(viewer.page(start, t, options.query, stages), encoding="utf-8")
         elif options.out.suffix == ".mp4":
             moments, step = viewer.moments()
