@@ -5,6 +5,7 @@ Blocks pass clips on as (N, T, C, H, W); torchvision's 2D layers see the frames 
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -14,14 +15,16 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import Bottleneck, conv1x1
 
 from models.folding import merge_time, pool_time, split_time, stack_frames
-from models.sifa import OffsetInit, OffsetSource
-from models.temporal import Stage, Temporal, TemporalModelling, reset_temporal_modules
-
-STEM_FRAMES = 4  # frames that the stem merges into one
+from models.network import STEM_FRAMES, STEM_REASON, Grid, Network
+from models.temporal import STAGES, Stage, TemporalModelling, reset_temporal_modules
 
 
 class GlobalContext(nn.Module):
-    """What the whole clip shows, added at every position: fc2(relu(fc1(mean over T, H, W))).
+    """Global context of a clip, to be added at every position: fc2(relu(fc1(mean over T, H, W))).
+
+    Args:
+        channels: C.
+        reduction: the hidden layer has C / reduction channels.
 
     Shape:
         (N, T, C, H, W) to (N, 1, C, 1, 1).
@@ -38,14 +41,17 @@ class GlobalContext(nn.Module):
 
 
 class ClipBottleneck(Bottleneck):
-    """torchvision's bottleneck on clips, with a place for SIFA after the 3x3 convolution and one for global context.
+    """torchvision's bottleneck on clips, with an optional temporal module after the 3x3 convolution and global context.
 
     Args:
         in_channels: channels of the input.
         planes: channels inside; the output has four times as many.
         stride: of the 3x3 convolution and the shortcut.
-        temporal: SIFA over (N, T, planes, H, W), or what stands in its place, added to its input.
-        context: context of (N, T, 4*planes, H, W), added beside the shortcut.
+        temporal: maps (N, T, planes, H, W) to what is added to it: SIFA or another module of models/temporal.py.
+        context: maps (N, T, 4*planes, H, W), the residual branch, to what is added to the sum of branch and shortcut.
+
+    Shape:
+        (N, T, in_channels, H, W) to (N, T, 4*planes, H/stride, W/stride).
     """
 
     def __init__(
@@ -81,80 +87,75 @@ class ClipBottleneck(Bottleneck):
         return self.relu(total)
 
 
-class SIFANet(nn.Module):
-    """SIFA-Net. Stages that model time alternate global-context and SIFA bottlenecks; the others are plain.
+@dataclass(frozen=True, kw_only=True)
+class SIFANetOptions:
+    """The options of SIFA-Net.
 
     Args:
         depths: bottlenecks of res2..res5.
-        num_classes: classes of each head.
-        clip_length: frames of a clip in training; others work as well, see Shape.
-        sifa_kernel, stages, temporal, offset, offset_init: see `TemporalModelling`.
-        dropout_ratio: before the classifiers.
+        temporal_modelling: where and how the network models time.
+        dropout_ratio: dropout before the classifiers.
         width: channels of res2; 64 is the ResNet of the paper, less makes small networks.
         dual_head: a second res5 at the resolution of res4 and half the frames, with a classifier of its own.
-        activation_checkpointing: keep only the input of each bottleneck and compute it again in the backward pass.
-
-    Shape:
-        (N, 3, T, H, W) to a tuple of logits (N, num_classes), one for each head. T divisible by 4, by 8 with the dual
-        head. Any H and W.
-
-    Raises:
-        ValueError: clip_length, or the frames of an input, do not divide so.
+        activation_checkpointing: keep only the input of each bottleneck and compute the rest again in the backward
+            pass.
     """
 
-    def __init__(
-        self,
-        depths: Sequence[int],
-        *,
-        num_classes: int,
-        clip_length: int,
-        sifa_kernel: Sequence[int] = (1, 3, 3, 3),
-        stages: Sequence[Stage] = ("res3", "res4", "res5"),
-        temporal: Temporal = "sifa",
-        offset: OffsetSource = "motion_saliency",
-        offset_init: OffsetInit = "zero",
-        dropout_ratio: float = 0.5,
-        width: int = 64,
-        dual_head: bool = True,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__()
-        modelling = TemporalModelling(stages, sifa_kernel, temporal, offset, offset_init)
+    depths: Sequence[int]
+    temporal_modelling: TemporalModelling = field(
+        default=TemporalModelling(sifa_kernel=(1, 3, 3, 3), stages=("res3", "res4", "res5"))
+    )
+    dropout_ratio: float = 0.5
+    width: int = 64
+    dual_head: bool = True
+    activation_checkpointing: bool = False
+
+
+class SIFANet(Network):
+    """SIFA-Net. Stages that model time alternate global-context and SIFA bottlenecks; the others are plain.
+
+    Args:
+        options: see `SIFANetOptions`.
+        num_classes: classes of each head.
+        clip_length: frames of a clip in training; others work as well, see Shape.
+
+    Shape:
+        (N, 3, T, H, W) to a tuple of logits (N, num_classes), one for each head. T is a multiple of 4, with the dual
+        head of 8; H and W are arbitrary.
+
+    Raises:
+        ValueError: clip_length, or T of an input, is not such a multiple.
+    """
+
+    stage_paths = ("layer1", "layer2", "layer3", "layer4")
+    channel_axis = 2
+
+    def __init__(self, options: SIFANetOptions, *, num_classes: int, clip_length: int) -> None:
+        dual_head = options.dual_head
+        super().__init__(
+            clip_length,
+            frame_multiple=2 * STEM_FRAMES if dual_head else STEM_FRAMES,
+            frame_multiple_reason="4 in the stem, 2 in the dual head" if dual_head else STEM_REASON,
+            classifiers=("fc", "fc_dual") if dual_head else ("fc",),
+            duplicated_stages={"layer4_dual": "layer4"} if dual_head else {},
+            activation_checkpointing=options.activation_checkpointing,
+        )
         self.dual_head = dual_head
-        self.activation_checkpointing = activation_checkpointing
-        self.frame_multiple = STEM_FRAMES * (2 if dual_head else 1)
-        self.check_frames(clip_length)
-        self.clip_length = clip_length
-
-        def stage(index: int, stride: int) -> nn.Sequential:
-            """The blocks of res2 (index 0) .. res5 (index 3)."""
-            planes = width * 2**index
-            channels = width if index == 0 else planes * 2
-            blocks = []
-            for i in range(depths[index]):
-                over_time: dict[str, nn.Module | None] = {}
-                if modelling.covers(index) and i % 2 == 1:
-                    over_time["temporal"] = modelling.module(index, planes)
-                elif modelling.covers(index):
-                    over_time["context"] = GlobalContext(planes * ClipBottleneck.expansion)
-                blocks.append(ClipBottleneck(channels, planes, stride if i == 0 else 1, **over_time))
-                channels = planes * ClipBottleneck.expansion
-            return nn.Sequential(*blocks)
-
+        width = options.width
         # The release's 4x7x7 convolution with stride 4 over time is a 2D one over 3 channels of 4 stacked frames.
         self.conv1 = nn.Conv2d(3 * STEM_FRAMES, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-        self.layer1 = stage(0, stride=1)
-        self.layer2 = stage(1, stride=2)
-        self.layer3 = stage(2, stride=2)
-        self.layer4 = stage(3, stride=2)
+        self.layer1 = _make_stage(options, "res2", stride=1)
+        self.layer2 = _make_stage(options, "res3", stride=2)
+        self.layer3 = _make_stage(options, "res4", stride=2)
+        self.layer4 = _make_stage(options, "res5", stride=2)
         features = width * 8 * ClipBottleneck.expansion
-        self.dropout = nn.Dropout(dropout_ratio)
+        self.dropout = nn.Dropout(options.dropout_ratio)
         self.fc = nn.Linear(features, num_classes)
         if dual_head:
-            self.layer4_dual = stage(3, stride=1)
+            self.layer4_dual = _make_stage(options, "res5", stride=1)
             self.fc_dual = nn.Linear(features, num_classes)
         self.reset_parameters()
 
@@ -170,63 +171,74 @@ class SIFANet(nn.Module):
                 nn.init.zeros_(module.bn3.weight)
         reset_temporal_modules(self)
 
-    def blocks(self) -> list[nn.Module]:
-        """The residual blocks, from the first to the last."""
-        return [module for module in self.modules() if isinstance(module, ClipBottleneck)]
-
-    def check_frames(self, frames: int) -> None:
-        """Raises ValueError unless clips of so many frames fit the stem and the heads."""
-        if frames < 1 or frames % self.frame_multiple != 0:
-            why = "4 in the stem, 2 in the dual head" if self.dual_head else "the stem merges 4 frames into one"
-            raise ValueError(
-                f"the frames of a clip must be a positive multiple of {self.frame_multiple} ({why}), got {frames}"
-            )
+    def grid(self, stage: str) -> Grid:
+        """The convolutions and the pooling are centred on the pixels 0, stride, 2 * stride, ..."""
+        return Grid(4 * 2 ** STAGES.index(stage), 0.0)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
-        if clip.dim() != 5 or clip.shape[1] != 3:
-            raise ValueError(f"a batch of clips must be (N, 3, T, H, W), got {tuple(clip.shape)}")
-        self.check_frames(clip.shape[2])
+        self.check_batch(clip)
         x = stack_frames(clip, STEM_FRAMES)  # (N, T/4, 12, H, W)
         frames = x.shape[1]
         x = split_time(
             self.maxpool(self.relu(self.bn1(self.conv1(merge_time(x))))), frames
         )  # (N, T/4, width, H/4, W/4)
-        x = self._through(self.layer1, x)
-        x = self._through(self.layer2, x)  # H/8
-        x = self._through(self.layer3, x)  # H/16
-        logits = self.fc(self.dropout(self._through(self.layer4, x).mean(dim=(1, 3, 4))))
+        x = self._run_stage(self.layer1, x)  # (N, T/4, 4*width, H/4, W/4)
+        x = self._run_stage(self.layer2, x)  # (N, T/4, 8*width, H/8, W/8)
+        x = self._run_stage(self.layer3, x)  # (N, T/4, 16*width, H/16, W/16)
+        features = self._run_stage(self.layer4, x)  # (N, T/4, 32*width, H/32, W/32)
+        logits = self.fc(self.dropout(features.mean(dim=(1, 3, 4))))
         if not self.dual_head:
             return (logits,)
-        dual = self._through(self.layer4_dual, pool_time(x))  # (N, T/8, 32*width, H/16, W/16)
+        dual = self._run_stage(self.layer4_dual, pool_time(x))  # (N, T/8, 32*width, H/16, W/16)
         return logits, self.fc_dual(self.dropout(dual.mean(dim=(1, 3, 4))))
 
-    def _through(self, stage: nn.Sequential, clip: Tensor) -> Tensor:
+    def _run_stage(self, stage: nn.Sequential, clip: Tensor) -> Tensor:
         if not (self.activation_checkpointing and torch.is_grad_enabled()):
             return stage(clip)
         for block in stage:
             if torch.compiler.is_compiling():
-                # torch.compile takes no context of ours and needs none: it moves statistics once, at the graph's end.
-                # Where a block breaks the graph, the loop is left uncompiled as a whole, and the other way is taken.
+                # torch.compile accepts no context manager of our own here and needs none: it updates the statistics
+                # once, at the end of the graph. Where a block breaks the graph, torch.compile skips the whole loop, and
+                # the other branch runs.
                 clip = checkpoint(block, clip, use_reentrant=False)
             else:
-                again = partial(_computed_again, block)
-                clip = checkpoint(block, clip, use_reentrant=False, context_fn=again)
+                contexts = partial(_checkpoint_contexts, block)
+                clip = checkpoint(block, clip, use_reentrant=False, context_fn=contexts)
         return clip
 
 
-def _computed_again(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """For `checkpoint`: around the first computation of a block, nothing; around the second, no statistics move."""
-    return nullcontext(), _statistics_at_rest(block)
+def _make_stage(options: SIFANetOptions, stage: Stage, *, stride: int) -> nn.Sequential:
+    """The bottlenecks of a stage; the first one has the stride."""
+    index, modelling = STAGES.index(stage), options.temporal_modelling
+    planes = options.width * 2**index
+    channels = options.width if index == 0 else planes * 2
+    blocks = []
+    for i in range(options.depths[index]):
+        temporal: nn.Module | None = None
+        context: nn.Module | None = None
+        if modelling.covers(stage) and i % 2 == 1:
+            temporal = modelling.module(stage, planes)
+        elif modelling.covers(stage):
+            context = GlobalContext(planes * ClipBottleneck.expansion)
+        blocks.append(ClipBottleneck(channels, planes, stride if i == 0 else 1, temporal=temporal, context=context))
+        channels = planes * ClipBottleneck.expansion
+    return nn.Sequential(*blocks)
+
+
+def _checkpoint_contexts(block: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """For `checkpoint`: the contexts of the first computation of a block and of its recomputation."""
+    return nullcontext(), _frozen_statistics(block)
 
 
 @contextmanager
-def _statistics_at_rest(block: nn.Module) -> Iterator[None]:
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Keeps the running statistics of BatchNorm as they are: the first computation has updated them already."""
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]  # SyncBatchNorm is one, too
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
     try:
         yield
-    finally:  # the second computation is broken off by an exception as soon as nothing more is needed
+    finally:  # an exception ends the recomputation as soon as it has produced what the backward pass needs
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

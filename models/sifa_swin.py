@@ -1,10 +1,11 @@
 """SIFA-Transformer (paper, section 3.4): a Swin whose frames meet in the stem, in SIFA and in a convolution.
 
-Blocks pass clips on as (N, T, H, W, C), Swin's own order with frames before it; torchvision's window attention sees
-the frames as a batch.
+Blocks pass clips on as (N, T, H, W, C), the axes of torchvision's Swin with the frames inserted; its window attention
+sees the frames as a batch.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,12 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.swin_transformer import PatchMerging, SwinTransformerBlock
 
 from models.folding import merge_time, split_time, stack_frames
-from models.sifa import OffsetInit, OffsetSource
-from models.temporal import STAGES, Stage, Temporal, TemporalConv, TemporalModelling
+from models.network import STEM_FRAMES, Grid, Network
+from models.temporal import STAGES, TemporalConv, TemporalModelling
 
-PATCH = 4  # a tubelet is 4 frames of 4 x 4 pixels
-WINDOW = 7
-DEPTHS = (2, 2, 18, 2)
+PATCH = 4  # height and width in pixels of a tubelet, which is STEM_FRAMES frames long
+WINDOW = 7  # tokens along a side of an attention window
+DEPTHS = (2, 2, 18, 2)  # blocks of res2..res5
 
 
 class TubeletEmbedding(nn.Module):
@@ -25,37 +26,41 @@ class TubeletEmbedding(nn.Module):
 
     Args:
         channels: of a token.
-        norm: a LayerNorm on the tokens, as Swin has and the release has not.
+        norm: whether a LayerNorm follows, as in Swin; the release has none.
 
     Shape:
-        (N, 3, T, H, W) to (N, T/4, ceil(H/4), ceil(W/4), channels), zeros at the lower and right edge.
+        (N, 3, T, H, W) to (N, T/4, ceil(H/4), ceil(W/4), channels), with zeros at the lower and right edge.
     """
 
     def __init__(self, channels: int, *, norm: bool) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3 * PATCH, channels, kernel_size=PATCH, stride=PATCH)
+        self.proj = nn.Conv2d(3 * STEM_FRAMES, channels, kernel_size=PATCH, stride=PATCH)
         self.norm = nn.LayerNorm(channels) if norm else nn.Identity()
 
     def forward(self, clip: Tensor) -> Tensor:
         height, width = clip.shape[3:]
         clip = nn.functional.pad(clip, (0, -width % PATCH, 0, -height % PATCH))
-        stacked = stack_frames(clip, PATCH)  # (N, T/4, 12, H, W)
-        tokens = self.proj(merge_time(stacked)).permute(0, 2, 3, 1)
+        stacked = stack_frames(clip, STEM_FRAMES)  # (N, T/4, 12, H, W)
+        tokens = self.proj(merge_time(stacked)).permute(0, 2, 3, 1)  # (N*T/4, H/4, W/4, channels)
         return self.norm(split_time(tokens, stacked.shape[1]))
 
 
 class ClipSwinBlock(SwinTransformerBlock):
-    """torchvision's Swin block on clips, with a place for SIFA or a temporal convolution after the window attention.
+    """torchvision's Swin block on clips, with an optional temporal module after the window attention.
 
-    Stochastic depth takes a branch from a whole clip, so that SIFA compares frames that went the same way.
+    Stochastic depth skips a branch for a whole clip, so that SIFA compares frames that went through the same layers.
 
     Args:
         channels: C.
         heads: of the window attention.
         shift: of the windows, in tokens.
         stochastic_depth: probability that a clip skips a branch in training.
-        temporal: maps (N, T, C, H, W) to what is added to it; None: nothing is.
-        scaled: the temporal branch ends in a LayerNorm that starts at zero. SIFA is cubic in its input and needs it.
+        temporal: maps (N, T, C, H, W) to what is added to it: SIFA or another module of models/temporal.py.
+        temporal_norm: whether the temporal branch ends in a LayerNorm that starts at zero. Attention needs it, as its
+            output is cubic in its input.
+
+    Shape:
+        (N, T, H, W, C) to (N, T, H, W, C).
     """
 
     def __init__(
@@ -66,11 +71,11 @@ class ClipSwinBlock(SwinTransformerBlock):
         shift: int,
         stochastic_depth: float,
         temporal: nn.Module | None,
-        scaled: bool,
+        temporal_norm: bool,
     ) -> None:
         super().__init__(channels, heads, [WINDOW] * 2, [shift] * 2, stochastic_depth_prob=stochastic_depth)
         self.temporal = temporal
-        self.norm_temporal = nn.LayerNorm(channels) if scaled else nn.Identity()
+        self.norm_temporal = nn.LayerNorm(channels) if temporal_norm else nn.Identity()
 
     def forward(self, clip: Tensor) -> Tensor:
         windows = self.attn(merge_time(self.norm1(clip)))
@@ -82,7 +87,12 @@ class ClipSwinBlock(SwinTransformerBlock):
 
 
 class SwinStage(nn.Module):
-    """Blocks, then (but for the last stage) patches merged two by two into twice the channels."""
+    """The blocks of a stage, then the merging of 2 x 2 patches into twice the channels, except after the last stage.
+
+    Args:
+        blocks: map (N, T, H, W, C) to the same shape.
+        downsample: maps it to (N, T, H/2, W/2, 2*C).
+    """
 
     def __init__(self, blocks: Sequence[nn.Module], downsample: nn.Module | None) -> None:
         super().__init__()
@@ -95,87 +105,75 @@ class SwinStage(nn.Module):
         return clip if self.downsample is None else self.downsample(clip)
 
 
-class SIFASwin(nn.Module):
-    """SIFA-Transformer. Blocks without window shift end their attention with SIFA, blocks with it with a convolution.
-
-    In the last stage, whose map at 224 x 224 is one window, every block has SIFA.
+@dataclass(frozen=True, kw_only=True)
+class SIFASwinOptions:
+    """The options of SIFA-Transformer.
 
     Args:
-        num_classes: classes of the head.
-        clip_length: frames of a clip in training; others work as well, see Shape.
-        sifa_kernel, stages, temporal, offset, offset_init: see `TemporalModelling`; res2..res5 are the four stages.
-            `temporal` concerns SIFA's places, not the convolution of blocks with window shift.
-        dropout_ratio: before the classifier.
         width: channels of res2, a multiple of `heads`.
-        heads: of res2's window attention, doubled from stage to stage.
-        stochastic_depth: probability of the last block to be skipped; it grows linearly from 0 at the first.
+        heads: of res2's window attention; each further stage has twice as many.
+        temporal_modelling: where and how the network models time. `temporal` is the module in SIFA's positions, the
+            blocks with shifted windows have their convolution in any case.
+        dropout_ratio: dropout before the classifier.
+        stochastic_depth: probability that the last block is skipped; it grows linearly from 0 at the first.
         patch_norm: a norm after the embedding. ImageNet's Swin has it, the release has not.
-        activation_checkpointing: keep only the input of each block and compute it again in the backward pass.
-
-    Shape:
-        (N, 3, T, H, W) to a tuple of one, logits (N, num_classes). T divisible by 4, any H and W.
+        activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
 
     Raises:
-        ValueError: clip_length, or the frames of an input, do not divide so.
+        ValueError: width is not a multiple of heads.
     """
 
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        clip_length: int,
-        width: int,
-        heads: int,
-        sifa_kernel: Sequence[int] = (3, 3, 3, 3),
-        stages: Sequence[Stage] = STAGES,
-        temporal: Temporal = "sifa",
-        offset: OffsetSource = "motion_saliency",
-        offset_init: OffsetInit = "zero",
-        dropout_ratio: float = 0.5,
-        stochastic_depth: float = 0.3,
-        patch_norm: bool = False,
-        activation_checkpointing: bool = False,
-    ) -> None:
-        super().__init__()
-        if width % heads != 0:
-            raise ValueError(f"width must be a multiple of the {heads} heads of res2, got {width}")
-        modelling = TemporalModelling(stages, sifa_kernel, temporal, offset, offset_init)
-        self.frame_multiple = PATCH
-        self.check_frames(clip_length)
-        self.clip_length = clip_length
-        self.activation_checkpointing = activation_checkpointing
+    width: int
+    heads: int
+    temporal_modelling: TemporalModelling = field(default=TemporalModelling())
+    dropout_ratio: float = 0.5
+    stochastic_depth: float
+    patch_norm: bool = False
+    activation_checkpointing: bool = False
 
-        def block(index: int, i: int) -> ClipSwinBlock:
-            """Block i of res2 (index 0) .. res5 (index 3)."""
-            channels = width * 2**index
-            shifted, attends = i % 2 == 1, i % 2 == 0 or index == 3
-            over_time: nn.Module | None = None
-            if modelling.covers(index):
-                over_time = modelling.module(index, channels) if attends else TemporalConv(channels)
-            return ClipSwinBlock(
-                channels,
-                heads * 2**index,
-                shift=WINDOW // 2 if shifted else 0,  # torchvision shifts nothing where one window is all
-                stochastic_depth=stochastic_depth * (sum(DEPTHS[:index]) + i) / (sum(DEPTHS) - 1),
-                temporal=over_time,
-                scaled=modelling.covers(index) and attends and modelling.attends,
-            )
+    def __post_init__(self) -> None:
+        if self.width % self.heads != 0:
+            raise ValueError(f"width must be a multiple of the {self.heads} heads of res2, got {self.width}")
 
-        self.patch_embed = TubeletEmbedding(width, norm=patch_norm)
+
+class SIFASwin(Network):
+    """SIFA-Transformer. SIFA follows the attention of blocks without window shift, a convolution that of the others.
+
+    In the last stage, whose map at 224 x 224 is one window, SIFA follows in every block.
+
+    Args:
+        options: see `SIFASwinOptions`.
+        num_classes: classes of the head.
+        clip_length: frames of a clip in training; others work as well, see Shape.
+
+    Shape:
+        (N, 3, T, H, W) to a tuple of one, logits (N, num_classes). T is a multiple of 4; H and W are arbitrary.
+
+    Raises:
+        ValueError: clip_length, or T of an input, is not a positive multiple of 4.
+    """
+
+    stage_paths = ("layers.0.blocks", "layers.1.blocks", "layers.2.blocks", "layers.3.blocks")
+    channel_axis = 4
+
+    def __init__(self, options: SIFASwinOptions, *, num_classes: int, clip_length: int) -> None:
+        super().__init__(clip_length, activation_checkpointing=options.activation_checkpointing)
+        width = options.width
+        self.patch_embed = TubeletEmbedding(width, norm=options.patch_norm)
         self.layers = nn.ModuleList(
             SwinStage(
-                [block(index, i) for i in range(depth)],
+                [_make_block(options, index, i) for i in range(depth)],
                 PatchMerging(width * 2**index) if index < 3 else None,
             )
             for index, depth in enumerate(DEPTHS)
         )
         self.norm = nn.LayerNorm(width * 8)
-        self.dropout = nn.Dropout(dropout_ratio)
+        self.dropout = nn.Dropout(options.dropout_ratio)
         self.fc = nn.Linear(width * 8, num_classes)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Swin's initialisation; branches over time start at zero."""
+        """Swin's initialisation; temporal branches start at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -184,25 +182,35 @@ class SIFASwin(nn.Module):
             elif isinstance(module, ClipSwinBlock) and isinstance(module.norm_temporal, nn.LayerNorm):
                 nn.init.zeros_(module.norm_temporal.weight)
 
-    def blocks(self) -> list[nn.Module]:
-        """The residual blocks, from the first to the last."""
-        return [module for module in self.modules() if isinstance(module, ClipSwinBlock)]
-
-    def check_frames(self, frames: int) -> None:
-        """Raises ValueError unless clips of so many frames fit the embedding."""
-        if frames < 1 or frames % self.frame_multiple != 0:
-            raise ValueError(
-                f"the frames of a clip must be a positive multiple of {self.frame_multiple} "
-                f"(the stem merges 4 frames into one), got {frames}"
-            )
+    def grid(self, stage: str) -> Grid:
+        """A token is a patch of the image: its centre is half a patch from the patch's first pixel."""
+        stride = PATCH * 2 ** STAGES.index(stage)
+        return Grid(stride, (stride - 1) / 2)
 
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
-        if clip.dim() != 5 or clip.shape[1] != 3:
-            raise ValueError(f"a batch of clips must be (N, 3, T, H, W), got {tuple(clip.shape)}")
-        self.check_frames(clip.shape[2])
+        self.check_batch(clip)
         x = self.patch_embed(clip)  # (N, T/4, H/4, W/4, width)
         recompute = self.activation_checkpointing and torch.is_grad_enabled()
         for stage in self.layers:
             x = stage(x, recompute=recompute)  # H/8, H/16, H/32
         frames = self.norm(x).mean(dim=(2, 3))  # (N, T/4, 8*width)
         return (self.fc(self.dropout(frames)).mean(dim=1),)
+
+
+def _make_block(options: SIFASwinOptions, index: int, i: int) -> ClipSwinBlock:
+    """Block i of res2 (index 0) .. res5 (index 3)."""
+    stage, modelling = STAGES[index], options.temporal_modelling
+    channels = options.width * 2**index
+    shifted = i % 2 == 1
+    is_sifa_position = not shifted or stage == "res5"
+    temporal: nn.Module | None = None
+    if modelling.covers(stage):
+        temporal = modelling.module(stage, channels) if is_sifa_position else TemporalConv(channels)
+    return ClipSwinBlock(
+        channels,
+        options.heads * 2**index,
+        shift=WINDOW // 2 if shifted else 0,  # torchvision does not shift where one window covers the map
+        stochastic_depth=options.stochastic_depth * (sum(DEPTHS[:index]) + i) / (sum(DEPTHS) - 1),
+        temporal=temporal,
+        temporal_norm=modelling.covers(stage) and is_sifa_position and modelling.is_attention,
+    )

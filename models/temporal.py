@@ -1,7 +1,7 @@
-"""What a block does over time: SIFA, or what the paper compares it with, chosen by one function.
+"""Temporal modules of a block: SIFA, or what the paper compares it with; `TemporalModelling.module` chooses.
 
-Every module here maps a clip (N, T, C, H, W) to what is added to it, of the same shape, and starts (or, for the
-shift, stays) without weights that would disturb a network initialised from images.
+Every module maps a clip (N, T, C, H, W) to a term of the same shape, which the block adds to the clip. Its weights, if
+any, start at zero: random ones would disturb a network that is initialised from image weights.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,15 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 class TemporalConv(nn.Module):
-    """Convolution with kernel 3 over the frames at each position, C to C channels, no bias, zeros outside the clip.
+    """Convolution over the frames at each position: kernel 3, C to C channels, no bias, zeros outside the clip.
 
-    It starts at zero: `clip + TemporalConv(C)(clip)` is the clip at first.
+    Its weights start at zero, so that `clip + TemporalConv(C)(clip)` is the clip at first.
+
+    Args:
+        channels: C.
+
+    Shape:
+        (N, T, C, H, W) to (N, T, C, H, W).
     """
 
     def __init__(self, channels: int) -> None:
@@ -42,37 +48,43 @@ class TemporalConv(nn.Module):
 
 
 class TemporalShift(nn.Module):
-    """Temporal shift (Lin et al. 2019): an eighth of the channels from the frame before, an eighth from the next.
+    """Temporal shift (Lin et al. 2019): an eighth of the channels from the previous frame, an eighth from the next.
 
-    `clip + TemporalShift()(clip)` is the shifted clip. Zeros come in at both ends.
+    `clip + TemporalShift()(clip)` is the shifted clip. Outside the clip there are zeros.
+
+    Shape:
+        (N, T, C, H, W) to (N, T, C, H, W).
     """
 
     def forward(self, clip: Tensor) -> Tensor:
         part = clip.shape[2] // 8
-        before = pad(clip[:, :-1, :part], (0, 0) * 3 + (1, 0))
-        after = pad(clip[:, 1:, part : 2 * part], (0, 0) * 3 + (0, 1))
-        moved = torch.cat([before, after], dim=2) - clip[:, :, : 2 * part]
-        return pad(moved, (0, 0) * 2 + (0, clip.shape[2] - 2 * part))
+        previous = pad(clip[:, :-1, :part], (0, 0) * 3 + (1, 0))
+        following = pad(clip[:, 1:, part : 2 * part], (0, 0) * 3 + (0, 1))
+        change = torch.cat([previous, following], dim=2) - clip[:, :, : 2 * part]
+        return pad(change, (0, 0) * 2 + (0, clip.shape[2] - 2 * part))
 
 
 @dataclass(frozen=True)
 class TemporalModelling:
-    """Where and how a network looks over time; the section SIFA of a configuration.
+    """Where and how a network models time; the section SIFA of a configuration.
 
     Args:
-        stages: those that model time; the others are the plain 2D network.
         sifa_kernel: neighbourhood size k in res2..res5.
-        temporal: sifa; centre: attention to the co-located position alone (the paper's SIFA_C); conv and shift: a
-            temporal convolution or shift in SIFA's place; none: nothing there.
+        stages: the stages that model time; the others are those of the 2D network.
+        temporal: the module in SIFA's position. "sifa"; "centre": attention to the co-located position alone (the
+            paper's SIFA_C); "conv": temporal convolution; "shift": temporal shift; "none": no module.
         offset: what predicts SIFA's offsets, see `InterFrameAttention`.
-        offset_init: how that prediction starts.
+        offset_init: how the weights of that prediction start, see `InterFrameAttention`.
+
+    Raises:
+        ValueError: a value is not as above.
     """
 
-    stages: Sequence[Stage]
-    sifa_kernel: Sequence[int]
-    temporal: Temporal
-    offset: OffsetSource
-    offset_init: OffsetInit
+    sifa_kernel: Sequence[int] = (3, 3, 3, 3)
+    stages: Sequence[Stage] = STAGES
+    temporal: Temporal = "sifa"
+    offset: OffsetSource = "motion_saliency"
+    offset_init: OffsetInit = "zero"
 
     def __post_init__(self) -> None:
         if len(self.sifa_kernel) != len(STAGES):
@@ -87,19 +99,24 @@ class TemporalModelling:
             raise ValueError(f"temporal must be one of {', '.join(get_args(Temporal))}, got {self.temporal!r}")
 
     @property
-    def attends(self) -> bool:
+    def is_attention(self) -> bool:
+        """Whether the module is attention, whose output is cubic in its input."""
         return self.temporal in ("sifa", "centre")
 
-    def covers(self, index: int) -> bool:
-        """Whether stage `index` (0 is res2) models time."""
-        return STAGES[index] in self.stages
+    def covers(self, stage: Stage) -> bool:
+        """Whether a stage models time."""
+        return stage in self.stages
 
-    def module(self, index: int, channels: int) -> nn.Module | None:
-        """SIFA, or what stands in its place, for a block of stage `index` (0 is res2)."""
+    def module(self, stage: Stage, channels: int) -> nn.Module | None:
+        """Makes the temporal module of a block; None if there is none.
+
+        Args:
+            stage: of the block.
+            channels: C of the clips (N, T, C, H, W) that the module maps.
+        """
         if self.temporal == "sifa":
-            return InterFrameAttention(
-                channels, self.sifa_kernel[index], offset=self.offset, offset_init=self.offset_init
-            )
+            kernel_size = self.sifa_kernel[STAGES.index(stage)]
+            return InterFrameAttention(channels, kernel_size, offset=self.offset, offset_init=self.offset_init)
         if self.temporal == "centre":
             return InterFrameAttention(channels, 1, offset="regular")
         if self.temporal == "conv":
@@ -108,7 +125,7 @@ class TemporalModelling:
 
 
 def reset_temporal_modules(network: nn.Module) -> None:
-    """Gives temporal modules their own start again, after an initialisation of all convolutions of a network."""
+    """Gives temporal modules their own initial weights, after an initialisation of all convolutions of a network."""
     for module in network.modules():
         if isinstance(module, InterFrameAttention | TemporalConv):
             module.reset_parameters()

@@ -70,7 +70,7 @@ def measure(network: Network, frames: int, size: int) -> Complexity:
         size: height and width of the clip in pixels.
     """
     clip = torch.empty(1, 3, frames, size, size, device="meta")
-    stages = _stages(network)
+    stages = network.parts()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(clip)
     counted = counter.get_flop_counts()
@@ -86,15 +86,6 @@ def measure(network: Network, frames: int, size: int) -> Complexity:
         {stage: count // 2 for stage, count in flops.items()},
         _activation_bytes(network, clip),
     )
-
-
-def _stages(network: Network) -> dict[str, nn.Module]:
-    """The network's children that have parameters; lists of stages by their members."""
-    stages: dict[str, nn.Module] = {}
-    for name, child in network.named_children():
-        parts = child.named_children() if isinstance(child, nn.ModuleList) else [("", child)]
-        stages |= {f"{name}.{part}".rstrip("."): module for part, module in parts}
-    return {name: module for name, module in stages.items() if any(True for _ in module.parameters())}
 
 
 def _activation_bytes(network: Network, clip: Tensor) -> int:

@@ -23,7 +23,6 @@ from sifa.finetune_videos import SplitRow
 from sifa.predictor import Predictor
 
 RECIPE = Path(__file__).resolve().parents[1] / "settings/finetune.yml"
-CLASSIFIERS = ("fc", "fc_dual")
 ITERATIONS, EPOCHS = 1000, (20, 100)  # the epochs make about so many iterations, within these limits
 SPAN, LONGEST_SPAN = 2 / 3, 64  # of a clip: share of the median training video; frames at most
 DIRECTIONS = re.compile(r"left|right|clockwise", re.IGNORECASE)
@@ -161,7 +160,7 @@ def _optimization(network: Network, videos: int, epochs: int | None) -> dict[str
     section: dict[str, Any] = {
         "epochs": epochs,
         "batch_size": batch_size,
-        "freeze": body_patterns(network),
+        "freeze": [f"{name}.*" for name in network.body()],
         "freeze_epochs": max(1, epochs // 10),
     }
     if epochs == 1:  # the warm-up of the recipe takes one epoch
@@ -176,15 +175,6 @@ def clip_step(config: Config, lengths: Sequence[int]) -> int:
     """
     span = min(SPAN * median(lengths), LONGEST_SPAN)
     return max(1, round(span / config.dataset.num_segments / config.dataset.clip_length))
-
-
-def body_patterns(network: Network) -> list[str]:
-    """Patterns for `optimization.freeze` that match all parameters but those of the classifiers."""
-    return [
-        f"{name}.*"
-        for name, module in network.named_children()
-        if name not in CLASSIFIERS and any(True for _ in module.parameters())
-    ]
 
 
 def direction_classes(classes: Sequence[str]) -> list[str]:

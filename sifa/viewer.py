@@ -16,10 +16,9 @@ import numpy as np
 from common.errors import UserError
 from datasets.sampling import test_positions
 from datasets.video_files import VideoFiles
-from models.sifa_resnet import STEM_FRAMES
-from models.weights import STEM_INDEX
+from models.network import STEM_CENTRE, STEM_FRAMES
 from sifa.predictor import Predictor, count_frames
-from visualization import Explanation, Moment, draw, explain, html_page, stages_with_sifa
+from visualization import Explanation, Moment, draw, explain, html_page
 
 _SHARPEST = 512  # pixels of the short side of a drawn frame
 
@@ -42,7 +41,7 @@ class Clip:
 
 
 def _shown(positions: Sequence[int]) -> list[int]:
-    return list(positions[STEM_INDEX::STEM_FRAMES])
+    return list(positions[STEM_CENTRE::STEM_FRAMES])
 
 
 class Viewer:
@@ -81,7 +80,7 @@ class Viewer:
         self.size = predictor.size if crop_size is None else crop_size
         self.label, self.blocks, self.gamma = label, blocks, gamma
         self.pairs = predictor.frames // STEM_FRAMES - 1
-        self.stages = stages_with_sifa(predictor.model)
+        self.stages = predictor.model.stages_with_sifa()
         if not self.stages:
             raise UserError("the network has no SIFA")
         if self.pairs < 1:
@@ -163,7 +162,7 @@ class Viewer:
     def drawn_frames(self, clip: Clip) -> np.ndarray:
         """The crop of the frames that are drawn, in the resolution of the video: uint8 (T', S', S', 3), RGB."""
         size = max(self.size, min(*clip.frames.shape[1:3], _SHARPEST))
-        frames = self.predictor.crops(clip.frames[STEM_INDEX::STEM_FRAMES], size)[0].numpy()
+        frames = self.predictor.crops(clip.frames[STEM_CENTRE::STEM_FRAMES], size)[0].numpy()
         levels = np.round(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)
         return levels[frames]
 

@@ -31,7 +31,6 @@ from sifa.predictor import Predictor
 from sifa.video_stream import frame_rate
 from sifa.viewer import ArgumentError, Viewer
 from tools.export import SMALLEST_CROP
-from visualization import stages_with_sifa
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def visualize(options: argparse.Namespace) -> None:
     """Writes the picture, film or page and prints its name."""
     predictor = sifa.load(options.checkpoint, device=options.device, num_clips=1, num_crops=1)
-    if not stages_with_sifa(predictor.model):
+    if not predictor.model.stages_with_sifa():
         raise UserError(f"checkpoint {options.checkpoint} has a network without SIFA")
     try:
         write(make_viewer(predictor, options), options)

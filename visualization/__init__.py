@@ -1,7 +1,7 @@
-"""What a network looks at: explanation.py reads it off, figure.py draws it, page.py makes a page to explore."""
+"""What a network looks at: explanation.py computes it, figure.py draws it, page.py makes an interactive page of it."""
 
-from .explanation import Attention, Explanation, explain, stages_with_sifa
-from .figure import Moment, draw
-from .page import html_page
+from visualization.explanation import Attention, Explanation, explain
+from visualization.figure import Moment, draw
+from visualization.page import html_page
 
-__all__ = ["Attention", "Explanation", "Moment", "draw", "explain", "html_page", "stages_with_sifa"]
+__all__ = ["Attention", "Explanation", "Moment", "draw", "explain", "html_page"]

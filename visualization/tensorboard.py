@@ -1,4 +1,4 @@
-"""What SIFA does while a network trains, for TensorBoard: how far it looks, and where in a validation clip."""
+"""What SIFA does while a network trains, for TensorBoard: lengths of its offsets, and a picture of its attention."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from models import Network
-from models.sifa_resnet import STEM_FRAMES
-from models.weights import STEM_INDEX
-from visualization.explanation import Explanation, explain, stages_with_sifa
+from models.network import STEM_CENTRE, STEM_FRAMES
+from visualization.explanation import Explanation, explain
 from visualization.figure import Moment, draw
 
 
@@ -26,57 +25,62 @@ def record_attention(
     classes: list[str],
     epoch: int,
 ) -> None:
-    """Writes for each stage with SIFA a histogram of the lengths of all offsets, in pixels of the network's input; and
-    for the last but one of these stages (usually res4) the picture of tools/visualize.py at the strongest motion.
+    """Writes what SIFA does with a clip.
 
-    Does nothing for a network without SIFA, whose result is not finite, or whose clips are one feature frame.
+    For each stage with SIFA: a histogram of the lengths of all offsets, in pixels of the network's input. For the last
+    but one of these stages (usually res4): the picture of `visualization.draw` at the strongest motion.
+
+    Writes nothing for a network without SIFA, one whose result is not finite, or one whose clips are a single feature
+    frame.
 
     Args:
         events: of TensorBoard.
-        model: the bare network; its mode and gradients stay as they are.
+        model: the bare network; its mode and gradients do not change.
         clip: (1, 3, T, H, W), as the network takes it.
         frames: uint8 (T, H, W, 3), RGB, the same clip.
         title: of the video.
-        label: its class.
-        classes: their names, or none.
-        epoch: for the axis of TensorBoard.
+        label: class of the video.
+        classes: names of the classes, or an empty list.
+        epoch: position on the axis of TensorBoard.
     """
-    stages = stages_with_sifa(model)
+    stages = model.stages_with_sifa()
     if not stages or len(frames) < 2 * STEM_FRAMES:
         return
-    pictured = stages[-2:][0]
-    with _in_evaluation(model), torch.compiler.set_stance("force_eager"):  # compiled code has no hooks
+    drawn_stage = stages[-2:][0]
+    with _evaluation_mode(model), torch.compiler.set_stance("force_eager"):  # compiled code has no hooks
         clip = clip.requires_grad_()  # Grad-CAM needs a gradient even if all weights are frozen
         for stage in stages:
             try:
-                seen = explain(model, clip, stage)
-            except ValueError:  # not finite; the log tells about the loss
+                explanation = explain(model, clip, stage)
+            except ValueError:  # the result is not finite; the log reports it with the loss
                 return
-            lengths = [np.linalg.norm(a.offsets, axis=2).ravel() * seen.grid.stride for a in seen.attentions]
+            stride = explanation.grid.stride
+            lengths = [np.linalg.norm(a.offsets, axis=2).ravel() * stride for a in explanation.attentions]
             events.add_histogram(f"offset length in pixels/{stage}", np.concatenate(lengths), epoch)
-            if stage == pictured:
-                events.add_image("attention", _picture(frames, seen, title, label, classes), epoch)
+            if stage == drawn_stage:
+                events.add_image("attention", _picture(frames, explanation, title, label, classes), epoch)
 
 
-def _picture(frames: np.ndarray, seen: Explanation, title: str, label: int, classes: list[str]) -> np.ndarray:
-    """(3, H, W) for the add_image of TensorBoard."""
-    t, y, x = seen.strongest_motion()
-    shown = frames[STEM_INDEX::STEM_FRAMES]
-    says, right = (classes[i] if classes else str(i) for i in (seen.label, label))
+def _picture(frames: np.ndarray, explanation: Explanation, title: str, label: int, classes: list[str]) -> np.ndarray:
+    """(3, H, W) for add_image of TensorBoard."""
+    t, y, x = explanation.strongest_motion()
+    feature_frames = frames[STEM_CENTRE::STEM_FRAMES]
+    predicted, right = (classes[i] if classes else str(i) for i in (explanation.label, label))
+    height, width = explanation.cam.shape[1:]
     picture = draw(
-        Moment(shown[t], shown[t + 1], frames.shape[1], t, y, x),
-        seen,
-        title=f"{says}  {100 * seen.probability:.1f} %",
-        subtitle=f"{title}, which is {right}; {seen.stage}, whose maps are {seen.cam.shape[1]} x {seen.cam.shape[2]}",
-        class_name=says,
-        blocks=min(2, len(seen.attentions)),
+        Moment(feature_frames[t], feature_frames[t + 1], frames.shape[1], t, y, x),
+        explanation,
+        title=f"{predicted}  {100 * explanation.probability:.1f} %",
+        subtitle=f"{title}, which is {right}; {explanation.stage}, whose maps are {height} x {width}",
+        class_name=predicted,
+        blocks=min(2, len(explanation.attentions)),
     )
     return picture.transpose(2, 0, 1)
 
 
 @contextmanager
-def _in_evaluation(model: nn.Module) -> Iterator[None]:
-    """Neither the mode nor the gradients of the network are others afterwards."""
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside, the previous mode afterwards."""
     training = model.training
     model.eval()
     try:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import models
 
@@ -97,7 +97,7 @@ def clips(case: dict[str, Any], seed: int | None = None) -> Tensor:
     return torch.from_numpy(waves + 0.3 * stream.standard_normal(shape))
 
 
-def build(case: dict[str, Any], **options: Any) -> nn.Module:
+def build(case: dict[str, Any], **options: Any) -> models.Network:
     """The network of a case in float64 with its weights, dropout and stochastic depth off."""
     if "swin" in case["net_name"]:
         options = {"offset": "regular", "stochastic_depth": 0.0, **options}

@@ -92,7 +92,7 @@ def test_stochastic_depth_grows_linearly() -> None:
 
 
 def test_stochastic_depth_takes_whole_clips() -> None:
-    block = ClipSwinBlock(6, 3, shift=0, stochastic_depth=0.5, temporal=None, scaled=False)
+    block = ClipSwinBlock(6, 3, shift=0, stochastic_depth=0.5, temporal=None, temporal_norm=False)
     nn.init.zeros_(block.mlp[3].weight)
     nn.init.zeros_(block.mlp[3].bias)
     clip = torch.randn(40, 3, 7, 7, 6)
@@ -187,7 +187,6 @@ def test_sizes_by_name(size: str, channels: int, heads: int) -> None:
         ({"clip_length": 6}, r"positive multiple of 4 \(the stem .*\), got 6"),
         ({"width": 10}, "width must be a multiple of the 3 heads of res2, got 10"),
         ({"sifa_kernel": (3, 3)}, "sifa_kernel must have four sizes"),
-        ({"dual_head": True}, "c2d_sifa_swin_vit_s_p4_w7 has no option dual_head; it has num_classes, .*patch_norm"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

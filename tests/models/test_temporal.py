@@ -1,4 +1,4 @@
-"""What may stand in SIFA's place."""
+"""The temporal modules and the choice among them."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import nn
 
 from cuda_sifa import inter_frame_attention
 from models.sifa import InterFrameAttention
-from models.temporal import TemporalConv, TemporalModelling, TemporalShift
+from models.temporal import STAGES, TemporalConv, TemporalModelling, TemporalShift
 
 
 def modelling(**changes: Any) -> TemporalModelling:
@@ -51,14 +51,14 @@ def test_one_frame_is_enough(module: nn.Module) -> None:
 
 
 def test_sifa_takes_the_size_of_its_stage() -> None:
-    for index, size in enumerate((1, 3, 5, 7)):
-        module = modelling(offset="next_frame", offset_init="kaiming").module(index, 6)
+    for stage, size in zip(STAGES, (1, 3, 5, 7), strict=True):
+        module = modelling(offset="next_frame", offset_init="kaiming").module(stage, 6)
         assert isinstance(module, InterFrameAttention)
         assert (module.kernel_size, module.offset_source, module.offset_init) == (size, "next_frame", "kaiming")
 
 
 def test_centre_is_the_co_located_position_alone() -> None:
-    module = modelling(temporal="centre").module(3, 6)
+    module = modelling(temporal="centre").module("res5", 6)
     assert module is not None
     assert not list(module.parameters())
     clip = torch.randn(1, 3, 6, 4, 5)
@@ -69,5 +69,5 @@ def test_centre_is_the_co_located_position_alone() -> None:
 
 
 def test_stages_by_name() -> None:
-    assert [modelling().covers(index) for index in range(4)] == [False, True, False, True]
-    assert modelling(temporal="none").module(1, 6) is None
+    assert [modelling().covers(stage) for stage in STAGES] == [False, True, False, True]
+    assert modelling(temporal="none").module("res3", 6) is None

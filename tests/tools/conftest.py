@@ -49,5 +49,6 @@ def make_checkpoint() -> Iterator[MakeCheckpoint]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sifa_swin, "DEPTHS", (2, 1, 1, 1))
-        patch.setitem(models.NETWORKS, "c2d_sifa_resnet50", (models.SIFANet, {"depths": (1, 2, 1, 2)}))
+        small = models.SIFANetOptions(depths=(1, 2, 1, 2))
+        patch.setitem(models.NETWORKS, "c2d_sifa_resnet50", (models.SIFANet, small))
         yield make

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 import models
+from models.network import Grid
 from tests.tiny import SETTINGS, build
-from visualization import Attention, Explanation, explain, stages_with_sifa
-from visualization.explanation import Grid, stage_blocks
+from visualization import Attention, Explanation, explain
 
 CLIP = (1, 3, 16, 48, 64)
 
@@ -73,7 +73,7 @@ def test_points_and_weights_make_the_attention(kernel: int, dilation: int, group
 )
 def test_each_stage_has_its_blocks_and_maps(name: str, width: int, sifa_blocks: dict[str, list[int]]) -> None:
     net, clip = network(name, width), torch.randn(CLIP)
-    assert set(sifa_blocks) <= set(stages_with_sifa(net))
+    assert set(sifa_blocks) <= set(net.stages_with_sifa())
     with torch.no_grad():
         probability = torch.stack([head.softmax(1) for head in net(clip)]).mean(0)[0, 3]
     for stage, blocks in sifa_blocks.items():
@@ -99,11 +99,11 @@ def test_grad_cam_of_the_last_stage_is_the_classifier_on_its_maps() -> None:
     """Behind res5 are only a mean and a linear layer: the gradient is the class's weights."""
     net, clip = network(), torch.randn(CLIP)
     maps: list[Tensor] = []
-    hook = stage_blocks(net, "res5")[-1].register_forward_hook(lambda _m, _i, output: maps.append(output))
+    hook = net.stage_blocks("res5")[-1].register_forward_hook(lambda _m, _i, output: maps.append(output))
     with torch.no_grad():
         net(clip)
     hook.remove()
-    cam = torch.einsum("c,tchw->thw", net.fc.weight[2].detach(), maps[0][0]).relu()
+    cam = torch.einsum("c,tchw->thw", net.get_parameter("fc.weight")[2].detach(), maps[0][0]).relu()
     assert cam.max() > 0
     np.testing.assert_allclose(explain(net, clip, "res5", label=2).cam, cam / cam.max(), atol=1e-5)
 
@@ -120,9 +120,9 @@ def test_a_position_is_the_centre_of_what_it_sees() -> None:
             torch.nn.init.constant_(module.bias, 5.0)  # so that ReLU lets everything through
     clip = torch.randn(1, 3, 8, 352, 352, requires_grad=True)
     caught: list[Tensor] = []
-    stage_blocks(net, "res3")[-1].register_forward_hook(lambda _m, _i, output: caught.append(output))
+    net.stage_blocks("res3")[-1].register_forward_hook(lambda _m, _i, output: caught.append(output))
     net(clip)
-    row, column, grid = 21, 22, Grid(8, 0.0)
+    row, column, grid = 21, 22, net.grid("res3")
     (gradient,) = torch.autograd.grad(caught[0][0, 0, :, row, column].sum(), clip)
     seen = gradient.abs().sum((0, 1, 2)).nonzero()
     # Pooling chooses one of its pixels, so the borders may be a pooled pixel off.

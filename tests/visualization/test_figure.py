@@ -4,8 +4,8 @@ import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
+from models.network import Grid
 from visualization import Attention, Explanation, Moment, draw, figure
-from visualization.explanation import Grid
 from visualization.figure import BOTH_SIGNS, ONE_SIGN, QUERY
 
 SIZE, SIDE, STRIDE = 64, 8, 8
