@@ -11,7 +11,7 @@ import yaml
 import sifa
 from datasets.preparation.sources import Source
 from engine.config import load_config
-from sifa.finetune import body_patterns, finetune_settings
+from sifa.finetune import finetune_settings
 from sifa.finetune_videos import split_videos
 from tests.tiny import write_checkpoint
 
@@ -51,7 +51,7 @@ def written_settings(
 
 
 def test_all_but_the_classifiers_is_frozen_first(checkpoint: Path) -> None:
-    patterns = body_patterns(sifa.load(checkpoint).model)
+    patterns = [f"{name}.*" for name in sifa.load(checkpoint).model.body()]
     assert patterns == ["conv1.*", "bn1.*", *(f"layer{i}.*" for i in range(1, 5)), "layer4_dual.*"]
 
 
