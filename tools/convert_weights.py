@@ -17,8 +17,14 @@ from typing import Any
 import models
 from common.errors import UserError
 from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
-from models.weight_conversion import COUNTERPARTS, is_counterpart, to_ours, to_release, to_torchvision
-from models.weights import recognise, tensors_of
+from models.weight_conversion import (
+    IMAGE_NETWORKS,
+    is_known_image_network,
+    to_project,
+    to_release,
+    to_torchvision,
+)
+from models.weight_formats import recognise, tensors_of
 
 
 def convert(source: Path, target: str, *, clip_length: int, sifa_kernel: int) -> tuple[dict[str, Any], list[str]]:
@@ -31,16 +37,16 @@ def convert(source: Path, target: str, *, clip_length: int, sifa_kernel: int) ->
     try:
         contents: Any = models.read_safetensors(source) if models.is_safetensors(source) else read_checkpoint(source)
         kind = recognise(tensors_of(contents))
-        if kind.imagenet and not is_counterpart(contents):
+        if kind.imagenet and not is_known_image_network(contents):
             raise ValueError(
-                f"{kind.source} is of a size or kind that no network here has; those of {COUNTERPARTS} are known"
+                f"{kind.source} is of a size or kind that no network here has; those of {IMAGE_NETWORKS} are known"
             )
         if kind.imagenet and target != "torchvision":
             raise ValueError(
                 f"{kind.source} lacks what looks over time, so that no network could load it as --to {target}; load it "
                 "directly, as network.pretrained_model"
             )
-        ours = to_ours(contents)
+        ours = to_project(contents)
         if target == "ours":
             return ours, []
         if target == "release":
