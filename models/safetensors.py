@@ -1,4 +1,4 @@
-"""Files in the safetensors format: a length, a JSON header, and the bytes of the tensors. Reading runs nothing."""
+"""Files in the safetensors format: a length, a JSON header and the bytes of the tensors. Reading executes no code."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ DTYPES = {
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file begins like one: the header's length, then the header's brace."""
+    """Whether a file begins like one: with the header's length, then the header's brace."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -34,7 +34,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by name.
 
     Raises:
-        ValueError: the header is damaged, a type is unknown, or a tensor does not lie within the file.
+        ValueError: the header is damaged, a dtype is unknown, or a tensor does not lie within the file.
     """
     contents = path.read_bytes()
     start = 8 + int.from_bytes(contents[:8], "little")
