@@ -2,9 +2,9 @@
 
     python -m tools.document [--check]
 
-docs/configuration.md has its tables from engine/schema.py, docs/paper.md from the headers of those files of settings/
-that have a figure of the paper, docs/architecture.md its picture from the imports in the source; the text around the markers is written by hand. --check changes nothing and ends with
-exit code 1 where a page is out of date.
+docs/configuration.md has its tables from engine/schema.py; docs/paper.md from the headers of those files of settings/
+that have a figure of the paper; docs/architecture.md its picture from the imports in the source. The text around the
+markers is written by hand. --check changes nothing and ends with exit code 1 if a page is out of date.
 """
 
 import argparse
