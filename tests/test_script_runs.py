@@ -364,8 +364,8 @@ def test_a_test_saves_the_scores_of_every_view(
     assert np.allclose(scores.probabilities.sum(-1), 1, atol=1e-6)
     assert (scores.videos[1], scores.labels[1], scores.classes) == ("v 1", 1, ["a", "b", "c"])
     one, all_views = metrics(tmp_path)
-    assert (one["split"], all_views["split"]) == ("test of one view", "test")
-    for line, probabilities in ((one, scores.of_one_view()), (all_views, scores.of_all_views())):
+    assert (one["split"], all_views["split"]) == ("test of the middle view", "test")
+    for line, probabilities in ((one, scores.of_middle_view()), (all_views, scores.of_all_views())):
         assert line["top1"] == 100 * (scores.ranks(probabilities) < 1).mean()
     lines = capfd.readouterr().out.splitlines()
     assert lines[-2] == (
