@@ -188,12 +188,12 @@ class Trainer:
         clips = (state.iterations - first) * self.data.batch_size * self.process.world_size
         clips_per_second, left = clock.stop(state.epoch + 1, clips)
         finish_epoch(state, self.config, self.data.clips)
-        learning_rate = state.optimizer.param_groups[0]["lr"]
         log.info(
-            f"epoch {state.epoch}/{clock.epochs}  loss {metrics.loss:.4f}  lr {learning_rate:.2e}  "
+            f"epoch {state.epoch}/{clock.epochs}  loss {metrics.loss:.4f}  lr {state.learning_rate:.2e}  "
             f"{clips_per_second:.1f} clips/s  left {left}"
         )
-        logger.metrics(state.epoch, "train", metrics, learning_rate=learning_rate, clips_per_second=clips_per_second)
+        speed = {"learning_rate": state.learning_rate, "clips_per_second": clips_per_second}
+        logger.metrics(state.epoch, "train", metrics, **speed)
 
     def save(self) -> None:
         entries = self.state.checkpoint_entries()  # of all processes, so each takes part

@@ -55,26 +55,21 @@ class EpochMeters:
     def __init__(self, state: TrainState, batches: DevicePrefetcher) -> None:
         self.state, self.batches = state, batches
         self.watch = DivergenceWatch(state.device)
-        self.learning_rate = 0.0
         self._norm = torch.zeros(())
         self._start_interval()
 
     def _start_interval(self) -> None:
         self._reported, self._since, self._waited = self.state.sums.clone(), time.perf_counter(), self.batches.waited
 
-    def update(
-        self, loss: Tensor, logits: tuple[Tensor, ...], label: Tensor, learning_rate: float, norm: Tensor | None
-    ) -> None:
+    def update(self, loss: Tensor, logits: tuple[Tensor, ...], label: Tensor, norm: Tensor | None) -> None:
         """Takes in what one iteration gave; nothing here waits for the device.
 
         Args:
             loss: its mean loss, a scalar.
             logits: (N, classes) for each head.
             label: (N,).
-            learning_rate: that a step at its end had.
             norm: of the gradient, before clipping; None if the optimizer took no step.
         """
-        self.learning_rate = learning_rate
         if norm is not None:
             self._norm = norm
             if not self.state.scaler.is_enabled():  # the scaler takes no step where the gradient is not finite
@@ -88,7 +83,7 @@ class EpochMeters:
 
     def check(self) -> None:
         """Raises Diverged if a loss or gradient so far was not finite. All processes must call it."""
-        self.watch.check(self.learning_rate)
+        self.watch.check(self.state.learning_rate)
 
     def report_if_due(self, print_freq: int, report: Callable[[Progress], None]) -> None:
         """Checks for divergence, and reports, each print_freq iterations; at the end of the epoch it only checks.
@@ -114,7 +109,7 @@ class EpochMeters:
             loss=loss_sum / clips,
             top1=100 * hits1 / clips,
             top5=100 * hits5 / clips,
-            learning_rate=self.learning_rate,
+            learning_rate=state.learning_rate,
             gradient_norm=float(self._norm),
             clips_per_second=clips / seconds,
             data_wait=(self.batches.waited - self._waited) / seconds,

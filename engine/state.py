@@ -35,6 +35,7 @@ class TrainState:
         ema: mean of the weights over the steps, or None.
         iterations_per_epoch: batches of each process.
         epoch: epochs that are complete.
+        learning_rate: of the last iteration in this run, of the first group of parameters.
         iteration: complete iterations of the present epoch; a multiple of iter_size wherever the state is saved.
         sums: over the present epoch in this process: clips, loss, hits for each k of TOP; on the device, so that adding
             to them does not wait for it.
@@ -49,6 +50,7 @@ class TrainState:
     device: torch.device
     epoch: int = 0
     iteration: int = 0
+    learning_rate: float = 0.0
     sums: Tensor = field(init=False)
 
     @classmethod

@@ -63,12 +63,12 @@ def train_epoch(
         inputs, target = mix(clip, label, i) if mix else (clip, label)
         ends_step = i % settings.iter_size == 0
         loss, logits = forward_backward(state, network, inputs, target, config, exchange=ends_step)
-        learning_rate = state.optimizer.param_groups[0]["lr"]
+        state.learning_rate = state.optimizer.param_groups[0]["lr"]
         norm = optimizer_step(state, settings.clip_gradient) if ends_step else None
         state.scheduler.step()
         state.iteration = i
 
-        meters.update(loss, logits, label, learning_rate, norm)
+        meters.update(loss, logits, label, norm)
         advance()
         meters.report_if_due(config.logging.print_freq, report)
         if ends_step and i < state.iterations_per_epoch:
