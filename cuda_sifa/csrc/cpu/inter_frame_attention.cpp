@@ -1,4 +1,4 @@
-// The CPU op: checks, layout and threads. The arithmetic is in kernel_impl.h.
+// The CPU op: checks, layout and threads. kernel_impl.h leads to the arithmetic.
 #include "kernel.h"
 
 #include <ATen/Parallel.h>

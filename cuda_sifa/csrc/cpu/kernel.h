@@ -1,8 +1,13 @@
 // The interface between the PyTorch side of the CPU op (inter_frame_attention.cpp) and its kernels (kernel_impl.h,
 // compiled once for each instruction set). Free of PyTorch.
+//
+// kernel_<capability>.cpp includes this file before it selects an instruction set. So the standard headers of the
+// kernels are all included here: whatever they define stays runnable on every processor.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
+#include <utility>
 
 namespace sifa {
 

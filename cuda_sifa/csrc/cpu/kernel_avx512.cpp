@@ -1,13 +1,8 @@
 // The CPU kernels for x86-64 with AVX-512 (F, BW, DQ, VL).
 #if defined(__x86_64__)
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
-
 #include "kernel.h"
 
-// From here on only: the headers above stay runnable everywhere.
+// After kernel.h, whose code must stay runnable on every processor.
 #if defined(__clang__)
 #pragma clang attribute push( \
     __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi,bmi2,lzcnt,popcnt"))), apply_to = function)
@@ -16,8 +11,6 @@
 #endif
 #define SIFA_CAPABILITY avx512
 #define SIFA_VECTOR_BYTES 64
-#include "vector.h"
-// vector.h first: kernel_impl.h is written in its terms.
 #include "kernel_impl.h"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,11 +1,10 @@
 // Vectors of a fixed number of bytes in the compiler's own notation (GCC and Clang), so that one source serves every
-// instruction set: the file that includes this one sets SIFA_VECTOR_BYTES, a target pragma and SIFA_CAPABILITY, the
-// namespace that keeps the code of one instruction set apart from the others'. No standard function is called
-// in here: the linker could pick its AVX-512 copy for a machine without it.
-#include <cstdint>
-#include <cstring>
-#include <type_traits>
-#include <utility>
+// instruction set. kernel_<capability>.cpp defines SIFA_VECTOR_BYTES and SIFA_CAPABILITY, the namespace of the code for
+// one instruction set, and sets the target. The kernels call no function of the standard library: the linker could
+// choose the copy that was compiled for AVX-512, and a machine without AVX-512 would crash.
+#pragma once
+
+#include "kernel.h"
 
 namespace sifa::SIFA_CAPABILITY {
 

@@ -1,4 +1,4 @@
-// Where a tap samples. cpu/neighbourhood.h says the same of many taps at once. Free of PyTorch.
+// Where a tap samples. cpu/geometry.h does the same for many taps at once. Free of PyTorch.
 #pragma once
 
 #include <cstdint>
