@@ -76,8 +76,8 @@ def _needs_no_gradient(x: Tensor, offset: Tensor | None) -> bool:
 
 def _channels_innermost(like: Tensor) -> Tensor:
     """An empty tensor of the shape and dtype of `like` in the memory layout of the op's results."""
-    n, t, c, h, w = like.shape
-    return like.new_empty(n, t, h, w, c).permute(0, 1, 4, 2, 3)
+    _, t, c, h, w = like.shape
+    return like.new_empty_strided(like.shape, (t * h * w * c, h * w * c, 1, w * c, c))
 
 
 def _fake(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> Tensor:
@@ -107,6 +107,12 @@ def _fold_batches(size: int, dims: tuple, *tensors: Tensor | None) -> list[Any]:
     return folded
 
 
+NO_FORWARD_MODE = (
+    "inter_frame_attention has no forward-mode derivative (jvp, jacfwd): use jacrev or vjp, or "
+    "cuda_sifa.reference.inter_frame_attention, the same function in plain PyTorch"
+)
+
+
 class InterFrameAttention(torch.autograd.Function):
     """The op and its gradient. Keeps x and offset, nothing of size k*k*C: the backward pass samples again."""
 
@@ -130,6 +136,10 @@ class InterFrameAttention(torch.autograd.Function):
         return grad_x, grad_offset if offset is not None else None, None, None, None
 
     @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor:
+        raise RuntimeError(NO_FORWARD_MODE)
+
+    @staticmethod
     def vmap(info: Any, in_dims: tuple, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, int]:
         x, offset = _fold_batches(info.batch_size, in_dims, x, offset)
         return InterFrameAttention.apply(x, offset, *settings).unflatten(0, (info.batch_size, -1)), 0
@@ -146,6 +156,10 @@ class InterFrameAttentionBackward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
         pass
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
+        raise RuntimeError(NO_FORWARD_MODE)
 
     @staticmethod
     def vmap(

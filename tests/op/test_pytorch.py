@@ -8,6 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from cuda_sifa import inter_frame_attention
+from models import InterFrameAttention
 from tests.op.cases import CASES, Case, is_same, relative_error, run_op
 
 SAMPLES = [
@@ -73,6 +74,44 @@ def test_compiled_in_one_graph_with_one_recompilation(device: torch.device) -> N
         for one, other in zip(compiled, torch.autograd.grad(plain.sum(), [x, offset]), strict=True):
             assert relative_error(one, other) < 1e-12
     assert compilations <= 2
+
+
+def test_the_result_may_be_changed_in_place(device: torch.device) -> None:
+    """It is a tensor of its own, not a view: PyTorch refuses changes of a view that an autograd Function made."""
+    x = torch.randn(2, 3, 8, 5, 6, device=device, requires_grad=True)
+    offset = torch.randn(2, 2, 18, 5, 6, device=device, requires_grad=True)
+    expected = torch.relu(inter_frame_attention(x, offset) + x)
+    expected.sum().backward()
+    wanted, x.grad = x.grad, None
+    attended = inter_frame_attention(x, offset)
+    assert not attended._is_view()
+    attended += x
+    torch.relu_(attended)
+    assert torch.equal(attended, expected)
+    attended.sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, wanted)
+
+
+@pytest.mark.slow
+def test_inductor_at_several_sizes_in_training() -> None:
+    """With the option that docs/troubleshooting.md names; without it PyTorch 2.14 fails at the second size."""
+    torch._dynamo.reset()
+    attention = InterFrameAttention(8)
+    torch.nn.init.normal_(attention.offset.weight, std=0.1)  # type: ignore[union-attr]
+    compiled = torch.compile(attention, options={"strict_output_strides": True})
+    for height, width in ((6, 7), (8, 9), (5, 4)):
+        x = torch.randn(2, 3, 8, height, width, requires_grad=True)
+        result = compiled(x)
+        result.sum().backward()
+        torch.testing.assert_close(result, attention(x))
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("derive", [torch.func.jacfwd, lambda f: lambda x: torch.func.jvp(f, (x,), (x,))])
+def test_forward_mode_is_refused_in_words(derive: Any) -> None:
+    with pytest.raises(RuntimeError, match="no forward-mode derivative .* use jacrev"):
+        derive(lambda x: inter_frame_attention(x).sum())(torch.randn(1, 2, 3, 4, 5))
 
 
 def test_exported_with_a_dynamic_batch() -> None:

@@ -5,7 +5,6 @@
 #include <ATen/Version.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
 
@@ -16,6 +15,7 @@
 #include <type_traits>
 
 #include "../checks.h"
+#include "../layout.h"
 
 namespace sifa {
 namespace {
@@ -57,11 +57,6 @@ Storage storage_of(at::ScalarType type) {
       return Storage::Float;
   }
 }
-
-// (N, T, C, H, W) as it lies in memory for the kernels, (N, T, H, W, C). A view where channels are innermost already,
-// one copy otherwise.
-at::Tensor channels_last(const at::Tensor& x) { return x.permute({0, 1, 3, 4, 2}).contiguous(); }
-at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3}); }
 
 Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
                     int64_t groups) {
@@ -112,15 +107,15 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_extents(x);
   const at::Tensor dense = channels_last(x);
-  at::Tensor out = at::empty(dense.sizes(), dense.options());
-  if (out.numel() == 0) return channels_third(out);
-  if (x.size(1) == 1) return channels_third(out.zero_());
+  at::Tensor out = empty_channels_last(x.sizes(), x.options());
+  if (out.numel() == 0) return out;
+  if (x.size(1) == 1) return out.zero_();
   const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
   if (shape.storage == Storage::Double)
     run_forward<double>(shape, dense, offset, out);
   else
     run_forward<float>(shape, dense, offset, out);
-  return channels_third(out);
+  return out;
 }
 
 template <typename Acc>
@@ -143,7 +138,7 @@ void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& 
 }
 
 at::Tensor narrowed(const Shape& shape, const at::Tensor& grad_x, at::ScalarType type) {
-  at::Tensor stored = at::empty(grad_x.sizes(), grad_x.options().dtype(type));
+  at::Tensor stored = empty_channels_last(grad_x.sizes(), grad_x.options().dtype(type));
   const Kernels<float>& kernel = kernels<float>();
   const int64_t pixels = shape.batch * shape.frames * shape.height * shape.width;
   at::parallel_for(0, pixels, worth_a_thread(shape.channels), [&](int64_t begin, int64_t end) {
@@ -161,11 +156,10 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
   const at::Tensor dense = channels_last(x), incoming = channels_last(grad);
   const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const at::TensorOptions options = x.options().dtype(acc);
-  at::Tensor grad_x = at::zeros(dense.sizes(), options);
+  at::Tensor grad_x = empty_channels_last(x.sizes(), options).zero_();
   at::Tensor grad_offset = at::empty({0}, options);
   if (offset) {
-    grad_offset =
-        at::empty({offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, options);
+    grad_offset = empty_channels_last(offset->sizes(), options);
     if (x.numel() == 0) grad_offset.zero_();  // a map without channels still has offsets
   }
   if (x.numel() > 0) {
@@ -176,9 +170,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
       run_backward<float>(shape, incoming, dense, offset, grad_x, grad_offset);
     if (acc != x.scalar_type()) grad_x = narrowed(shape, grad_x, x.scalar_type());
   }
-  grad_x = channels_third(grad_x.to(x.scalar_type()));
-  if (!offset) return {grad_x, grad_offset};
-  return {grad_x, channels_third(grad_offset.to(offset->scalar_type()))};
+  return {grad_x.to(x.scalar_type()), offset ? grad_offset.to(offset->scalar_type()) : grad_offset};
 }
 
 }  // namespace

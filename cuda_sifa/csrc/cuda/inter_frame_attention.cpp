@@ -12,6 +12,7 @@
 #include <tuple>
 
 #include "../checks.h"
+#include "../layout.h"
 
 // Storage types by the names that kernels_*.cu give them.
 struct __half;
@@ -19,11 +20,6 @@ struct __nv_bfloat16;
 
 namespace sifa {
 namespace {
-
-// (N, T, C, H, W) as it lies in memory for the kernels, (N, T, H, W, C). A view where channels are innermost already,
-// one copy otherwise.
-at::Tensor channels_last(const at::Tensor& x) { return x.permute({0, 1, 3, 4, 2}).contiguous(); }
-at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3}); }
 
 Problem problem_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size,
                         int64_t dilation, int64_t groups) {
@@ -65,23 +61,23 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
   check_arguments(x, offset, kernel_size, dilation, groups);
   const c10::cuda::CUDAGuard guard(x.device());
   const at::Tensor dense = channels_last(x);
-  at::Tensor out = at::empty(dense.sizes(), dense.options());
-  if (out.numel() == 0) return channels_third(out);
+  at::Tensor out = empty_channels_last(x.sizes(), x.options());
+  if (out.numel() == 0) return out;
   out.select(1, x.size(1) - 1).zero_();  // the last frame has no next frame
-  if (x.size(1) == 1) return channels_third(out);
+  if (x.size(1) == 1) return out;
   const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
   const Call call = call_on(x);
   C10_CUDA_CHECK(with_storage(x.scalar_type(), [&](auto* storage) {
     return run_forward<std::remove_pointer_t<decltype(storage)>>(
         p, call, dense.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, out.mutable_data_ptr());
   }));
-  return channels_third(out);
+  return out;
 }
 
 // Zeros for the frames that the backward kernels add to before they store there: see kernels.h.
-at::Tensor sums_of_frames(const at::Tensor& dense, at::ScalarType type) {
-  at::Tensor sums = at::empty(dense.sizes(), dense.options().dtype(type));
-  const int64_t frames = dense.size(1);
+at::Tensor sums_of_frames(const at::Tensor& x, at::ScalarType type) {
+  at::Tensor sums = empty_channels_last(x.sizes(), x.options().dtype(type));
+  const int64_t frames = x.size(1);
   sums.slice(1, 1, frames, 2).zero_();
   if (frames % 2 == 1) sums.select(1, frames - 1).zero_();
   return sums;
@@ -98,7 +94,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
   const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
 
   if (!offset) {
-    at::Tensor grad_x = at::empty(dense.sizes(), dense.options());
+    at::Tensor grad_x = empty_channels_last(x.sizes(), x.options());
     if (x.numel() > 0) {
       const Call call = call_on(x);
       C10_CUDA_CHECK(with_storage(x.scalar_type(), [&](auto* storage) {
@@ -106,16 +102,15 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
             p, call, incoming.const_data_ptr(), dense.const_data_ptr(), grad_x.mutable_data_ptr());
       }));
     }
-    return {channels_third(grad_x), at::empty({0}, x.options().dtype(accumulation))};
+    return {grad_x, at::empty({0}, x.options().dtype(accumulation))};
   }
 
-  at::Tensor grad_offset = at::empty(
-      {offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, offset->options());
+  at::Tensor grad_offset = empty_channels_last(offset->sizes(), offset->options());
   if (x.numel() == 0 || x.size(1) == 1) {
     grad_offset.zero_();  // a map without channels still has offsets
-    return {channels_third(at::empty(dense.sizes(), dense.options()).zero_()), channels_third(grad_offset)};
+    return {empty_channels_last(x.sizes(), x.options()).zero_(), grad_offset};
   }
-  at::Tensor sums = sums_of_frames(dense, accumulation);
+  at::Tensor sums = sums_of_frames(x, accumulation);
   at::Tensor weights;
   if (at::globalContext().deterministicAlgorithms())
     weights = at::empty({grad_offset.numel() * groups}, sums.options());
@@ -125,7 +120,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
         p, call, incoming.const_data_ptr(), dense.const_data_ptr(), offset->const_data_ptr(), sums.mutable_data_ptr(),
         grad_offset.mutable_data_ptr(), weights.defined() ? weights.mutable_data_ptr() : nullptr);
   }));
-  return {channels_third(sums.to(x.scalar_type())), channels_third(grad_offset)};
+  return {sums.to(x.scalar_type()), grad_offset};
 }
 
 }  // namespace

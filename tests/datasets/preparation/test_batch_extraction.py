@@ -140,7 +140,7 @@ def test_frames_with_other_settings_are_never_replaced(tmp_path: Path, format: A
         with pytest.raises(DataError) as caught:
             run(tmp_path, format=format, **settings)
         (name, value), message = settings.popitem(), str(caught.value)
-        assert f"this command has " in message and f"--{name} {value}" in message.partition("this command has ")[2]
+        assert "this command has " in message and f"--{name} {value}" in message.partition("this command has ")[2]
         assert "--short_side 256, --quality 95" in message.partition("this command has ")[0]
         assert message.endswith(f": give another OUT_DIR, or remove {tmp_path / 'frames'}")
     assert stored(tmp_path / "frames") == before
