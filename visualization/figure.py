@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
 from .explanation import Explanation, Grid
+from .plain_text import drawable, plain_text
 
 GROUND, INK, FAINT, QUERY = "#11141a", "#e8eaed", "#9aa3b0", "#39d5ff"
 DPI = 100
@@ -42,16 +43,18 @@ class Moment:
     x: int
 
 
+@plain_text()
 def draw(moment: Moment, seen: Explanation, *, title: str, subtitle: str, class_name: str, blocks: int) -> np.ndarray:
     """Six panels as uint8 (H, W, 3), RGB.
 
     Args:
+        title, subtitle, class_name: texts of users: nothing in them is read as a formula.
         blocks: how many SIFA blocks the stacked points go through.
     """
     figure = Figure((_WIDTH, _HEIGHT), dpi=DPI, facecolor=GROUND)
     canvas = FigureCanvasAgg(figure)
-    figure.text(0.018, 0.968, title, color=INK, size=17, weight="bold", va="center")
-    figure.text(0.018, 0.936, subtitle, color=FAINT, size=10.5, va="center")
+    figure.text(0.018, 0.968, drawable(title, 70), color=INK, size=17, weight="bold", va="center")
+    figure.text(0.018, 0.936, drawable(subtitle, 180), color=FAINT, size=10.5, va="center")
     layout = GridSpec(2, 3, figure, left=0.018, right=0.982, top=0.883, bottom=0.05, wspace=0.045, hspace=0.21)
     panels = [figure.add_subplot(layout[row, column]) for row in range(2) for column in range(3)]
     attention, grid, t = seen.attentions[-1], seen.grid, moment.t
@@ -68,7 +71,7 @@ def draw(moment: Moment, seen: Explanation, *, title: str, subtitle: str, class_
     _heat(panels[3], attention.saliency[t], grid, "2 |sigmoid(f[t+1] − f[t]) − ½|")
     _picture(panels[4], moment.following, moment.size, "Offsets: where neighbourhoods move", dim=0.4)
     _arrows(panels[4], attention.offsets[t], grid)
-    _picture(panels[5], moment.following, moment.size, f"Grad-CAM: what says “{class_name}”", dim=0.7)
+    _picture(panels[5], moment.following, moment.size, f"Grad-CAM: what says “{drawable(class_name, 40)}”", dim=0.7)
     _heat(panels[5], seen.cam[t + 1], grid, "share of the largest in the clip", limit=1.0)
     for panel in (panels[0], *panels[3:]):
         _mark_query(panel, moment, grid)

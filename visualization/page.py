@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import cv2
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
+
+from common.errors import one_line
 
 from .explanation import Attention, Explanation
 from .figure import BOTH_SIGNS, HEAT, ONE_SIGN
@@ -52,7 +55,9 @@ def html_page(
     # "</script>" in a name would end the data.
     packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return text.replace("{{title}}", html.escape(title)).replace("{{data}}", packed)
+    values = {"title": html.escape(one_line(title)), "data": packed}
+    # In one pass: a title may contain "{{data}}".
+    return re.sub(r"\{\{(title|data)\}\}", lambda place: values[place[1]], text)
 
 
 def _stage(seen: Explanation) -> dict[str, Any]:
