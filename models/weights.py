@@ -281,17 +281,24 @@ def _load(
         for name, value in values.items()
         if name in wanted and value.shape != wanted[name].shape
     ]
-    problems = [
-        f"{kind}: {_some(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if names
+    mistyped = [
+        f"{name} of {value.dtype} instead of {wanted[name].dtype}"
+        for name, value in values.items()
+        if name in wanted and not name.endswith(_BOOKKEEPING) and not _same_kind(value, wanted[name])
     ]
+    differences = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "mistyped": mistyped}
+    problems = [f"{kind}: {_some(names)}" for kind, names in differences.items() if names]
     strange = missing + unexpected
     problems += [advice for name, advice in _ADVICE.items() if strange and all(name in other for other in strange)]
     if problems:
         raise ValueError(f"{found.source} does not fit this model; {'; '.join(problems)}")
     model.load_state_dict({**wanted, **values})
     return report
+
+
+def _same_kind(one: Tensor, other: Tensor) -> bool:
+    """Whether both are real floating-point numbers, complex numbers, or whole ones."""
+    return (one.is_floating_point(), one.is_complex()) == (other.is_floating_point(), other.is_complex())
 
 
 _CLASSIFIER = re.compile(r"fc(_dual)?\.")
@@ -312,7 +319,7 @@ def inflate(kernel: Tensor) -> Tensor:
 def _resize_position_table(table: Tensor, wanted: Tensor) -> Tensor:
     """A table ((2w-1)^2, heads) of window size w for another window size, by bicubic interpolation, as Microsoft's."""
     side, new_side = math.isqrt(table.shape[0]), math.isqrt(wanted.shape[0])
-    if table.shape[1:] != wanted.shape[1:] or side**2 != table.shape[0]:
+    if table.shape[1:] != wanted.shape[1:] or side**2 != table.shape[0] or not table.is_floating_point():
         return table  # it is reported as misshapen
     image = table.T.reshape(1, -1, side, side).to(wanted.dtype)
     resized = nn.functional.interpolate(image, (new_side, new_side), mode="bicubic")
