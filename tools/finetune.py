@@ -78,11 +78,11 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
     skipped = [SplitRow(video.path, video.label, "", "skipped") for video in videos if video.path not in frames]
     if skipped:
         report = folder.path / "videos.report.tsv"
-        print(f"{len(skipped)} of {len(videos)} videos cannot be read; {report} says why")
+        cli.say(f"{len(skipped)} of {len(videos)} videos cannot be read; {report} says why")
     folder.write_split([*rows, *skipped])
     folder.write_once("settings.yml", settings(lengths=folder.write_lists(rows, frames)))
     if directions := direction_classes(classes):
-        print(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
+        cli.say(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
 
 
 def extract(args: argparse.Namespace, out: Path, short_side: int, videos: Sequence[Source]) -> dict[str, Video]:
@@ -104,25 +104,25 @@ def extract(args: argparse.Namespace, out: Path, short_side: int, videos: Sequen
 def show_split(rows: Sequence[SplitRow], unnamed: Sequence[str]) -> None:
     """Prints the split, and the classes whose file names do not tell the recordings."""
     if unnamed:
-        print(
+        cli.say(
             f"The file names of {', '.join(unnamed)} do not tell the recordings: each video counts as one. If several "
             "clips are of one recording, name the recordings by --group; otherwise the validation accuracy is too high."
         )
-    print(split_table(rows))
+    cli.say(split_table(rows))
 
 
 def train(args: argparse.Namespace, out: Path) -> int:
     """Trains, validates and writes the report; returns the exit code."""
     run = [f"--config_file={out / 'settings.yml'}", *(["--set", *args.set] if args.set else [])]
-    print(f"training: python train_val_3d.py {' '.join(run)} --resume auto")
+    cli.say(f"training: python train_val_3d.py {' '.join(run)} --resume auto")
     checkpoint = out / "checkpoints/last.pth"
     for mode in (["--resume=auto"], ["--test", f"--checkpoint={checkpoint}"]):
         if code := train_val_3d.main([*run, *mode]):
             return code
     scores = load_scores(out / "scores.npz")
-    print(confusion_table(scores))
-    print(f"report: {write_report(scores, out)}")
-    print(f"checkpoint: {checkpoint}")
+    cli.say(confusion_table(scores))
+    cli.say(f"report: {write_report(scores, out)}")
+    cli.say(f"checkpoint: {checkpoint}")
     return 0
 
 

@@ -69,7 +69,7 @@ def tensor(shape: list[int], begin: int, end: int, dtype: str = "F32") -> dict[s
     ],
 )
 def test_damaged_files(tmp_path: Path, header: Any) -> None:
-    with pytest.raises(ValueError, match="^the safetensors file is damaged: [^\n]+$"):
+    with pytest.raises(ValueError, match=r"^the safetensors file is damaged: [^\n]+$"):
         read_safetensors(write(tmp_path / "damaged.safetensors", header, bytes(8)))
 
 
