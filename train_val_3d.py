@@ -38,6 +38,7 @@ from engine.train_loop import finish_epoch, train_epoch
 from sifa.build import build_network, build_validator, load_checkpoint, load_initial_weights, place_network
 from sifa.classes import align_classes, check_same_classes, class_names
 from sifa.pictures import record_validation_clip
+from sifa.trained_settings import check_trained_settings
 from sifa.training_data import TrainingData
 
 log = logging.getLogger("sifa")
@@ -81,6 +82,7 @@ def evaluate(
     args: argparse.Namespace, config: Config, process: Process, model: models.Network, validator: Validator
 ) -> None:
     contents = load_checkpoint(model, args.checkpoint)
+    check_trained_settings(config, contents, args.checkpoint, {change.partition("=")[0] for change in args.set})
     epoch = entry(contents, "epoch", args.checkpoint)
     place_network(model, config, process, trains=False)
     with RunLogger(config, process, trains=False) as logger:
@@ -208,8 +210,7 @@ class Trainer:
                 record_validation_clip(self.logger.events, state.model, self.validator, self.classes, state.epoch)
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: see `run_to_the_end`."""
+def main(argv: list[str] | None = None) -> int:  # the exit code
     args = parse_arguments(argv)
     kept = "what was scored before is kept" if args.test else "nothing to keep" if args.eval else "saved"
     return run_to_the_end(partial(run, args), kept=kept)

@@ -32,7 +32,7 @@ _WITHOUT_EFFECT = {
 def run_test(
     model: nn.Module, validator: Validator, logger: RunLogger, classes: list[str], epoch: int, checkpoint: str
 ) -> None:
-    """Writes output_dir/scores.npz, and records the figures of one view and of all.
+    """Writes output_dir/scores.npz, and records the figures of the middle view and of all views.
 
     Args:
         model: the bare network.
@@ -96,7 +96,7 @@ def _record(scores: Scores, losses: Tensor, validator: Validator, logger: RunLog
     middle = middle_view(scores.clips, scores.crops)
     labels, probabilities = torch.from_numpy(scores.labels), torch.from_numpy(scores.probabilities)
     for split, views, name in (
-        ("test of one view", slice(middle, middle + 1), "(the middle clip's middle crop alone)"),
+        ("test of the middle view", slice(middle, middle + 1), "(the middle view: the middle crop of the middle clip)"),
         ("test", slice(None), validator.views),
     ):
         ranks = label_rank(probabilities[:, views].mean(1), labels)

@@ -155,10 +155,6 @@ class Network(Section):
     imagenet_weights: PathText = Field("", description="as pretrained_model, but it must be an ImageNet classifier")
     release_weights: PathText = Field("", description="as pretrained_model, but it must be a checkpoint of the release")
 
-    def options(self) -> dict[str, Any]:
-        """The options of the network that are not its own choice, for `models.build_model`."""
-        return self.model_dump(exclude={"net_name", *WEIGHT_FILES}, exclude_none=True)
-
 
 class Sifa(Section):
     """Where and how the network looks over time (models/temporal.py)."""
@@ -262,6 +258,12 @@ class Config(Section):
     optimization: Optimization = Optimization()
     execution: Execution = Execution()
     logging: Logging = Logging()
+
+    def network_options(self) -> dict[str, Any]:
+        """The options for `models.build_model` that are not left to the network."""
+        files = {"net_name", *WEIGHT_FILES}
+        options = self.network.model_dump(exclude=files, exclude_none=True)
+        return options | self.SIFA.model_dump(exclude_none=True)
 
     @model_validator(mode="after")
     def _shares_can_do_it(self) -> "Config":

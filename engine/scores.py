@@ -60,7 +60,7 @@ class Scores:
     def views(self) -> int:
         return self.clips * self.crops
 
-    def of_one_view(self) -> np.ndarray:
+    def of_middle_view(self) -> np.ndarray:
         """(V, classes): the middle crop of the middle clip alone."""
         return self.probabilities[:, middle_view(self.clips, self.crops)]
 

@@ -24,6 +24,7 @@ __all__ = [
     "SIFASwinOptions",
     "TemporalModelling",
     "build_model",
+    "choose_options",
     "is_safetensors",
     "list_models",
     "load_imagenet_state_dict",
@@ -65,18 +66,27 @@ def build_model(net_name: str, *, num_classes: int, clip_length: int, **options:
     Raises:
         ValueError: the name is unknown, the network has no such option, or an option has an impossible value.
     """
+    chosen = choose_options(net_name, **options)
+    model = NETWORKS[net_name][0](chosen, num_classes=num_classes, clip_length=clip_length)
+    return model.to(memory_format=torch.channels_last)
+
+
+def choose_options(net_name: str, **options: Any) -> SIFANetOptions | SIFASwinOptions:
+    """The options that `build_model` builds a network with: those given, and the network's own defaults.
+
+    Raises:
+        ValueError: as `build_model`.
+    """
     if net_name not in NETWORKS:
         raise ValueError(f"net_name must be one of {', '.join(NETWORKS)}, got {net_name!r}")
-    network, defaults = NETWORKS[net_name]
+    defaults = NETWORKS[net_name][1]
     known = ["num_classes", "clip_length", *_option_names(defaults)]
     for name in options:
         if name not in known:
             raise ValueError(f"{net_name} has no option {name}; it has {', '.join(known)}")
     temporal = {name: options.pop(name) for name in TEMPORAL_OPTIONS if name in options}
     modelling = replace(defaults.temporal_modelling, **temporal)
-    chosen = replace(defaults, temporal_modelling=modelling, **options)
-    model = network(chosen, num_classes=num_classes, clip_length=clip_length)
-    return model.to(memory_format=torch.channels_last)
+    return replace(defaults, temporal_modelling=modelling, **options)
 
 
 def _option_names(options: SIFANetOptions | SIFASwinOptions) -> list[str]:

@@ -1,6 +1,6 @@
-"""Time as part of the batch: clips (N, T, C, H, W) seen as N*T maps by the 2D layers, and back.
+"""Time as part of the batch: clips (N, T, C, H, W) as N*T maps for the 2D layers, and back.
 
-Between layers a clip is (N, T, C, H, W) with channels innermost in memory. Folding and unfolding are views.
+Between layers a clip is (N, T, C, H, W) with channels innermost in memory. Merging and splitting time are views.
 """
 
 import torch
@@ -18,17 +18,17 @@ def split_time(maps: Tensor, frames: int) -> Tensor:
 
 
 def stack_frames(clip: Tensor, step: int) -> Tensor:
-    """Groups of `step` consecutive frames side by side as channels, the input of a stem that strides over time.
+    """Stacks groups of `step` consecutive frames as channels: the input of a stem with a stride over time.
 
     Args:
         clip: (N, C, T, H, W) with T divisible by `step`.
 
     Returns:
-        (N, T/step, C*step, H, W), channel c*step + i for channel c of frame i of a group, channels innermost: the one
-        copy that brings a clip into the layout of the network.
+        (N, T/step, C*step, H, W), in which channel c*step + i is channel c of frame i of a group. Channels are
+        innermost: this is the one copy that brings a clip into the network's layout.
 
     Raises:
-        ValueError: the frames do not divide.
+        ValueError: T is not a positive multiple of `step`.
     """
     n, c, t, h, w = clip.shape
     if t == 0 or t % step != 0:

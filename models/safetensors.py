@@ -1,4 +1,4 @@
-"""Files in the safetensors format, read by the package of that name. Reading runs nothing."""
+"""Files in the safetensors format, read by the package of that name. Reading executes no code."""
 
 import json
 from collections import Counter
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether the file begins like one: the header's length, then the header's brace."""
+    """Whether a file begins like one: with the header's length, then the header's brace."""
     if not path.is_file():
         return False
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Inter-frame attention as a module: offsets predicted from motion, then the op."""
+"""Inter-frame attention as a module: a convolution predicts the offsets from motion, then the op attends."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -16,7 +16,7 @@ OffsetSource = Literal["motion_saliency", "difference", "next_frame", "conv3d", 
 
 
 def motion_saliency(clip: Tensor) -> Tensor:
-    """Features of each next frame, raised where they differ from the frame before (paper, section 3.1).
+    """Features of each next frame, amplified where they differ from those of the frame (paper, section 3.1).
 
     The paper's map is sigmoid(f[t+1] - f[t]) * f[t+1]; like the release we add f[t+1] itself.
 
@@ -31,22 +31,22 @@ def motion_saliency(clip: Tensor) -> Tensor:
 
 
 def with_neighbours(clip: Tensor) -> Tensor:
-    """Each frame from the second on beside the one before and the one after it, zeros after the last.
+    """Each frame from the second on, stacked with the previous and the next frame; zeros follow the last one.
 
-    A 2D convolution over them is a 3D one over the clip, but fits networks in channels_last.
+    A 2D convolution of them equals a 3D convolution of the clip, and fits networks in channels_last.
 
     Args:
         clip: (N, T, C, H, W).
 
     Returns:
-        (N, T-1, 3*C, H, W), for frames 1..T-1.
+        (N, T-1, 3*C, H, W), for frames 1..T-1: channels of the previous frame, the frame, the next frame.
     """
     padded = pad(clip, (0, 0) * 3 + (0, 1))
     return torch.cat([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=2)
 
 
-#: keyword `offset` -> what the convolution sees of a clip (N, T, C, H, W): (N, T-1, C or 3*C, H, W).
-_SEEN: dict[str, Callable[[Tensor], Tensor]] = {
+#: keyword `offset` -> what the offset convolution gets from a clip (N, T, C, H, W): (N, T-1, C or 3*C, H, W).
+OFFSET_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "motion_saliency": motion_saliency,
     "difference": lambda clip: clip[:, 1:] - clip[:, :-1],
     "next_frame": lambda clip: clip[:, 1:],
@@ -57,25 +57,25 @@ _SEEN: dict[str, Callable[[Tensor], Tensor]] = {
 class InterFrameAttention(nn.Module):
     """A clip attends to itself one frame ahead: `clip + InterFrameAttention(C)(clip)` is the paper's SIFA.
 
-    A 3x3 convolution on the motion saliency map predicts, at every position of frame t+1, the displacement of the
-    k*k taps that the same position of frame t attends to. It starts at zero, the regular neighbourhood.
+    A 3x3 convolution of the motion saliency map predicts, at every position of frame t+1, the displacements of the
+    k*k taps that the same position of frame t attends to. They start at zero, the regular neighbourhood.
 
     Args:
         channels: C.
-        kernel_size: k, odd: the neighbourhood has k*k taps.
+        kernel_size: k, odd; the neighbourhood has k*k taps.
         dilation: distance between taps in pixels.
         groups: heads, see `cuda_sifa.inter_frame_attention`.
-        offset: what the convolution sees: "motion_saliency"; "difference", f[t+1] - f[t]; "next_frame", f[t+1];
-            "conv3d", the clip itself, by a 3x3x3 convolution (the paper does not give its kernel). "regular": there is
-            no convolution, the neighbourhood stays regular.
-        offset_init: "zero" as the paper intends, or "kaiming": the release's network-wide initialisation overwrites
-            the zeros with normal values (fan_out), so that its offsets start at several pixels.
+        offset: input of the convolution. "motion_saliency"; "difference": f[t+1] - f[t]; "next_frame": f[t+1];
+            "conv3d": the clip itself, with a 3x3x3 convolution (the paper does not give its kernel); "regular": no
+            convolution, the neighbourhood stays regular.
+        offset_init: "zero" as the paper intends, or "kaiming" as in the release, whose network-wide initialisation
+            overwrites the zeros with normal values (fan_out), so that its offsets start at several pixels.
 
     Shape:
-        (N, T, C, H, W) to (N, T, C, H, W), zero for the last frame.
+        (N, T, C, H, W) to (N, T, C, H, W), zeros for the last frame.
 
     Raises:
-        ValueError: an argument, or a clip's shape or dtype, is not as above.
+        ValueError: an argument, or the shape or dtype of a clip, is not as above.
     """
 
     offset: nn.Conv2d | None
@@ -101,13 +101,14 @@ class InterFrameAttention(nn.Module):
         self.channels, self.kernel_size, self.dilation, self.groups = channels, kernel_size, dilation, groups
         self.offset_source: OffsetSource = offset
         self.offset_init: OffsetInit = offset_init
-        seen = 3 * channels if offset == "conv3d" else channels
-        self.offset = (
-            None if offset == "regular" else nn.Conv2d(seen, 2 * kernel_size**2, kernel_size=3, padding=1, bias=False)
-        )
+        self.offset = None
+        if offset != "regular":
+            in_channels = 3 * channels if offset == "conv3d" else channels
+            self.offset = nn.Conv2d(in_channels, 2 * kernel_size**2, kernel_size=3, padding=1, bias=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """Initialises the offset convolution as `offset_init` says."""
         if self.offset is None:
             return
         if self.offset_init == "zero":
@@ -116,30 +117,42 @@ class InterFrameAttention(nn.Module):
             nn.init.kaiming_normal_(self.offset.weight, mode="fan_out", nonlinearity="relu")
 
     def predict_offset(self, clip: Tensor) -> Tensor | None:
-        """(N, T, C, H, W) -> (N, T-1, 2*k*k, H, W), in pixels; vertical and horizontal in turn. None if regular."""
+        """The offsets of a clip.
+
+        Args:
+            clip: (N, T, C, H, W).
+
+        Returns:
+            (N, T-1, 2*k*k, H, W), in pixels; channels 2j and 2j+1 are the vertical and horizontal displacement of tap
+            j. None if the neighbourhood is regular.
+
+        Raises:
+            ValueError: the shape or dtype of the clip does not fit.
+        """
         self._check(clip)
         if self.offset is None:
             return None
         n, frames, _, h, w = clip.shape
         if frames == 1:
-            # No pair: still a function of the weights, so that a distributed run finds a gradient for each.
+            # There is no pair of frames. The result depends on the weights all the same, so that every parameter has a
+            # gradient in distributed training.
             return clip.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + self.offset.weight.sum().to(clip.dtype) * 0
-        seen = _SEEN[self.offset_source](clip)
-        # Under autocast a convolution of float32 maps, as a norm leaves them, is half; the op wants one dtype.
-        return split_time(self.offset(merge_time(seen)), frames - 1).to(clip.dtype)
+        maps = OFFSET_INPUTS[self.offset_source](clip)
+        # Under autocast a norm returns float32, and the convolution of that half precision; the op takes one dtype.
+        return split_time(self.offset(merge_time(maps)), frames - 1).to(clip.dtype)
 
     def _check(self, clip: Tensor) -> None:
-        """Says what is wrong with a clip before a convolution says it of something folded."""
+        """Raises ValueError here: the convolution's own message would be about maps with merged time."""
         if clip.dim() != 5 or clip.shape[2] != self.channels:
             raise ValueError(f"clip must be (N, T, C, H, W) with C = {self.channels}, got {tuple(clip.shape)}")
         if self.offset is None:
-            return  # the op alone takes every size and checks the dtype
+            return  # the op accepts every size and checks the dtype itself
         if clip.shape[1] == 0 or clip.shape[3] == 0 or clip.shape[4] == 0:
             raise ValueError(f"clip must be (N, T, C, H, W) with T, H and W above 0, got {tuple(clip.shape)}")
         dtype = self.offset.weight.dtype
         if clip.dtype == dtype:
             return
-        # Autocast brings all but doubles to one dtype.
+        # Autocast casts everything to one dtype, except float64.
         if torch.float64 in (clip.dtype, dtype) or not torch.is_autocast_enabled(clip.device.type):
             raise ValueError(f"clip must have the dtype of the module's weights, {dtype}, got {clip.dtype}")
 

@@ -1,6 +1,7 @@
-"""Weights of ours under the names and shapes of others, and back: for exchange with the release and torchvision.
+"""Conversion of this project's weights to the names and shapes of others, and back.
 
-Only state dicts are seen, no network is built. What the other side cannot express is refused, or dropped and told.
+For exchange with the release and torchvision. Only state dicts are handled, no network is built. A tensor that the
+other format cannot express is an error, or is dropped and listed.
 """
 
 import math
@@ -11,60 +12,70 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.sifa_resnet import STEM_FRAMES
+from models.network import STEM_CENTRE, STEM_FRAMES
 from models.sifa_swin import DEPTHS, WINDOW
-from models.weights import OURS, STEM_INDEX, STEMS, StateDict, inflate, recognise, tensors_of
+from models.weight_formats import PROJECT, STEMS, StateDict, inflate_stem, recognise, tensors_of
 
-COUNTERPARTS = "ResNet-50 and -101, Swin-S, -B and -L"  # image networks that are within ours
-IMAGE = 224  # the size of the release's Swin, whose masks are part of its checkpoints
+IMAGE_NETWORKS = "ResNet-50 and -101, Swin-S, -B and -L"  # those that are part of a network of this project
+IMAGE_SIZE = 224  # of the release's Swin, whose masks are part of its checkpoints
 
 
-def is_counterpart(contents: Mapping[str, Any]) -> bool:
-    """Whether ImageNet weights are of an image network within a network of ours, by its blocks."""
-    ours = to_ours(contents)
-    blocks: dict[str, int] = {}  # of a stage
-    for name in ours:
+def is_known_image_network(contents: Mapping[str, Any]) -> bool:
+    """Whether ImageNet weights are of one of `IMAGE_NETWORKS`, by number and kind of their blocks.
+
+    Args:
+        contents: of a file with ImageNet weights.
+    """
+    state_dict = to_project(contents)
+    block_counts: dict[str, int] = {}  # of each stage
+    for name in state_dict:
         if match := re.match(r"(layer\d|layers\.\d\.blocks)\.(\d+)\.", name):
-            blocks[match[1]] = max(blocks.get(match[1], 0), int(match[2]) + 1)
-    depths = tuple(blocks[stage] for stage in sorted(blocks))
-    if "conv1.weight" not in ours:
-        return depths == DEPTHS and not any(".cpb_mlp." in name for name in ours)  # which Swin v2 has
-    # A ResNet-34 is as deep as a ResNet-50, of other blocks; a Wide ResNet or a ResNeXt has other 3x3 convolutions.
-    width, inner = len(ours["conv1.weight"]), ours.get("layer1.0.conv2.weight")
-    plain = "layer1.0.conv3.weight" in ours and inner is not None and inner.shape[:2] == (width, width)
+            block_counts[match[1]] = max(block_counts.get(match[1], 0), int(match[2]) + 1)
+    depths = tuple(block_counts[stage] for stage in sorted(block_counts))
+    if "conv1.weight" not in state_dict:
+        return depths == DEPTHS and not any(".cpb_mlp." in name for name in state_dict)  # which Swin v2 has
+    # A ResNet-34 is as deep as a ResNet-50, with other blocks; a Wide ResNet or a ResNeXt has other 3x3 convolutions.
+    width, inner = len(state_dict["conv1.weight"]), state_dict.get("layer1.0.conv2.weight")
+    plain = "layer1.0.conv3.weight" in state_dict and inner is not None and inner.shape[:2] == (width, width)
     return plain and depths in ((3, 4, 6, 3), (3, 4, 23, 3))
 
 
-def to_ours(contents: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Any known kind under our names.
+def to_project(contents: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Weights in any known format, under this project's names.
 
-    Of ImageNet weights the classifier is kept, as `fc`, and nothing is made up for what looks over time: the result is
-    half-way to `to_torchvision`, and no network takes it.
+    Of ImageNet weights the classifier is kept, as `fc`, and no weights of temporal modules are added: the result is an
+    intermediate step to `to_torchvision`, no network can load it.
+
+    Args:
+        contents: of a file.
+
+    Raises:
+        ValueError: the format is not known.
     """
     state_dict = tensors_of(contents)
     found = recognise(state_dict)
-    ours: dict[str, Tensor] = {}
-    for theirs, value in state_dict.items():
-        classifier = re.fullmatch(r"(?:fc|head|head\.fc)\.(weight|bias)", theirs)
-        translated = (f"fc.{classifier[1]}", value) if classifier else found.translate(theirs, value)
+    converted: dict[str, Tensor] = {}
+    for source_name, source_value in state_dict.items():
+        classifier = re.fullmatch(r"(?:fc|head|head\.fc)\.(weight|bias)", source_name)
+        translated = (f"fc.{classifier[1]}", source_value) if classifier else found.translate(source_name, source_value)
         if translated is not None:
             name, value = translated
-            ours[name] = inflate(value) if found.imagenet and name in STEMS else value
-    return ours
+            converted[name] = inflate_stem(value) if found.imagenet and name in STEMS else value
+    return converted
 
 
 def to_release(state_dict: StateDict, *, clip_length: int, sifa_kernel: int = 3) -> dict[str, Tensor]:
-    """Our names to the release's, with the constants and unused parameters (zeros) that its checkpoints have.
+    """This project's names to the release's, with the constants and unused parameters (zeros) of its checkpoints.
 
     Args:
-        state_dict: of ours.
-        clip_length: frames of a clip, to which the release's constants are tied.
-        sifa_kernel: of a Swin, whose regular neighbourhood leaves no trace in its weights.
+        state_dict: under this project's names.
+        clip_length: frames of a clip, on which the shapes of the release's constants depend.
+        sifa_kernel: neighbourhood size of a Swin, whose weights do not contain it if the neighbourhood is regular.
 
     Raises:
-        ValueError: the release's networks have no place for a tensor.
+        ValueError: the names are not this project's, or the release's networks have no place for a tensor.
     """
-    _require_ours(state_dict)
+    _require_project_names(state_dict)
     frames = clip_length // STEM_FRAMES
     release: dict[str, Tensor] = {}
     for name, value in state_dict.items():
@@ -77,24 +88,31 @@ def to_release(state_dict: StateDict, *, clip_length: int, sifa_kernel: int = 3)
             release[f"{match[1]}.def_cor.weight"] = value.new_full(shape, 1 / channels)
         elif re.match(r"layer\d.*\.temporal\.|patch_embed\.norm\.|layers\..*\.temporal\.offset\.", name):
             raise ValueError(f"the release has no place for {name}")
-        elif name in STEMS:
-            release[name] = value.unflatten(1, (-1, STEM_FRAMES))
-        elif name.endswith("position_index"):
-            release[name] = value.view(WINDOW**2, WINDOW**2)
-        elif name.endswith(".temporal.conv.weight"):
-            release[name.replace(".temporal.conv.", ".conv.")] = value.transpose(-2, -1)
         else:
-            renamed = name.replace(".context.", ".").replace(".norm_temporal.", ".tda_norm.")
-            renamed = renamed.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
-            release[renamed] = value.unsqueeze(2) if value.dim() == 4 else value
+            release_name, release_value = _release_entry(name, value)
+            release[release_name] = release_value
     if "patch_embed.proj.weight" in release:
         _complete_swin(release, frames, sifa_kernel)
     return release
 
 
+def _release_entry(name: str, value: Tensor) -> tuple[str, Tensor]:
+    """Name and value in the release of a tensor that has one counterpart there."""
+    if name in STEMS:
+        return name, value.unflatten(1, (-1, STEM_FRAMES))
+    if name.endswith("position_index"):
+        return name, value.view(WINDOW**2, WINDOW**2)
+    if name.endswith(".temporal.conv.weight"):
+        return name.replace(".temporal.conv.", ".conv."), value.transpose(-2, -1)
+    name = name.replace(".context.", ".").replace(".norm_temporal.", ".tda_norm.")
+    name = name.replace(".mlp.0.", ".mlp.fc1.").replace(".mlp.3.", ".mlp.fc2.")
+    return name, value.unsqueeze(2) if value.dim() == 4 else value
+
+
 def _complete_swin(release: dict[str, Tensor], frames: int, sifa_kernel: int) -> None:
+    """Adds the constants and the unused parameters of the release's Swin blocks, in place."""
     for stage, depth in enumerate(DEPTHS):
-        side = IMAGE // 4 // 2**stage
+        side = IMAGE_SIZE // 4 // 2**stage
         for index in range(depth):
             block = f"layers.{stage}.blocks.{index}"
             like = release[f"{block}.norm1.weight"]
@@ -109,7 +127,7 @@ def _complete_swin(release: dict[str, Tensor], frames: int, sifa_kernel: int) ->
 
 
 def _shift_mask(side: int) -> Tensor:
-    """(windows, 49, 49): -100 between tokens that a shifted window brings together from opposite borders."""
+    """(windows, 49, 49): -100 between tokens from opposite borders, which a shifted window brings together, else 0."""
     region = torch.zeros(side)
     region[-WINDOW:], region[-(WINDOW // 2) :] = 1, 2
     regions = 3 * region[:, None] + region[None, :]
@@ -118,17 +136,21 @@ def _shift_mask(side: int) -> Tensor:
 
 
 def to_torchvision(state_dict: StateDict) -> tuple[dict[str, Tensor], list[str]]:
-    """The image network in a clip's: our names to torchvision's ResNet or Swin.
+    """This project's names to those of torchvision's ResNet or Swin, of which a network for clips is an extension.
+
+    Args:
+        state_dict: under this project's names.
 
     Returns:
-        The state dict, and the names of ours that an image network has no place for.
+        The state dict of the image network, and the names for which it has no place.
 
     Raises:
-        ValueError: the stem looks at more than frame 2 of 4, as after training on clips; or a Swin has no norm after
-            the embedding, as torchvision's has.
+        ValueError: the names are not this project's; the stem looks at more than frame 2 of 4, as after training on
+            clips; or a Swin has no norm after the embedding, unlike torchvision's.
     """
-    _require_ours(state_dict)
-    if "patch_embed.proj.weight" in state_dict and "patch_embed.norm.weight" not in state_dict:
+    _require_project_names(state_dict)
+    is_swin = "patch_embed.proj.weight" in state_dict
+    if is_swin and "patch_embed.norm.weight" not in state_dict:
         raise ValueError("torchvision's Swin has a norm after the embedding, these weights have none")
     image: dict[str, Tensor] = {}
     dropped = []
@@ -137,19 +159,26 @@ def to_torchvision(state_dict: StateDict) -> tuple[dict[str, Tensor], list[str]]
             dropped.append(name)
             continue
         if name in STEMS:
-            frames = value.unflatten(1, (-1, STEM_FRAMES))
-            if frames.index_fill(2, torch.tensor(STEM_INDEX), 0).any():
-                raise ValueError(f"{name} looks at more than one frame: no image network has such a stem")
-            value = frames[:, :, STEM_INDEX]
-        if "patch_embed.proj.weight" in state_dict:
-            name = name.replace("patch_embed.proj.", "features.0.0.").replace("patch_embed.norm.", "features.0.2.")
-            name = re.sub(r"^layers\.(\d)\.blocks\.", lambda match: f"features.{2 * int(match[1]) + 1}.", name)
-            name = re.sub(r"^layers\.(\d)\.downsample\.", lambda match: f"features.{2 * int(match[1]) + 2}.", name)
-            name = re.sub(r"^fc\.", "head.", name)
-        image[name] = value
+            value = _image_stem(name, value)
+        image[_torchvision_swin_name(name) if is_swin else name] = value
     return image, dropped
 
 
-def _require_ours(state_dict: StateDict) -> None:
-    if recognise(state_dict) is not OURS:
+def _image_stem(name: str, kernel: Tensor) -> Tensor:
+    """A stem's kernel for one frame, the inverse of `inflate_stem`."""
+    frames = kernel.unflatten(1, (-1, STEM_FRAMES))
+    if frames.index_fill(2, torch.tensor(STEM_CENTRE), 0).any():
+        raise ValueError(f"{name} looks at more than one frame: no image network has such a stem")
+    return frames[:, :, STEM_CENTRE]
+
+
+def _torchvision_swin_name(name: str) -> str:
+    name = name.replace("patch_embed.proj.", "features.0.0.").replace("patch_embed.norm.", "features.0.2.")
+    name = re.sub(r"^layers\.(\d)\.blocks\.", lambda match: f"features.{2 * int(match[1]) + 1}.", name)
+    name = re.sub(r"^layers\.(\d)\.downsample\.", lambda match: f"features.{2 * int(match[1]) + 2}.", name)
+    return re.sub(r"^fc\.", "head.", name)
+
+
+def _require_project_names(state_dict: StateDict) -> None:
+    if recognise(state_dict) is not PROJECT:
         raise ValueError(f"weights under our names are wanted, this is {recognise(state_dict).source}")

@@ -38,8 +38,7 @@ def build_network(config: Config) -> models.Network:
             config.network.net_name,
             num_classes=config.dataset.num_classes,
             clip_length=config.dataset.num_segments * config.dataset.clip_length,
-            **config.network.options(),
-            **config.SIFA.model_dump(exclude_none=True),
+            **config.network_options(),
         )
     except ValueError as error:
         raise ConfigError(f"network: {error}") from None

@@ -7,6 +7,7 @@ from typing import Any
 from datasets.annotations import read_classes
 from engine.checkpoint import CheckpointError, class_names_of
 from engine.config import ConfigError
+from engine.distributed import is_main
 from engine.eval_loop import VideoViews
 from engine.schema import Config
 
@@ -70,7 +71,8 @@ def align_classes(data: VideoViews, names: list[str], contents: dict[str, Any], 
         return names
     if sorted(names) != sorted(theirs):
         raise _other_classes(checkpoint, names, theirs)
-    log.warning(f"the classes of checkpoint {checkpoint} are in another order: labels are matched by name")
+    if is_main():
+        log.warning(f"the classes of checkpoint {checkpoint} are in another order: labels are matched by name")
     data.relabel([theirs.index(name) for name in names])
     return list(theirs)
 

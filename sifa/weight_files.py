@@ -7,8 +7,8 @@ from torch import Tensor
 
 from engine.checkpoint import CheckpointError, read_checkpoint
 from models import is_safetensors, read_safetensors
-from models.weight_conversion import COUNTERPARTS, is_counterpart, to_ours, to_release, to_torchvision
-from models.weights import recognise, tensors_of
+from models.weight_conversion import IMAGE_NETWORKS, is_known_image_network, to_project, to_release, to_torchvision
+from models.weight_formats import recognise, tensors_of
 
 Target = Literal["ours", "release", "torchvision"]
 
@@ -34,20 +34,20 @@ def convert_weights(
     try:
         contents: Any = read_safetensors(source) if is_safetensors(source) else read_checkpoint(source)
         kind = recognise(tensors_of(contents))
-        if kind.imagenet and not is_counterpart(contents):
+        if kind.imagenet and not is_known_image_network(contents):
             raise ValueError(
-                f"{kind.source} is of a size or kind that no network here has; those of {COUNTERPARTS} are known"
+                f"{kind.source} is of a size or kind that no network here has; those of {IMAGE_NETWORKS} are known"
             )
         if kind.imagenet and target != "torchvision":
             raise ValueError(
                 f"{kind.source} lacks what looks over time, so that no network could load it as --to {target}; load it "
                 "directly, as network.pretrained_model"
             )
-        ours = to_ours(contents)
+        named = to_project(contents)
         if target == "ours":
-            return ours, []
+            return named, []
         if target == "release":
-            return to_release(ours, clip_length=clip_length, sifa_kernel=sifa_kernel), []
-        return to_torchvision(ours)
+            return to_release(named, clip_length=clip_length, sifa_kernel=sifa_kernel), []
+        return to_torchvision(named)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from None

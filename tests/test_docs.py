@@ -18,7 +18,7 @@ import pytest
 
 from engine.schema import Config, Section
 from engine.schema_tables import schema_tables
-from sifa.paper_tables import has_paper_figure
+from sifa.documents.paper_tables import has_paper_figure
 from tools import document
 
 ROOT = Path(__file__).parents[1]
@@ -122,7 +122,7 @@ def test_the_arithmetic_of_kinetics() -> None:
 @pytest.mark.parametrize("name", document.PAGES)
 def test_generated_tables_are_up_to_date(name: str) -> None:
     page = (ROOT / name).read_text(encoding="utf-8")
-    wanted = document.replace_tables(page, document.PAGES[name]())
+    wanted = document.replace_generated(page, document.PAGES[name]())
     assert page == wanted, "python -m tools.document"
 
 

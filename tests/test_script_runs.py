@@ -314,6 +314,26 @@ def test_an_evaluation_matches_the_classes_by_name(
     assert "has other classes: number 0 is 'a' there and 'c' in dataset.classes_file" in error
 
 
+def test_an_evaluation_of_another_network_than_was_trained_is_refused(
+    data: Path, tmp_path: Path, reference: tuple[Path, dict[str, Any]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without offsets, or with a shift that has no weights, the same weights load into another network."""
+    checkpoint, _ = reference
+    shift = torch.load(checkpoint, weights_only=True)
+    shift["model"] = {name: value for name, value in shift["model"].items() if ".temporal." not in name}
+    shift["config"]["SIFA"]["temporal"] = "shift"
+    torch.save(shift, tmp_path / "shift.pth")
+    settings = tmp_path / "none.yml"
+    settings.write_text(f"base: {data}/settings.yml\nSIFA: {{temporal: none}}\ndataset: {{num_steps: 2}}\n")
+    argv = [f"--config_file={settings}", "--eval", f"--checkpoint={tmp_path}/shift.pth", "--set"]
+    argv += [f"output_dir={tmp_path}/run"]
+    assert train_val_3d.main(argv) == 2
+    assert "was trained with other settings: SIFA.temporal shift -> none; give the same" in capfd.readouterr().err
+    assert train_val_3d.main([*argv, "SIFA.temporal=none"]) == 0
+    assert "dataset.num_steps 1 -> 2, SIFA.temporal shift -> none" in "".join(capfd.readouterr())
+    assert train_val_3d.main([*argv, "SIFA.temporal=shift"]) == 0
+
+
 def test_lists_made_with_different_class_files_are_refused(
     data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,8 +364,8 @@ def test_a_test_saves_the_scores_of_every_view(
     assert np.allclose(scores.probabilities.sum(-1), 1, atol=1e-6)
     assert (scores.videos[1], scores.labels[1], scores.classes) == ("v 1", 1, ["a", "b", "c"])
     one, all_views = metrics(tmp_path)
-    assert (one["split"], all_views["split"]) == ("test of one view", "test")
-    for line, probabilities in ((one, scores.of_one_view()), (all_views, scores.of_all_views())):
+    assert (one["split"], all_views["split"]) == ("test of the middle view", "test")
+    for line, probabilities in ((one, scores.of_middle_view()), (all_views, scores.of_all_views())):
         assert line["top1"] == 100 * (scores.ranks(probabilities) < 1).mean()
     lines = capfd.readouterr().out.splitlines()
     assert lines[-2] == (

@@ -16,7 +16,8 @@ side is resized to --short_side pixels; smaller videos are left as they are, as 
 --num_frames thins (or repeats) the frames. Frames that are given in folders are stored as they are; as FRAME they stay
 where they are, and the list is relative to VIDEO_DIR.
 
-An OUT_DIR holds one format: another is refused.
+An OUT_DIR holds one format: another is refused. So are, before anything is written, other settings or videos of another
+VIDEO_DIR where OUT_DIR has frames under the same name. A video file that has changed is extracted again.
 
 The frames that the list counts were really decoded, whatever the video announces. What was extracted before with the
 same settings is not decoded again, and frames of an interrupted run never count as done. --report, by default next to

@@ -1,4 +1,4 @@
-"""Make a page of scores: accuracy of one view and of all, every class, confusions, the worst videos.
+"""Make a page of scores: accuracy of the middle view and of all, every class, confusions, the worst videos.
 
     python -m tools.report output/NAME/scores.npz [--out FOLDER] [--worst 12]
 

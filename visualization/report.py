@@ -1,4 +1,4 @@
-"""A report of scores as a page: accuracy of one view and of all, every class, confusions, the worst videos."""
+"""A report of scores as a page: accuracy of the middle view and of all, every class, confusions, the worst videos."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -9,9 +9,8 @@ import numpy as np
 
 from common.errors import DataError, UserError
 from common.files import write_text
-
-from .report_figures import classes_figure, confusion_figure, png, strip
-from .score_summary import MOST_NAMES, Scores, all_views, class_rows, confusions, interval, worst_videos
+from visualization.report_figures import classes_figure, confusion_figure, png, strip
+from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusions, interval, worst_videos
 
 #: Reads some frames of a video by its path in the list: uint8 (T, H, W, 3), RGB. Raises DataError.
 ReadFrames = Callable[[str], np.ndarray]
@@ -77,8 +76,8 @@ def _page(scores: Scores, pictures: dict[str, bytes], top: Sequence[int], worst:
 
 
 def _accuracy(scores: Scores, top: Sequence[int]) -> str:
-    """A table with one view and all views in columns of their own: they must not be compared with each other."""
-    columns = [("1 view<br><small>middle clip, centre crop</small>", scores.of_one_view())]
+    """A table with the middle view and all views in columns of their own: they must not be compared with each other."""
+    columns = [("middle view<br><small>middle clip, centre crop</small>", scores.of_middle_view())]
     if scores.views > 1:
         what = f"{scores.clips} clips x {scores.crops} crops"
         columns.append((f"{all_views(scores.views)}<br><small>{what}</small>", scores.of_all_views()))
@@ -107,13 +106,13 @@ def _confusions(scores: Scores) -> str:
 
 def _classes(scores: Scores) -> str:
     several = scores.views > 1
-    header = "<th>1 view, %</th>" if several else ""
+    header = "<th>middle view, %</th>" if several else ""
     lines = [
         f"<tr><th>class</th><th>videos</th>{header}<th>{all_views(scores.views)}, %</th>"
         '<th class="text">most often taken for</th></tr>'
     ]
     for row in class_rows(scores):
-        cell = f"<td>{row.one_view:.1f}</td>" if several else ""
+        cell = f"<td>{row.middle_view:.1f}</td>" if several else ""
         lines.append(
             f"<tr><td>{escape(row.name)}</td><td>{row.videos}</td>{cell}<td>{row.all_views:.1f}</td>"
             f'<td class="text">{escape(row.confused_with)}</td></tr>'

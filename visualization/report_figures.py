@@ -6,12 +6,12 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from .plain_text import drawable, plain_text
-from .score_summary import MOST_NAMES, Scores, all_views, class_rows, confusion
+from visualization.plain_text import drawable, plain_text
+from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusion
 
 STRIP_HEIGHT = 96  # pixels
 DARK = 40  # mean grey level below which the frames of a video are drawn brighter
-ONE, ALL = "#d98a3d", "#2f6690"  # colours of one view and of all views
+ONE, ALL = "#d98a3d", "#2f6690"  # colours of the middle view and of all views
 
 
 @plain_text()
@@ -43,15 +43,15 @@ def confusion_figure(scores: Scores) -> Figure:
 
 @plain_text()
 def classes_figure(scores: Scores) -> Figure:
-    """Top-1 of each class by one view and by all, the lowest first; of many classes the lowest ones."""
+    """Top-1 of each class by the middle view and by all, the lowest first; of many classes the lowest ones."""
     rows = class_rows(scores)[:MOST_NAMES]
     figure = Figure(figsize=(6.5, 0.9 + 0.28 * len(rows)), layout="constrained")
     axes = figure.subplots()
     ys = range(len(rows))
-    one, every = [row.one_view for row in rows], [row.all_views for row in rows]
+    one, every = [row.middle_view for row in rows], [row.all_views for row in rows]
     if scores.views > 1:
         axes.hlines(ys, one, every, color="#cccccc", linewidth=2, zorder=1)
-        axes.scatter(one, ys, color=ONE, s=30, label="1 view", zorder=2)
+        axes.scatter(one, ys, color=ONE, s=30, label="middle view", zorder=2)
     axes.scatter(every, ys, color=ALL, s=30, label=all_views(scores.views), zorder=3)
     axes.set_yticks(ys, [f"{drawable(row.name, 28)} ({row.videos})" for row in rows])
     axes.set(xlim=(-3, 103), ylim=(len(rows) - 0.5, -0.5), xlabel="top-1 of the class, % (number of videos)")

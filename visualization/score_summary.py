@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from .plain_text import drawable
+from visualization.plain_text import drawable
 
 MOST_NAMES = 30  # classes that a picture or a printed table has room to name
 
@@ -40,7 +40,7 @@ class Scores(Protocol):
     def list_file(self) -> str:
         """The list of the videos."""
 
-    def of_one_view(self) -> np.ndarray:
+    def of_middle_view(self) -> np.ndarray:
         """(V, classes): the probabilities of the middle view."""
 
     def of_all_views(self) -> np.ndarray:
@@ -55,13 +55,13 @@ class ClassRow(NamedTuple):
 
     name: of the class.
     videos: how many it has.
-    one_view, all_views: top-1 in percent.
+    middle_view, all_views: top-1 in percent.
     confused_with: the class that most of its wrong videos are classified as, with their number; empty if none is wrong.
     """
 
     name: str
     videos: int
-    one_view: float
+    middle_view: float
     all_views: float
     confused_with: str
 
@@ -88,7 +88,7 @@ def confusions(scores: Scores, most: int = 15) -> list[tuple[int, str, str]]:
 
 def class_rows(scores: Scores) -> list[ClassRow]:
     """The accuracy of each class that has videos, the lowest by all views first."""
-    one, every = (scores.ranks(values) == 0 for values in (scores.of_one_view(), scores.of_all_views()))
+    one, every = (scores.ranks(values) == 0 for values in (scores.of_middle_view(), scores.of_all_views()))
     matrix = confusion(scores)
     np.fill_diagonal(matrix, 0)
     rows = []

@@ -4,10 +4,11 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,9 +16,16 @@ from common.errors import DataError
 from common.files import make_folder, write_text
 from datasets.annotations import check_relative_path, write_classes
 from datasets.lmdb_frames import SHARD_PATTERN
-from datasets.preparation.extraction import ExtractionJob, is_up_to_date, read_record
 from datasets.preparation.extraction_pool import extract_in_processes
 from datasets.preparation.labels import sources_from_labels
+from datasets.preparation.records import (
+    ExtractionJob,
+    clash,
+    expected_record,
+    is_up_to_date,
+    parse_record,
+    read_record,
+)
 from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders, sources_from_folders
 from datasets.preparation.writers import RECORD_FILE, PackedWriter, check_packed_path
 from datasets.readers import Format
@@ -85,7 +93,7 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
 
     Raises:
         DataError: labels, conditions or class file are wrong, a folder cannot be written to, or out_dir has frames of
-            another format.
+            another format, of another video or with other settings under the same name. Nothing is written then.
         OSError: a file cannot be read or written.
     """
     if options.labels:
@@ -100,9 +108,14 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
     for folder in (options.out_dir, options.list_file.parent, classes_file.parent):
         make_folder(folder)
     _check_format(options.out_dir, options.format)
-    if not classes_file.exists():
-        write_classes(classes_file, names)
-    counts = _extract_all(sources, folders, options)
+    results = _Results({source.path: source.label for source in sources}, options.min_frames)
+    with _open_pack(options) as pack:
+        jobs = _jobs(sources, folders, options, results)
+        _check_clashes(jobs, folders, pack, options)
+        if not classes_file.exists():
+            write_classes(classes_file, names)
+        _extract_all(jobs, folders, pack, options, results)
+    counts = results.counts
     usable = [source for source in sources if source.path in counts]
     if usable:
         labels = {name: label for label, name in enumerate(names)}
@@ -130,27 +143,37 @@ def _format_of(out_dir: Path) -> str:
     return ""
 
 
-def _extract_all(sources: Sequence[Source], folders: dict[str, str], options: ExtractionOptions) -> dict[str, int]:
-    """Extracts the videos and writes the report. Returns the frames of each usable video by its path."""
-    results = _Results({source.path: source.label for source in sources}, options.min_frames)
-    packed = options.format == "PACKED"
-    with closing(PackedWriter(options.out_dir, round(options.shard_gb * 1e9))) if packed else nullcontext() as pack:
-        jobs = _jobs(sources, folders, pack, options, results)
-        tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
-        for path, frames, problem in tqdm(
-            extract_in_processes(jobs, options.workers),
-            total=len(jobs),
-            unit="video",
-            dynamic_ncols=True,
-            desc="extract",
-        ):
-            if pack and frames:
-                pack.add(folders[path], jobs[path].folder)
-            results.add(path, frames, problem)
-        if pack:
-            shutil.rmtree(options.out_dir / STAGING, ignore_errors=True)
-        results.write(options.report or options.list_file.with_suffix(".report.tsv"))
-    return results.counts
+def _open_pack(options: ExtractionOptions) -> AbstractContextManager[PackedWriter | None]:
+    if options.format != "PACKED":
+        return nullcontext()
+    return closing(PackedWriter(options.out_dir, round(options.shard_gb * 1e9)))
+
+
+def _extract_all(
+    jobs: dict[str, ExtractionJob],
+    folders: dict[str, str],
+    pack: PackedWriter | None,
+    options: ExtractionOptions,
+    results: "_Results",
+) -> None:
+    """Extracts the videos and writes the report."""
+    left = {}
+    for path, job in jobs.items():
+        record = parse_record(pack.read_record(folders[path])) if pack else {}
+        if _is_done(record, job):
+            results.add(path, record["frames"], record.get("problem", ""))
+        else:
+            left[path] = job
+    tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
+    for path, frames, problem in tqdm(
+        extract_in_processes(left, options.workers), total=len(left), unit="video", dynamic_ncols=True, desc="extract"
+    ):
+        if pack and frames:
+            pack.add(folders[path], left[path].folder)
+        results.add(path, frames, problem)
+    if pack:
+        shutil.rmtree(options.out_dir / STAGING, ignore_errors=True)
+    results.write(options.report or options.list_file.with_suffix(".report.tsv"))
 
 
 class _Results:
@@ -183,39 +206,68 @@ class _Results:
 
 
 def _jobs(
-    sources: Sequence[Source],
-    folders: dict[str, str],
-    pack: PackedWriter | None,
-    options: ExtractionOptions,
-    results: _Results,
+    sources: Sequence[Source], folders: dict[str, str], options: ExtractionOptions, results: _Results
 ) -> dict[str, ExtractionJob]:
-    """What is left to do, by the path of the video. Finished videos of the pack and wrong paths go to the results."""
+    """The work by the path of the video. Wrong paths go to the results."""
     jobs: dict[str, ExtractionJob] = {}
+    packed = options.format == "PACKED"
     for source in sources:
         folder = folders[source.path]
         try:
             check_relative_path(source.path)
             check_relative_path(folder)
-            if pack:
+            if packed:
                 check_packed_path(folder)
         except DataError as error:
             results.add(source.path, 0, str(error))
             continue
-        job = ExtractionJob(
+        jobs[source.path] = ExtractionJob(
             video=options.video_dir / source.path,
-            folder=(options.out_dir / STAGING if pack else options.out_dir) / folder,
+            folder=(options.out_dir / STAGING if packed else options.out_dir) / folder,
             short_side=options.short_side,
             quality=options.quality,
             format=options.format,
             fps=options.fps,
             num_frames=options.num_frames,
         )
-        record = pack.read_record(folder) if pack else {}
-        if is_up_to_date(record, job):
-            results.add(source.path, record["frames"], record.get("problem", ""))
-        else:
-            jobs[source.path] = job
     return jobs
+
+
+def _check_clashes(
+    jobs: dict[str, ExtractionJob], folders: dict[str, str], pack: PackedWriter | None, options: ExtractionOptions
+) -> None:
+    """Checks that no frames of another source or with other settings are where those of a job would be written.
+
+    Raises:
+        DataError: there are such frames. The message has the first video, what is there and what is wanted.
+    """
+    clashes = []
+    for path, job in tqdm(jobs.items(), unit="video", dynamic_ncols=True, desc="compare", delay=5):
+        if job.is_used_in_place:
+            continue
+        try:
+            expected = expected_record(job)
+        except DataError:
+            continue  # extraction reports it
+        if pack:
+            place = f"{options.out_dir}, video {folders[path]}"
+            record = parse_record(pack.read_record(folders[path]))
+            if (staged := read_record(job.folder)) and clash(staged, expected):
+                shutil.rmtree(job.folder)  # unfinished work of another command
+        else:
+            place, record = str(job.folder), read_record(job.folder)
+        if record and (difference := clash(record, expected)):
+            clashes.append(f"{place}: {difference}")
+    if clashes:
+        count = f" ({len(clashes)} videos of {len(jobs)} clash)" if len(clashes) > 1 else ""
+        raise DataError(f"{_printable(clashes[0])}{count}: give another OUT_DIR, or remove {options.out_dir}")
+
+
+def _is_done(record: dict[str, Any], job: ExtractionJob) -> bool:
+    try:
+        return bool(record) and is_up_to_date(record, expected_record(job))
+    except DataError:
+        return False
 
 
 def _printable(text: str) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,9 @@ import numpy as np
 
 from common.errors import DataError, one_line
 from datasets.frames import FrameFolder
+from datasets.preparation.records import ExtractionJob, clash, expected_record, is_up_to_date, read_record
 from datasets.preparation.writers import RECORD_FILE, WriteFrame, has_frames, open_writer
-from datasets.readers import Format
 from datasets.video_files import decode_with_repeats
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractionJob:
-    """A video to extract, and the settings.
-
-    Attributes:
-        video: a file, or a folder of frames.
-        folder: to write the frames to.
-        short_side: of the frames in pixels; 0: as in the video. Smaller videos are not enlarged.
-        quality: of the JPEG files, 1 to 100.
-        format: see `open_writer`.
-        fps: see `decode_with_repeats`.
-        num_frames: see `decode_with_repeats`.
-    """
-
-    video: Path
-    folder: Path
-    short_side: int
-    quality: int
-    format: Format = "FRAME"
-    fps: float = 0
-    num_frames: int = 0
 
 
 def extract_video(job: ExtractionJob) -> tuple[int, str]:
@@ -52,71 +28,21 @@ def extract_video(job: ExtractionJob) -> tuple[int, str]:
         With frames and a problem, the video is usable, but much shorter than its file announces.
     """
     try:
-        if job.video.is_dir() and job.format == "FRAME":  # these frames are used where they are
+        if job.is_used_in_place:
             frames = FrameFolder(job.video.parent).count(job.video.name)
             return (frames, "") if frames else (0, "there is no frame 00001.jpg in it")
-        expected = _expected_record(job)
+        expected = expected_record(job)
         if job.folder.exists():
             record = read_record(job.folder)
             if not record:
                 return 0, f"the folder {job.folder} is in the way: it was not made by extract_frames"
-            if _without_result(record) == expected and has_frames(job.format, job.folder, record["frames"]):
+            if difference := clash(record, expected):  # another process has written it since the command began
+                return 0, f"{job.folder} is taken: {difference}"
+            if is_up_to_date(record, expected) and has_frames(job.format, job.folder, record["frames"]):
                 return record["frames"], record.get("problem", "")
         return _extract_to_folder(job, expected)
     except (DataError, OSError, cv2.error, lmdb.Error) as error:
         return 0, one_line(error)
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """The record of extracted frames: their number, the file that they come from, the settings, and a problem if any.
-
-    Args:
-        folder: of one video.
-
-    Returns:
-        The record; empty if the folder was not written by `extract_video`.
-    """
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and isinstance(record.get("frames"), int) else {}
-
-
-def is_up_to_date(record: dict[str, Any], job: ExtractionJob) -> bool:
-    """Whether a record is of the same video file and the same settings as a job; False if there is no such file.
-
-    Args:
-        record: see `read_record`.
-        job: the video and the settings.
-    """
-    try:
-        return _without_result(record) == _expected_record(job)
-    except DataError:
-        return False
-
-
-def _expected_record(job: ExtractionJob) -> dict[str, Any]:
-    """What the record of a job will say of the file and the settings.
-
-    Raises:
-        DataError: the file is missing, empty or no file; the message says which.
-    """
-    if not job.video.exists():
-        raise DataError("there is no such file")
-    if not job.video.is_file() and not job.video.is_dir():
-        raise DataError("this is no file")
-    status = job.video.stat()
-    if not status.st_size:
-        raise DataError("the file is empty")
-    record: dict[str, Any] = {"source": job.video.name, "bytes": status.st_size, "modified": status.st_mtime_ns}
-    record |= {"short_side": job.short_side, "quality": job.quality}
-    optional = {"format": job.format, "fps": job.fps, "num_frames": job.num_frames}
-    return record | {name: value for name, value in optional.items() if value not in (0, "FRAME")}
-
-
-def _without_result(record: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name not in ("frames", "problem")}
 
 
 def _extract_to_folder(job: ExtractionJob, expected: dict[str, Any]) -> tuple[int, str]:
@@ -133,7 +59,7 @@ def _extract_to_folder(job: ExtractionJob, expected: dict[str, Any]) -> tuple[in
         problem = incomplete if decoded < 0.9 * announced else ""
         record = expected | {"frames": frames} | ({"problem": problem} if problem else {})
         (partial / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
-        if job.folder.exists():  # with other settings, or from another file
+        if job.folder.exists():  # of an earlier state of the file
             shutil.rmtree(job.folder)
         partial.rename(job.folder)
     finally:

@@ -10,7 +10,8 @@ from concurrent.futures.process import BrokenProcessPool
 
 import cv2
 
-from datasets.preparation.extraction import ExtractionJob, extract_video
+from datasets.preparation.extraction import extract_video
+from datasets.preparation.records import ExtractionJob
 
 
 def extract_in_processes(jobs: dict[str, ExtractionJob], workers: int) -> Iterator[tuple[str, int, str]]:

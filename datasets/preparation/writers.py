@@ -88,13 +88,13 @@ class PackedWriter:
                 time.sleep(0.1)
         self._shards = [(file, self._open(file)) for file in sorted(root.glob(SHARD_PATTERN))]
 
-    def read_record(self, path: str) -> dict[str, Any]:
-        """The record of a video, see `extraction.read_record`; empty if the video is not there."""
+    def read_record(self, path: str) -> bytes:
+        """The record of a video, see `records.parse_record`; empty if the video is not there."""
         for _, shard in self._shards:
             with shard.begin() as transaction:
                 if (value := transaction.get(_key(path, RECORD_FILE))) is not None:
-                    return json.loads(value)
-        return {}
+                    return value
+        return b""
 
     def add(self, path: str, folder: Path) -> None:
         """Moves the frames and the record of a video into the files; replaces what they had of this video.

@@ -43,11 +43,11 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 
 def test_one_view_and_all_views() -> None:
     some = scores()
-    assert np.array_equal(some.of_one_view(), some.probabilities[:, 4])  # clip 1 of 0..1, crop 1 of 0..2
+    assert np.array_equal(some.of_middle_view(), some.probabilities[:, 4])  # clip 1 of 0..1, crop 1 of 0..2
     assert np.array_equal(some.of_all_views(), some.probabilities.mean(1))
     ten = scores(clips=10, crops=3, probabilities=np.zeros((3, 30, 4), np.float32))
     ten.probabilities[:, 16] = 1  # clip 5 begins in the middle of the room that a clip has
-    assert ten.of_one_view().min() == 1
+    assert ten.of_middle_view().min() == 1
 
 
 def test_places() -> None:

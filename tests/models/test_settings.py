@@ -10,7 +10,7 @@ from engine.config import load_config
 from engine.schema import Config
 from sifa.build import build_network
 from sifa.complexity import measure_config
-from sifa.paper_tables import has_paper_figure
+from sifa.documents.paper_tables import has_paper_figure
 from tests.engine.runs import new_training, train_one_epoch
 
 SETTINGS = Path(__file__).parents[2] / "settings"

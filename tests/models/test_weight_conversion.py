@@ -7,8 +7,8 @@ import torch
 import torchvision
 from torch import Tensor
 
-from models import build_model, load_imagenet_state_dict, load_release_state_dict
-from models.weight_conversion import is_counterpart, to_ours, to_release, to_torchvision
+from models import Network, build_model, load_imagenet_state_dict, load_release_state_dict
+from models.weight_conversion import is_known_image_network, to_project, to_release, to_torchvision
 from tests.models.golden import MANIFEST, MODELS, release_state_dict
 
 RESNET = MODELS["sifa_net_r50_k5"]
@@ -19,7 +19,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def swin(**options: Any) -> torch.nn.Module:
+def swin(**options: Any) -> Network:
     model = build_model(SWIN, num_classes=5, clip_length=8, **{"width": 6, "offset": "regular", **options})
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
@@ -27,19 +27,19 @@ def swin(**options: Any) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("net_name", ["c2d_sifa_resnet50", SWIN])
-def test_ours_to_the_release_and_back(net_name: str) -> None:
+def test_the_project_to_the_release_and_back(net_name: str) -> None:
     model = swin() if net_name == SWIN else build_model(net_name, num_classes=5, clip_length=8, width=4)
     ours = model.state_dict()
     release = to_release(ours, clip_length=8)
     assert release.keys() == MANIFEST[net_name].keys()
-    back = to_ours(release)
+    back = to_project(release)
     assert same(back, {name: value for name, value in ours.items() if not name.endswith("position_index")})
     load_release_state_dict(model, release)
 
 
-def test_the_release_to_ours_and_back() -> None:
+def test_the_release_to_project_and_back() -> None:
     release = {f"module.{name}": value for name, value in release_state_dict(RESNET).items()}
-    back = to_release(to_ours(release), clip_length=8)
+    back = to_release(to_project(release), clip_length=8)
     assert back.keys() == MANIFEST[RESNET["net_name"]].keys()
     for name, value in back.items():
         if "def_cor" in name:  # a constant, 1 / C
@@ -71,7 +71,7 @@ def _on_cpu(model: torch.nn.Module) -> dict[str, Tensor]:
 
 def test_torchvisions_resnet_there_and_back() -> None:
     image = torchvision.models.resnet50().state_dict()
-    ours = to_ours(image)
+    ours = to_project(image)
     assert ours["conv1.weight"].shape == (64, 12, 7, 7)
     back, dropped = to_torchvision(ours)
     assert same(back, image)
@@ -80,7 +80,7 @@ def test_torchvisions_resnet_there_and_back() -> None:
 
 def test_torchvisions_swin_there_and_back() -> None:
     image = torchvision.models.SwinTransformer([4, 4], 6, [2, 2, 18, 2], [3, 6, 12, 24], [7, 7]).state_dict()
-    back, _ = to_torchvision(to_ours(image))
+    back, _ = to_torchvision(to_project(image))
     assert same(back, {name: value for name, value in image.items() if not name.endswith("position_index")})
 
 
@@ -135,12 +135,12 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_image_networks_without_a_counterpart(name: str) -> None:
+def test_unknown_image_networks(name: str) -> None:
     with torch.device("meta"):
-        assert not is_counterpart(OTHERS[name]().state_dict())
+        assert not is_known_image_network(OTHERS[name]().state_dict())
 
 
-def test_image_networks_with_a_counterpart() -> None:
+def test_known_image_networks() -> None:
     with torch.device("meta"):
         for build in (torchvision.models.resnet50, torchvision.models.resnet101, torchvision.models.swin_s):
-            assert is_counterpart(build().state_dict())
+            assert is_known_image_network(build().state_dict())

@@ -89,7 +89,7 @@ def page(tmp_path: Path) -> Page:
 
 def test_one_view_and_all_views(page: Page) -> None:
     header, top1, top3 = page.rows[:3]
-    assert header == ["", "1 viewmiddle clip, centre crop", "all 3 views3 clips x 1 crops"]
+    assert header == ["", "middle viewmiddle clip, centre crop", "all 3 views3 clips x 1 crops"]
     # The middle clip is right about videos 0, 1, 2, 4; the mean of three about 0, 1, 2.
     assert [cell.split()[0] for cell in top1[1:]] == ["66.67", "50.00"]
     assert top1[2] == "50.00 (18.8 to 81.2)"
@@ -161,7 +161,7 @@ def test_many_classes(tmp_path: Path) -> None:
     )
     assert confusion_table(many).splitlines()[0] == "the most frequent confusions"
     page = write(tmp_path, many)
-    assert page.rows[0] == ["", "1 viewmiddle clip, centre crop"], "a single view is not called all"
+    assert page.rows[0] == ["", "middle viewmiddle clip, centre crop"], "a single view is not called all"
     assert ["class", "taken for", "videos"] in page.rows
 
 

@@ -1,5 +1,6 @@
 """Extraction of whole folders: formats, what is not done twice, broken videos, interrupted runs, the report."""
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -20,6 +21,9 @@ from datasets import FrameFolder, open_reader, read_list
 from datasets.lmdb_frames import PackedFrames, close_environments
 from datasets.preparation import extraction
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
+from datasets.preparation.extraction import extract_video
+from datasets.preparation.records import ExtractionJob
+from datasets.preparation.writers import RECORD_FILE, PackedWriter
 from tests.datasets.preparation.videos import make_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -44,8 +48,8 @@ def list_lines(folder: Path) -> list[str]:
 def test_smaller_videos_and_size_0_keep_their_size(tmp_path: Path) -> None:
     make_video(tmp_path / "videos/a/small.mp4", 1)
     for short_side in (100, 0):
-        assert run(tmp_path, short_side=short_side) == 0
-        assert FrameFolder(tmp_path / "frames").read("a/small", [0]).shape == (1, 48, 64, 3)
+        assert run(tmp_path, short_side=short_side, out_dir=tmp_path / f"{short_side}") == 0
+        assert FrameFolder(tmp_path / f"{short_side}").read("a/small", [0]).shape == (1, 48, 64, 3)
 
 
 def test_rotation_in_the_metadata_is_applied(tmp_path: Path) -> None:
@@ -85,19 +89,99 @@ def test_what_is_complete_is_not_decoded_again(tmp_path: Path) -> None:
     video = make_video(tmp_path / "videos/x/a.mp4", 2)
     frame = tmp_path / "frames/x/a/00001.jpg"
 
-    def decoded_again(**options: Any) -> bool:
+    def decoded_again() -> bool:
         before = frame.stat().st_ino, frame.stat().st_mtime_ns
-        assert run(tmp_path, **options) == 0
+        assert run(tmp_path) == 0
         return (frame.stat().st_ino, frame.stat().st_mtime_ns) != before
 
     assert run(tmp_path) == 0
     assert not decoded_again()
-    assert decoded_again(short_side=24), "other settings"
     make_video(video, 3)
-    assert decoded_again(short_side=24), "another video of this name"
+    assert decoded_again(), "the video has changed"
     assert list_lines(tmp_path) == ["x/a 3 0"]
     (tmp_path / "frames/x/a/00003.jpg").unlink()
-    assert decoded_again(short_side=24), "frames are missing"
+    assert decoded_again(), "frames are missing"
+
+
+STORED: list[Any] = ["FRAME", "LMDB", "PACKED", "VIDEO"]
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize("format", STORED)
+def test_frames_of_another_source_are_never_replaced(tmp_path: Path, format: Any) -> None:
+    for split, frames in (("train", 3), ("val", 2)):
+        make_video(tmp_path / split / "x/a.mp4", frames)
+        make_video(tmp_path / split / "x/b.mp4", frames)
+    assert run(tmp_path, format=format, video_dir=tmp_path / "train") == 0
+    before = stored(tmp_path / "frames"), list_lines(tmp_path)
+    files = {"list_file": tmp_path / "val.txt", "classes_file": tmp_path / "new/classes.txt"}
+    with pytest.raises(DataError) as caught:
+        run(tmp_path, format=format, video_dir=tmp_path / "val", **files)
+    message = str(caught.value)
+    place = {"PACKED": "frames, video x/a", "VIDEO": "frames/x/a.mp4"}.get(format, "frames/x/a")
+    assert message == (
+        f"{tmp_path}/{place}: the frames there are of {tmp_path / 'train/x/a.mp4'}, this command reads "
+        f"{tmp_path / 'val/x/a.mp4'} (2 videos of 2 clash): give another OUT_DIR, or remove {tmp_path / 'frames'}"
+    )
+    assert (stored(tmp_path / "frames"), list_lines(tmp_path)) == before
+    assert not (tmp_path / "val.txt").exists()
+    assert not (tmp_path / "new/classes.txt").exists()
+
+
+@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED"])
+def test_frames_with_other_settings_are_never_replaced(tmp_path: Path, format: Any) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 10)
+    assert run(tmp_path, format=format) == 0
+    before = stored(tmp_path / "frames")
+    for settings in ({"short_side": 24}, {"quality": 80}, {"fps": 5}, {"num_frames": 4}):
+        with pytest.raises(DataError) as caught:
+            run(tmp_path, format=format, **settings)
+        (name, value), message = settings.popitem(), str(caught.value)
+        assert f"this command has " in message and f"--{name} {value}" in message.partition("this command has ")[2]
+        assert "--short_side 256, --quality 95" in message.partition("this command has ")[0]
+        assert message.endswith(f": give another OUT_DIR, or remove {tmp_path / 'frames'}")
+    assert stored(tmp_path / "frames") == before
+
+
+@pytest.mark.parametrize("format", STORED)
+def test_records_without_a_path_count_if_the_file_is_the_same(tmp_path: Path, format: Any) -> None:
+    """As versions before the path was recorded wrote them."""
+    video = make_video(tmp_path / "videos/x/a.mp4", 3)
+    assert run(tmp_path, format="LMDB" if format == "PACKED" else format) == 0
+    (file,) = (tmp_path / "frames").rglob(RECORD_FILE)
+    record = json.loads(file.read_text())
+    assert record["path"] == str(video)
+    assert (record["bytes"], record["modified"]) == (video.stat().st_size, video.stat().st_mtime_ns)
+    del record["path"]
+    if format == "PACKED":
+        record["format"] = "PACKED"
+        file.write_text(json.dumps(record))
+        pack = PackedWriter(tmp_path / "frames", 10**9)
+        pack.add("x/a", file.parent)
+        pack.close()
+        file.parent.parent.rmdir()
+    else:
+        file.write_text(json.dumps(record))
+    before = stored(tmp_path / "frames")
+    assert run(tmp_path, format=format) == 0
+    assert stored(tmp_path / "frames") == before
+    make_video(video, 4)
+    with pytest.raises(DataError, match="the frames there are of another file 'a.mp4' of .* bytes, or of an earlier"):
+        run(tmp_path, format=format)
+    assert stored(tmp_path / "frames") == before
+
+
+def test_two_commands_at_once_do_not_replace_the_frames_of_each_other(tmp_path: Path) -> None:
+    first, second = (make_video(tmp_path / name / "a.mp4", 2) for name in ("one", "two"))
+    assert extract_video(ExtractionJob(first, tmp_path / "a", 256, 95)) == (2, "")
+    frames, problem = extract_video(ExtractionJob(second, tmp_path / "a", 256, 95))
+    assert (frames, problem) == (
+        0,
+        f"{tmp_path / 'a'} is taken: the frames there are of {first}, this command reads {second}",
+    )
 
 
 def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +201,7 @@ def test_a_killed_run_leaves_nothing_that_counts_as_done(tmp_path: Path) -> None
 import os, signal, cv2
 from pathlib import Path
 from datasets.preparation import extraction
+from datasets.preparation.records import ExtractionJob
 encode, calls = cv2.imencode, []
 def encode_five(*arguments):
     calls.append(1)
@@ -124,7 +209,7 @@ def encode_five(*arguments):
         os.kill(os.getpid(), signal.SIGKILL)
     return encode(*arguments)
 cv2.imencode = encode_five
-extraction.extract_video(extraction.ExtractionJob(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
+extraction.extract_video(ExtractionJob(Path({str(video)!r}), Path({str(folder)!r}), 256, 95))
 """
     code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode
     assert code == -signal.SIGKILL
@@ -144,7 +229,7 @@ def test_a_video_that_kills_the_decoder_is_found_and_skipped(
         make_video(tmp_path / f"videos/x/{name}.mp4", 2)
     decode: Callable[..., tuple[int, int, int]] = extraction._write_frames
 
-    def crash(job: extraction.ExtractionJob, folder: Path) -> tuple[int, int, int]:
+    def crash(job: ExtractionJob, folder: Path) -> tuple[int, int, int]:
         if job.video.name == "c.mp4":
             os.kill(os.getpid(), signal.SIGKILL)
         return decode(job, folder)
@@ -190,7 +275,7 @@ def test_packed_files_are_few_and_change_video_by_video(tmp_path: Path, monkeypa
     decoded = tmp_path / "decoded"  # by the workers, which are processes of their own
     decode = extraction._write_frames
 
-    def note(job: extraction.ExtractionJob, folder: Path) -> tuple[int, int, int]:
+    def note(job: ExtractionJob, folder: Path) -> tuple[int, int, int]:
         with open(decoded, "a") as stream:
             stream.write(job.video.name + "\n")
         return decode(job, folder)
@@ -257,6 +342,7 @@ def test_a_fixed_rate_or_number_of_frames(tmp_path: Path) -> None:
         assert list_lines(tmp_path) == [f"x/a {len(frames)} 0"]
         greys = clips(tmp_path, "FRAME")[0][:, 24:].mean(axis=(1, 2, 3))
         assert greys.tolist() == pytest.approx([10 * index + 20 for index in frames], abs=4.5)
+        shutil.rmtree(tmp_path / "frames")
 
 
 def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from sifa.paper_tables import has_paper_figure, paper_tables
+from sifa.documents.paper_tables import has_paper_figure, paper_tables
 
-SETTINGS = Path(__file__).parents[2] / "settings"
+SETTINGS = Path(__file__).parents[3] / "settings"
 VARIANT = """# A variant of our own. Counted here: 23.66 GMACs at 224 x 224.
 base: ../c2d_sifa_resnet50-1x16x1.k400.yml
 SIFA: {offset: difference}

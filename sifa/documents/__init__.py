@@ -1,0 +1,1 @@
+"""What docs/ says twice, made from the source: tables of the paper, the picture of the rooms."""
