@@ -4,7 +4,7 @@ from torch import nn
 
 from models import InterFrameAttention, Network, build_model
 
-dependencies = ["torch", "torchvision"]  # torch.hub asks for this name
+dependencies = ["torch", "torchvision", "safetensors"]  # torch.hub asks for this name
 
 
 def sifa_net(depth: int = 50, *, num_classes: int = 400, clip_length: int = 16, **options: object) -> Network:

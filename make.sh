@@ -5,6 +5,7 @@
 #   bash make.sh demo     train and validate on videos drawn here: a few minutes on two CPU cores, no download of data
 #   bash make.sh test     the test suite; further arguments go to pytest
 #   bash make.sh fuzz     ten thousand random calls of the op, built with sanitizers
+#   bash make.sh attack   two thousand damaged files, odd texts, names and variables; or COUNT of them
 #   bash make.sh lint     ruff, mypy, clang-format
 #   bash make.sh bench    compare the op with plain PyTorch
 #   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/<gpu>.md
@@ -115,8 +116,9 @@ case $job in
   demo) source tools/demo.sh; demo ;;
   test) run_tests "$@" ;;
   fuzz) source tests/op/fuzz.sh; fuzz "$@" ;;
+  attack) build; "$python" -m tests.attacks.attack "$@" ;;
   lint) lint ;;
   bench) bench "$@" ;;
   gpu) source benchmarks/gpu.sh; gpu "$@" ;;
-  *) fail "unknown job $job; there are build, demo, test, fuzz, lint, bench and gpu" ;;
+  *) fail "unknown job $job; there are build, demo, test, fuzz, attack, lint, bench and gpu" ;;
 esac

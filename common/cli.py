@@ -4,11 +4,27 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from common.errors import UserError, describe
+from common.errors import UserError, describe, one_line, printable
 
 INTERRUPTED, READER_GONE = 130, 141  # exit codes after Ctrl-C and SIGPIPE, as of a shell
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are printable, and name the way out for a file that is called like an option."""
+
+    given: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.given = sys.argv[1:] if args is None else list(args)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        files = [name for name in self.given if name.startswith("-") and os.path.isfile(name)]
+        hint = f"; for the file {files[0]} write ./{files[0]}" if files else ""
+        super().error(one_line(message + hint))  # the message repeats what was typed
 
 
 def parser(command: str, description: str | None) -> argparse.ArgumentParser:
@@ -18,9 +34,8 @@ def parser(command: str, description: str | None) -> argparse.ArgumentParser:
         command: how the command is called, such as `python -m tools.predict`.
         description: the docstring.
     """
-    return argparse.ArgumentParser(
-        prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    never_fail_to_print()
+    return _Parser(prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +84,11 @@ def never_fail_to_print() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: object) -> None:
+    """Prints a text that may hold names of users: with escapes for what a terminal would act on."""
+    print(printable(str(text)))
 
 
 def print_error(message: str) -> None:

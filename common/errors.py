@@ -31,6 +31,11 @@ def printable(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def shown_name(name: object) -> str:
+    """A file's name on one line, each blank of it kept."""
+    return printable(str(name)).replace("\n", "\\n")
+
+
 def describe(error: Exception) -> str:
     """The message of an error on one line; of a failed system call, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None:

@@ -47,6 +47,11 @@ def write_text(file: str | os.PathLike[str], text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def table_cell(text: str) -> str:
+    """A cell of a table that no spreadsheet takes for a formula: an apostrophe before = + - @, a tab or a line end."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+
+
 def make_folder(folder: Path) -> None:
     """Makes a folder, and its parents, that files can be written to.
 

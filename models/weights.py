@@ -189,7 +189,7 @@ def _second_copies(model: Network, name: str) -> list[str]:
 def _resize_position_table(table: Tensor, own: Tensor) -> Tensor:
     """A table ((2w-1)^2, heads) of window size w for another window size, by bicubic interpolation as Microsoft's."""
     side, own_side = math.isqrt(table.shape[0]), math.isqrt(own.shape[0])
-    if table.shape[1:] != own.shape[1:] or side**2 != table.shape[0]:
+    if table.shape[1:] != own.shape[1:] or side**2 != table.shape[0] or not table.is_floating_point():
         return table  # reported as misshapen
     image = table.T.reshape(1, -1, side, side).to(own.dtype)
     resized = nn.functional.interpolate(image, (own_side, own_side), mode="bicubic")
@@ -211,10 +211,17 @@ def _differences(values: StateDict, own: StateDict, missing: list[str]) -> list[
         for name, value in values.items()
         if name in own and value.shape != own[name].shape
     ]
-    problems = [
-        f"{kind}: {join_names(names)}"
-        for kind, names in (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
-        if names
+    mistyped = [
+        f"{name} of {value.dtype} instead of {own[name].dtype}"
+        for name, value in values.items()
+        if name in own and not name.endswith(_NOT_REQUIRED) and not _same_kind(value, own[name])
     ]
+    kinds = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "mistyped": mistyped}
+    problems = [f"{kind}: {join_names(names)}" for kind, names in kinds.items() if names]
     names = missing + unexpected
     return problems + [advice for part, advice in _ADVICE.items() if names and all(part in name for name in names)]
+
+
+def _same_kind(one: Tensor, other: Tensor) -> bool:
+    """Whether both are real floating-point numbers, complex numbers, or whole ones."""
+    return (one.is_floating_point(), one.is_complex()) == (other.is_floating_point(), other.is_complex())

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from common.errors import UserError
-from common.files import make_folder, write_text
+from common.files import make_folder, table_cell, write_text
 from datasets.annotations import Video, format_classes
 from datasets.preparation.sources import Source
 from engine.config import load_config
@@ -55,7 +55,7 @@ class FinetuneFolder:
         if file.is_file():
             with file.open(encoding="utf-8", newline="") as stream:
                 trained = {(row["path"], row["label"]) for row in csv.DictReader(stream)}
-            if trained != {(video.path, video.label) for video in videos}:
+            if trained != {(table_cell(video.path), table_cell(video.label)) for video in videos}:
                 raise self._other_training(file.name)
 
     def write_once(self, name: str, text: str) -> None:
@@ -81,7 +81,7 @@ class FinetuneFolder:
     def write_split(self, rows: Sequence[SplitRow]) -> None:
         """Writes videos.csv. Raises UserError as `write_once`."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([SplitRow._fields, *rows])
+        csv.writer(text, lineterminator="\n").writerows([SplitRow._fields, *(map(table_cell, row) for row in rows)])
         self.write_once("videos.csv", text.getvalue())
 
     def write_lists(self, rows: Sequence[SplitRow], frames: Mapping[str, Video]) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import DataError
+from common.errors import DataError, one_line
 from datasets.annotations import Video, read_list
 from datasets.preparation.labels import sources_from_labels
 from datasets.preparation.sources import Source, frame_folders, sources_from_folders
@@ -123,5 +123,5 @@ def split_table(rows: Sequence[SplitRow]) -> str:
         videos = Counter(row.split for row in rows if row.label == label)
         recordings = len({row.recording for row in rows if row.label == label})
         problem = "  of a single recording: nothing to validate on" if recordings == 1 else ""
-        lines.append(f"{label:<24}{videos['train']:>7}{videos['val']:>5}{recordings:>12}{problem}")
+        lines.append(f"{one_line(label):<24}{videos['train']:>7}{videos['val']:>5}{recordings:>12}{problem}")
     return "\n".join(lines)

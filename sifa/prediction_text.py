@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from common.errors import one_line
 from sifa.windows import Window
 
 _TIMELINE = 60  # marks in a row at most
@@ -44,10 +45,11 @@ def top_of_windows(windows: Sequence[Window], classes: Sequence[str], count: int
 
 def table(best: Sequence[dict[str, Any]]) -> str:
     """A line for each class of `top`: its probability, its name and a bar."""
-    width = max(len(one["class"]) for one in best)
+    names = [one_line(one["class"]) for one in best]
+    width = max(map(len, names))
     lines = [
-        f"{100 * one['probability']:8.2f} %  {one['class']:<{width}}  {'█' * round(20 * one['probability'])}".rstrip()
-        for one in best
+        f"{100 * one['probability']:8.2f} %  {name:<{width}}  {'█' * round(20 * one['probability'])}".rstrip()
+        for name, one in zip(names, best, strict=True)
     ]
     return "\n".join(lines)
 
@@ -59,10 +61,11 @@ def timeline(windows: Sequence[Window], classes: Sequence[str], rate: float) -> 
         rate: frames per second.
     """
     leaders = [int(window.probabilities.argmax()) for window in windows]
-    width = max(len(classes[leader]) for leader in leaders)
+    names = {leader: one_line(classes[leader]) for leader in leaders}
+    width = max(map(len, names.values()))
     lines = [
         f"{_clock(window.start / rate):>9} -{_clock(window.end / rate):>9}  "
-        f"{classes[leader]:<{width}} {100 * float(window.probabilities[leader]):7.2f} %"
+        f"{names[leader]:<{width}} {100 * float(window.probabilities[leader]):7.2f} %"
         for window, leader in zip(windows, leaders, strict=True)
     ]
     columns = min(len(windows), _TIMELINE)
@@ -70,7 +73,7 @@ def timeline(windows: Sequence[Window], classes: Sequence[str], rate: float) -> 
     lines.append("")
     for leader in dict.fromkeys(leaders):
         marks = ("█" if leader in leaders[a:b] else "·" for a, b in itertools.pairwise(edges))
-        lines.append(f"  {classes[leader]:<{width}}  {''.join(marks)}")
+        lines.append(f"  {names[leader]:<{width}}  {''.join(marks)}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Videos by file, folder and pattern; the frames of a file or a camera one by one."""
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from common.errors import UserError
+from common.errors import DataError, UserError, shown_name
 from datasets.preparation.sources import VIDEO_EXTENSIONS
 from datasets.video_files import open_video
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes one slash of two
 USUAL_RATE = 25.0  # frames per second
 
 
@@ -29,6 +31,8 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
     videos: list[Path] = []
     for text in paths:
         # Path("") is the current folder; an empty argument is a mistake in the caller's script.
+        if _ADDRESS.match(text) and not Path(text).exists():
+            raise UserError(_is_address(text))
         matches = [text] if text and Path(text).exists() else sorted(glob.glob(text, recursive=True))
         if not matches:
             raise UserError(
@@ -39,6 +43,24 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
     if videos and all(path.is_dir() for path in videos):
         raise UserError("; ".join(map(no_video_in, videos)))
     return videos
+
+
+def check_video(path: Path) -> None:
+    """Raises DataError, which says what it is instead, unless a path is that of a regular file."""
+    if path.is_file():
+        return
+    text = shown_name(path)
+    if path.is_dir():
+        raise DataError(f"VIDEO must be a file, {text} is a folder")
+    if path.exists():
+        raise DataError(
+            f"VIDEO must be a regular file, {text} is a pipe or a device: save what it gives in a file first"
+        )
+    raise DataError(_is_address(text) if _ADDRESS.match(text) else f"the video {text} is missing")
+
+
+def _is_address(text: str) -> str:
+    return f"{text} is an address: videos are read from files, download it first"
 
 
 def _videos_in(folder: Path) -> list[Path]:

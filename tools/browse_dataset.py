@@ -49,7 +49,7 @@ def _browse(args: argparse.Namespace) -> None:
             clip, label, sample = data[index, args.epoch]
             rows.append(strip(clip, args.frames))
             name = f" {names[label]}" if names else ""
-            print(f"{file} row {row}: {data.videos[sample // data.views].path}, class {label}{name}, sample {sample}")
+            cli.say(f"{file} row {row}: {data.videos[sample // data.views].path}, class {label}{name}, sample {sample}")
         file.write_bytes(cv2.imencode(".png", sheet(rows))[1].tobytes())
 
 

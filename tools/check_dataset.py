@@ -65,15 +65,15 @@ def _print(options: CheckOptions, result: CheckResult) -> None:
     """Prints a line for each problem, what was checked, and which option may be wrong."""
     for problem in result.problems:
         place = f"{options.list_file}:{problem.line}: {problem.path}" if problem.line else str(options.list_file)
-        print(f"{place}: {problem.reason}")
+        cli.say(f"{place}: {problem.reason}")
     wrong = f"{len(result.problems)} problems" if result.problems else "nothing wrong"
-    print(
+    cli.say(
         f"{options.list_file}: {result.videos} videos, {result.frames} frames, {len(result.classes)} classes; {wrong}"
     )
     if kind := result.problem_of_all():
         what = {"missing": "is missing", "count": "has another number of frames"}[kind]
         first = "" if options.format == "VIDEO" else f", or --first_frame {options.first_frame}"
-        print(f"every video {what}: is ROOT {options.root}, or --format {options.format}{first}, right?")
+        cli.say(f"every video {what}: is ROOT {options.root}, or --format {options.format}{first}, right?")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(args: argparse.Namespace) -> None:
     config = load_config(args.config_file, args.set)
-    print(f"{config.network.net_name}\n{measure_config(config).table()}")
+    cli.say(f"{config.network.net_name}\n{measure_config(config).table()}")
 
 
 if __name__ == "__main__":

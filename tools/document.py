@@ -49,7 +49,7 @@ def _update(args: argparse.Namespace) -> int:
             stale = 1
         else:
             write_text(path, wanted)
-            print(f"{name} is up to date now")
+            cli.say(f"{name} is up to date now")
     return stale
 
 

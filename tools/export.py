@@ -49,7 +49,7 @@ def _export(args: argparse.Namespace) -> None:
     if args.out.suffix == ".onnx":
         check_packages()
     difference = export_network(predictor.model, frames, crop_size, args.out)
-    print(
+    cli.say(
         f"{args.out}: clips (N, 3, {frames}, {crop_size}, {crop_size}), {args.out.stat().st_size / 1e6:.1f} MB, "
         f"equal to PyTorch within {difference:.1e} of the largest probability"
     )
@@ -66,7 +66,7 @@ def _export_int8(args: argparse.Namespace) -> None:
         raise UserError("--calibrate and --videos must be at least 1")
     written = export_int8(sifa.load(args.checkpoint), args.out, args.int8, calibration=calibration, videos=videos)
     result = written.comparison
-    print(
+    cli.say(
         f"{args.out}: {written.int8_bytes / 1e6:.1f} MB, float32 {written.float32_bytes / 1e6:.1f}; on {result.clips} "
         f"validation clips the same class as float32 in {result.agreement:.1f} %, right {result.right[1]:.1f} % "
         f"(float32 {result.right[0]:.1f}), probabilities {result.difference:.4f} apart on average, "

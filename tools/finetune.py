@@ -16,6 +16,7 @@ a stop the same command continues the training. Exit code: 0; 2 after an error; 
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +25,7 @@ from pathlib import Path
 import sifa
 import train_val_3d
 from common import cli
-from common.errors import DataError, UserError
+from common.errors import DataError, UserError, describe
 from datasets.annotations import Video
 from datasets.preparation.sources import Source
 from engine.scores import load_scores
@@ -78,11 +79,15 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
     skipped = [SplitRow(video.path, video.label, "", "skipped") for video in videos if video.path not in frames]
     if skipped:
         report = folder.path / "videos.report.tsv"
-        print(f"{len(skipped)} of {len(videos)} videos cannot be read; {report} says why")
+        cli.say(f"{len(skipped)} of {len(videos)} videos cannot be read; {report} says why")
     folder.write_split([*rows, *skipped])
     folder.write_once("settings.yml", settings(lengths=folder.write_lists(rows, frames)))
     if directions := direction_classes(classes):
-        print(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
+        cli.say(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
+    if args.epochs == 1:
+        cli.say(
+            "In one epoch the new classifier alone is trained: give --epochs 2 or more to train the network with it."
+        )
 
 
 def extract(args: argparse.Namespace, out: Path, short_side: int, videos: Sequence[Source]) -> dict[str, Video]:
@@ -104,25 +109,28 @@ def extract(args: argparse.Namespace, out: Path, short_side: int, videos: Sequen
 def show_split(rows: Sequence[SplitRow], unnamed: Sequence[str]) -> None:
     """Prints the split, and the classes whose file names do not tell the recordings."""
     if unnamed:
-        print(
+        cli.say(
             f"The file names of {', '.join(unnamed)} do not tell the recordings: each video counts as one. If several "
             "clips are of one recording, name the recordings by --group; otherwise the validation accuracy is too high."
         )
-    print(split_table(rows))
+    cli.say(split_table(rows))
 
 
 def train(args: argparse.Namespace, out: Path) -> int:
     """Trains, validates and writes the report; returns the exit code."""
     run = [f"--config_file={out / 'settings.yml'}", *(["--set", *args.set] if args.set else [])]
-    print(f"training: python train_val_3d.py {' '.join(run)} --resume auto")
+    cli.say(f"training: python train_val_3d.py {shlex.join(run)} --resume auto")
     checkpoint = out / "checkpoints/last.pth"
     for mode in (["--resume=auto"], ["--test", f"--checkpoint={checkpoint}"]):
         if code := train_val_3d.main([*run, *mode]):
             return code
     scores = load_scores(out / "scores.npz")
-    print(confusion_table(scores))
-    print(f"report: {write_report(scores, out)}")
-    print(f"checkpoint: {checkpoint}")
+    cli.say(confusion_table(scores))
+    try:
+        cli.say(f"report: {write_report(scores, out)}")
+    except Exception as error:  # the training is done and saved
+        print(f"warning: no report: {type(error).__name__}: {describe(error)}", file=sys.stderr)
+    cli.say(f"checkpoint: {checkpoint}")
     return 0
 
 

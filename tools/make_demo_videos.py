@@ -30,7 +30,7 @@ def _draw(args: argparse.Namespace) -> None:
     counts = {split: getattr(args, split) for split in SPLITS}
     write_demo_videos(args.out_dir, counts, size=args.size, frames=args.frames, seed=args.seed, workers=args.workers)
     shown = " and ".join(f"{count} {split}" for split, count in counts.items())
-    print(f"{args.out_dir}: {shown} videos of each of {len(MOTIONS)} classes")
+    cli.say(f"{args.out_dir}: {shown} videos of each of {len(MOTIONS)} classes")
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 import sifa
 from common import cli
-from common.errors import DataError, UserError, one_line
+from common.errors import DataError, UserError, one_line, shown_name
 from datasets.video_files import open_video
 from sifa import video_stream
 from sifa.prediction_text import table, timeline, top, top_of_windows
@@ -55,6 +55,7 @@ def predict(options: argparse.Namespace) -> int:
         try:
             if video.is_dir():
                 raise DataError(video_stream.no_video_in(video))
+            video_stream.check_video(video)
             tqdm.write(describe(video, predictor, options))
         except DataError as error:
             failed += 1
@@ -69,12 +70,13 @@ def describe_video(video: Path, predictor: Predictor, options: argparse.Namespac
     """The prediction for a whole video as text."""
     frames = count_frames(video)
     if frames < predictor.span:
-        tqdm.write(f"warning: {video_stream.short_video(video, frames, predictor.span)}", file=sys.stderr)
+        _warn(video_stream.short_video(video, frames, predictor.span))
     views = predictor.views(video, frames)
     best = top(predictor.probabilities(views).mean(0), predictor.classes, options.top)
     if options.json:
         return json.dumps({"video": str(video), "frames": frames, "views": len(views), "top": best})
-    return f"{video}  ({frames} frames, {len(views)} {'view' if len(views) == 1 else 'views'})\n{table(best)}\n"
+    views_text = f"{len(views)} {'view' if len(views) == 1 else 'views'}"
+    return f"{shown_name(video)}  ({frames} frames, {views_text})\n{table(best)}\n"
 
 
 def describe_windows(video: Path, predictor: Predictor, options: argparse.Namespace) -> str:
@@ -88,11 +90,11 @@ def describe_windows(video: Path, predictor: Predictor, options: argparse.Namesp
     if count < 2:
         raise DataError(f"the video {video} has {count} frames: motion takes two")
     if count < predictor.span <= length:
-        tqdm.write(f"warning: {video_stream.short_video(video, count, predictor.span)}", file=sys.stderr)
+        _warn(video_stream.short_video(video, count, predictor.span))
     if options.json:
         tops = top_of_windows(windows, predictor.classes, options.top, rate)
         return json.dumps({"video": str(video), "frames": count, "rate": round(rate, 3), "windows": tops})
-    head = f"{video}  ({count} frames, windows of {length / rate:.3g} s, {stride / rate:.3g} s apart)"
+    head = f"{shown_name(video)}  ({count} frames, windows of {length / rate:.3g} s, {stride / rate:.3g} s apart)"
     return f"{head}\n{timeline(windows, predictor.classes, rate)}\n"
 
 
@@ -102,9 +104,13 @@ def watch_camera(predictor: Predictor, options: argparse.Namespace) -> None:
         _, length, stride = _timing(capture, predictor, options)
         for window in predict_windows(video_stream.read_frames(capture), predictor, length, stride):
             now, best = time.strftime("%H:%M:%S"), top(window.probabilities, predictor.classes, options.top)
-            line = f"{now}  {100 * best[0]['probability']:6.2f} %  {best[0]['class']}"
+            line = f"{now}  {100 * best[0]['probability']:6.2f} %  {one_line(best[0]['class'])}"
             print(json.dumps({"time": now, "top": best}) if options.json else line, flush=True)
     raise UserError(f"camera {options.camera} gives no more pictures")
+
+
+def _warn(text: str) -> None:
+    tqdm.write(f"warning: {one_line(text)}", file=sys.stderr)
 
 
 def _timing(capture: cv2.VideoCapture, predictor: Predictor, options: argparse.Namespace) -> tuple[float, int, int]:
@@ -112,8 +118,7 @@ def _timing(capture: cv2.VideoCapture, predictor: Predictor, options: argparse.N
     rate = video_stream.frame_rate(capture)
     length = max(round(options.window * rate), 2) if options.window else predictor.span
     if length < predictor.span:
-        text = f"a window has only {length} of the {predictor.span} frames of a clip: the last is repeated"
-        tqdm.write(f"warning: {text}", file=sys.stderr)
+        _warn(f"a window has only {length} of the {predictor.span} frames of a clip: the last is repeated")
     seconds = options.stride or (1.0 if options.camera is not None else options.window / 2)
     return rate, length, max(round(seconds * rate), 1)
 

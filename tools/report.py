@@ -33,8 +33,8 @@ def report(args: argparse.Namespace) -> None:
     if args.worst < 0:
         raise UserError(f"--worst must be at least 0, got {args.worst}")
     scores = load_scores(args.scores)
-    print(confusion_table(scores))
-    print(write_report(scores, args.out or args.scores.parent, worst=args.worst))
+    cli.say(confusion_table(scores))
+    cli.say(write_report(scores, args.out or args.scores.parent, worst=args.worst))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ from tqdm import tqdm
 
 import sifa
 from common import cli
-from common.errors import UserError
+from common.errors import UserError, shown_name
 from datasets.video_files import open_video
 from models.temporal import STAGES
 from sifa.picture_files import check_writable, write_film, write_picture
 from sifa.predictor import Predictor
-from sifa.video_stream import frame_rate
+from sifa.video_stream import check_video, frame_rate
 from sifa.viewer import ArgumentError, Viewer
 from tools.export import SMALLEST_CROP
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def visualize(options: argparse.Namespace) -> None:
     """Writes the picture, film or page and prints its name."""
+    check_video(options.video)
     predictor = sifa.load(options.checkpoint, device=options.device, num_clips=1, num_crops=1)
     if not predictor.model.stages_with_sifa():
         raise UserError(f"checkpoint {options.checkpoint} has a network without SIFA")
@@ -48,7 +49,7 @@ def visualize(options: argparse.Namespace) -> None:
         write(make_viewer(predictor, options), options)
     except ArgumentError as error:  # the arguments have the names of the options
         raise UserError(f"--{error}") from None
-    print(options.out)
+    cli.say(shown_name(options.out))
 
 
 def make_viewer(predictor: Predictor, options: argparse.Namespace) -> Viewer:

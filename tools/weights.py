@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _average(args: argparse.Namespace) -> None:
     paths = find_checkpoints(args.checkpoints, args.last)
     save_checkpoint(args.out, average_checkpoints(paths))
-    print(f"{args.out}: mean of {len(paths)} checkpoints, {', '.join(path.name for path in paths)}")
+    cli.say(f"{args.out}: mean of {len(paths)} checkpoints, {', '.join(path.name for path in paths)}")
 
 
 def _convert(args: argparse.Namespace) -> None:
     state, dropped = convert_weights(args.source, args.to, clip_length=args.clip_length, sifa_kernel=args.sifa_kernel)
     save_checkpoint(args.output, state)
-    print(f"{args.output}: {len(state)} tensors" + (f", {len(dropped)} dropped: {dropped[0]} ..." if dropped else ""))
+    cli.say(f"{args.output}: {len(state)} tensors" + (f", {len(dropped)} dropped: {dropped[0]} ..." if dropped else ""))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -14,6 +14,7 @@ from matplotlib.gridspec import GridSpec
 
 from models.network import Grid
 from visualization.explanation import Explanation
+from visualization.plain_text import drawable, plain_text
 
 BACKGROUND, TEXT, FAINT_TEXT, QUERY = "#11141a", "#e8eaed", "#9aa3b0", "#39d5ff"
 DPI = 100
@@ -48,6 +49,7 @@ class Moment:
     x: int
 
 
+@plain_text()
 def draw(
     moment: Moment, explanation: Explanation, *, title: str, subtitle: str, class_name: str, blocks: int
 ) -> np.ndarray:
@@ -66,8 +68,8 @@ def draw(
     """
     figure = Figure((_WIDTH, _HEIGHT), dpi=DPI, facecolor=BACKGROUND)
     canvas = FigureCanvasAgg(figure)
-    figure.text(0.018, 0.968, title, color=TEXT, size=17, weight="bold", va="center")
-    figure.text(0.018, 0.936, subtitle, color=FAINT_TEXT, size=10.5, va="center")
+    figure.text(0.018, 0.968, drawable(title, 70), color=TEXT, size=17, weight="bold", va="center")
+    figure.text(0.018, 0.936, drawable(subtitle, 180), color=FAINT_TEXT, size=10.5, va="center")
     layout = GridSpec(2, 3, figure, left=0.018, right=0.982, top=0.883, bottom=0.05, wspace=0.045, hspace=0.21)
     panels = [figure.add_subplot(layout[row, column]) for row in range(2) for column in range(3)]
     attention, grid, t = explanation.attentions[-1], explanation.grid, moment.t
@@ -84,7 +86,7 @@ def draw(
     _heat(panels[3], attention.saliency[t], grid, "2 |sigmoid(f[t+1] − f[t]) − ½|")
     _picture(panels[4], moment.following, moment.size, "Offsets: where neighbourhoods move", dim=0.4)
     _arrows(panels[4], attention.offsets[t], grid)
-    _picture(panels[5], moment.following, moment.size, f"Grad-CAM: what says “{class_name}”", dim=0.7)
+    _picture(panels[5], moment.following, moment.size, f"Grad-CAM: what says “{drawable(class_name, 40)}”", dim=0.7)
     _heat(panels[5], explanation.cam[t + 1], grid, "share of the largest in the clip", limit=1.0)
     for panel in (panels[0], *panels[3:]):
         _mark_query(panel, moment, grid)

@@ -6,6 +6,7 @@ The page is one self-contained file and loads nothing from elsewhere.
 import base64
 import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import to_hex
 
+from common.errors import one_line
 from models.network import Grid
 from visualization.explanation import Attention, Explanation
 from visualization.figure import BOTH_SIGNS, HEAT, ONE_SIGN
@@ -58,7 +60,9 @@ def html_page(
     # "</script>" in a name would end the data.
     packed = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     text = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-    return text.replace("{{title}}", html.escape(title)).replace("{{data}}", packed)
+    values = {"title": html.escape(one_line(title)), "data": packed}
+    # In one pass: a title may contain "{{data}}".
+    return re.sub(r"\{\{(title|data)\}\}", lambda place: values[place[1]], text)
 
 
 def _stage(explanation: Explanation) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             (folder / name).write_bytes(picture)
-        write_text(page, _page(scores, pictures, top, _worst(scores, worst, open_frames)))
+        text = _page(scores, pictures, top, _worst(scores, worst, open_frames))
+        write_text(page, text.encode(errors="replace").decode())  # half a surrogate pair has no UTF-8
     except OSError as error:
         raise UserError(f"the report {page} cannot be written: {error.strerror}") from None
     return page

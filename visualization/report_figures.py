@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 from matplotlib.figure import Figure
 
-from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusion, short
+from visualization.plain_text import drawable, plain_text
+from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusion
 
 STRIP_HEIGHT = 96  # pixels
 DARK = 40  # mean grey level below which the frames of a video are drawn brighter
 ONE, ALL = "#d98a3d", "#2f6690"  # colours of the middle view and of all views
 
 
+@plain_text()
 def confusion_figure(scores: Scores) -> Figure:
     """The share of each class's videos by predicted class, true classes down; with numbers where there is room."""
     matrix = confusion(scores)
@@ -24,7 +26,7 @@ def confusion_figure(scores: Scores) -> Figure:
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xlabel="predicted", ylabel="true")
     if classes <= MOST_NAMES:
-        names = [_plain(short(name, 20)) for name in scores.classes]
+        names = [drawable(name, 20) for name in scores.classes]
         axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(classes), names)
     if classes <= MOST_NAMES // 2:
@@ -39,6 +41,7 @@ def confusion_figure(scores: Scores) -> Figure:
     return figure
 
 
+@plain_text()
 def classes_figure(scores: Scores) -> Figure:
     """Top-1 of each class by the middle view and by all, the lowest first; of many classes the lowest ones."""
     rows = class_rows(scores)[:MOST_NAMES]
@@ -50,7 +53,7 @@ def classes_figure(scores: Scores) -> Figure:
         axes.hlines(ys, one, every, color="#cccccc", linewidth=2, zorder=1)
         axes.scatter(one, ys, color=ONE, s=30, label="middle view", zorder=2)
     axes.scatter(every, ys, color=ALL, s=30, label=all_views(scores.views), zorder=3)
-    axes.set_yticks(ys, [_plain(f"{short(row.name, 28)} ({row.videos})") for row in rows])
+    axes.set_yticks(ys, [f"{drawable(row.name, 28)} ({row.videos})" for row in rows])
     axes.set(xlim=(-3, 103), ylim=(len(rows) - 0.5, -0.5), xlabel="top-1 of the class, % (number of videos)")
     axes.grid(axis="x", color="#e5e5e5")
     axes.set_axisbelow(True)
@@ -60,6 +63,7 @@ def classes_figure(scores: Scores) -> Figure:
     return figure
 
 
+@plain_text()
 def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140, bbox_inches="tight", pad_inches=0.1)
@@ -73,7 +77,3 @@ def strip(frames: np.ndarray) -> bytes:
     size = max(1, round(frames.shape[2] * STRIP_HEIGHT / frames.shape[1])), STRIP_HEIGHT
     row = np.hstack([cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in frames])
     return cv2.imencode(".jpg", cv2.cvtColor(row, cv2.COLOR_RGB2BGR))[1].tobytes()
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # matplotlib would read a formula

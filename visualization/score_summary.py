@@ -6,6 +6,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from visualization.plain_text import drawable
+
 MOST_NAMES = 30  # classes that a picture or a printed table has room to name
 
 
@@ -118,9 +120,11 @@ def worst_videos(scores: Scores, count: int) -> list[int]:
 
 def confusion_table(scores: Scores) -> str:
     """The confusion matrix as text, or the most frequent confusions where there are many classes."""
-    matrix, names = confusion(scores), [short(name, 12) for name in scores.classes]
+    matrix, names = confusion(scores), [drawable(name, 12) for name in scores.classes]
     if len(names) > MOST_NAMES // 2:
-        lines = [f"{count:>5}  {true}  taken for  {predicted}" for count, true, predicted in confusions(scores)]
+        lines = [
+            f"{count:>5}  {drawable(true)}  taken for  {drawable(guess)}" for count, true, guess in confusions(scores)
+        ]
         return "\n".join(["the most frequent confusions", *lines])
     first, widths = max(map(len, [*names, "true"])), [max(len(name), 4) for name in names]
     header = [f"{name:>{width}}" for name, width in zip(names, widths, strict=True)]
@@ -135,8 +139,3 @@ def confusion_table(scores: Scores) -> str:
 def all_views(views: int) -> str:
     """How the mean of all views is called."""
     return "1 view" if views == 1 else f"all {views} views"
-
-
-def short(text: str, most: int) -> str:
-    """A text of `most` characters at most."""
-    return text if len(text) <= most else text[: most - 1] + "…"

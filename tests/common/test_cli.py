@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common import cli
-from common.errors import UserError, one_line, printable
+from common.errors import UserError, one_line, printable, shown_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,6 +41,27 @@ def test_text_that_a_terminal_would_act_on() -> None:
     assert printable("日本 ü\n| a |") == "日本 ü\n| a |"
     assert printable("a\x1b]0;title\x07\u202e") == "a\\x1b]0;title\\x07\\u202e"
     assert one_line("a\n\tb") == "a b"
+    assert shown_name("a  \nb\x1b") == r"a  \nb\x1b"
+
+
+def test_what_was_typed_is_printable(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.parser("command", None).parse_args(["\x1b[31m\nred"])
+    assert capsys.readouterr().err.endswith("error: unrecognized arguments: \\x1b[31m red\n")
+    cli.say("a\x1b[31m\n\udcff")
+    assert capsys.readouterr().out == "a\\x1b[31m\n\\udcff\n"
+
+
+def test_a_file_that_is_called_like_an_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-x.mp4").touch()
+    parser = cli.parser("command", None)
+    parser.add_argument("video")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["-x.mp4"])
+    assert "for the file -x.mp4 write ./-x.mp4" in capsys.readouterr().err
 
 
 CODE = "from common import cli; import sys; sys.exit(cli.run(lambda: print('ü\\n' * 100000)))"

@@ -21,6 +21,11 @@ from tests.models.checkpoints import CASE, narrow_release, network, swin, unchan
     [
         ({"layer2.0.conv1.weight": None}, r"missing: layer2\.0\.conv1\.weight$"),
         ({"layer2.0.conv9.weight": torch.zeros(1)}, r"unexpected: layer2\.0\.conv9\.weight$"),
+        (
+            {"fc.bias": torch.zeros(10, dtype=torch.int32)},
+            r"mistyped: fc\.bias of torch\.int32 instead of torch\.float32$",
+        ),
+        ({"fc.bias": torch.zeros(10, dtype=torch.complex64)}, r"mistyped: fc\.bias of torch\.complex64 instead"),
         ({"fc.bias": torch.zeros(7)}, r"misshapen: fc\.bias \(7,\) instead of \(10,\)$"),
         ({"layer3.1.conv2.weight": torch.zeros(256, 256, 3, 3, 3)}, r"misshapen: layer3\.1\.conv2\.weight \(256,"),
         ({"fc.bias": None, "extra": torch.zeros(1)}, r"missing: fc\.bias; unexpected: extra$"),

@@ -11,8 +11,8 @@ import yaml
 import sifa
 from datasets.preparation.sources import Source
 from engine.config import load_config
-from sifa.finetune import finetune_settings
-from sifa.finetune_videos import split_videos
+from sifa.finetune import FinetuneFolder, finetune_settings
+from sifa.finetune_videos import SplitRow, split_table, split_videos
 from tests.tiny import write_checkpoint
 
 CLASSES = ("circle", "square")
@@ -74,3 +74,13 @@ def test_one_epoch(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.yml").write_text(yaml.safe_dump(written_settings(checkpoint, epochs=1)))
     optimization = load_config(tmp_path / "settings.yml").optimization
     assert (optimization.epochs, optimization.warmup_epoch, optimization.freeze_epochs) == (1, 0, 1)
+
+
+def test_names_in_the_split_are_harmless(tmp_path: Path) -> None:
+    rows = [SplitRow("=a/1.mp4", "=a", "=a", "train"), SplitRow("\x1b/1.mp4", "\x1b[31m", "r", "val")]
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.pth").touch()
+    FinetuneFolder(tmp_path).write_split(rows)
+    assert (tmp_path / "videos.csv").read_text().splitlines()[1] == "'=a/1.mp4,'=a,'=a,train"
+    FinetuneFolder(tmp_path).open([Source(row.path, row.label) for row in rows], ["=a", "\x1b[31m"])  # the same videos
+    assert split_table(rows).replace("\n", "").isprintable()

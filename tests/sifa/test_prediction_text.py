@@ -2,7 +2,7 @@
 
 import torch
 
-from sifa.prediction_text import timeline
+from sifa.prediction_text import table, timeline, top
 from sifa.windows import Window
 
 
@@ -23,3 +23,9 @@ def test_the_timeline() -> None:
     )
     long = timeline([*windows[:1] * 181, *windows[2:] * 119], ["walk", "run"], rate=10).splitlines()
     assert [line.split()[-1] for line in long[-2:]] == ["█" * 37 + "·" * 23, "·" * 36 + "█" * 24]
+
+
+def test_names_have_no_escape_codes() -> None:
+    classes, probabilities = ["\x1b[31mred\n", "b"], torch.tensor([0.9, 0.1])
+    assert table(top(probabilities, classes, 2)).splitlines()[0].startswith("   90.00 %  \\x1b[31mred  █")
+    assert timeline([Window(0, 20, probabilities)], classes, rate=10).replace("\n", "").isprintable()

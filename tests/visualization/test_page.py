@@ -52,6 +52,12 @@ def test_it_is_one_file_and_names_do_no_harm(text: str) -> None:
     assert "{{" not in text
 
 
+def test_a_title_is_no_place_for_data(seen: list[Explanation]) -> None:
+    text = make(seen, title="{{data}} {{title}}")
+    assert "<h1>{{data}} {{title}}</h1>" in text
+    assert data_of(text)["size"] == SIZE
+
+
 def test_its_numbers_are_those_of_the_network(text: str, seen: list[Explanation]) -> None:
     data = data_of(text)
     assert (data["positions"], data["className"], len(data["frames"])) == ([2, 6, 10, 14], "</script><b>", PAIRS + 1)
