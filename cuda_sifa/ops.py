@@ -108,7 +108,7 @@ def _fold_batches(size: int, dims: tuple, *tensors: Tensor | None) -> list[Any]:
 
 
 NO_FORWARD_MODE = (
-    "inter_frame_attention has no forward-mode derivative (jvp, jacfwd): use jacrev or vjp, or "
+    "inter_frame_attention does not implement forward mode AD (jvp, jacfwd): use jacrev or vjp, or "
     "cuda_sifa.reference.inter_frame_attention, the same function in plain PyTorch"
 )
 
@@ -137,7 +137,7 @@ class InterFrameAttention(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        raise RuntimeError(NO_FORWARD_MODE)
+        raise NotImplementedError(NO_FORWARD_MODE)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, int]:
@@ -159,7 +159,7 @@ class InterFrameAttentionBackward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple[Tensor, Tensor]:
-        raise RuntimeError(NO_FORWARD_MODE)
+        raise NotImplementedError(NO_FORWARD_MODE)
 
     @staticmethod
     def vmap(
