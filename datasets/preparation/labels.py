@@ -110,7 +110,10 @@ def _read_ucf101(file: Path) -> Iterator[Source]:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
-        path = re.sub(r"[ \t]+[0-9]+$", "", line.strip())
+        path = line.strip()
+        start = max(path.rfind(" "), path.rfind("\t")) + 1
+        if start and re.fullmatch("[0-9]+", path[start:]):  # the number of the class
+            path = path[:start].rstrip(" \t")
         label, slash, name = path.partition("/")
         if not slash or not label or not name:
             raise DataError(f"{file}:{number}: `Class/video.avi 1` is wanted, got {line.strip()!r}")
