@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.errors import DataError
 from common.files import write_text
+from datasets.limits import read_regular_file
 
 _BLANKS = " \t"
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")  # int() alone would accept "1_000", "+3" and digits of other scripts
@@ -157,7 +158,7 @@ def _shown(text: str) -> str:
 def _read_lines(file: str | os.PathLike[str], kind: str) -> list[str]:
     """The lines of a text file, stripped of blanks. Only a line feed ends a line: names may contain U+2028."""
     try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
+        text = read_regular_file(Path(file), f"the {kind} {file}").decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"the {kind} {file} does not exist") from None
     except OSError as error:
