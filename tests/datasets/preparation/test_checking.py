@@ -53,7 +53,7 @@ def test_a_video_that_kills_its_process_is_found(data: Path, workers: int, monke
 
     def crash(reader: FrameFolder, path: str) -> int:
         if path == "a/b":
-            os.kill(os.getpid(), signal.SIGBUS)
+            os.kill(os.getpid(), signal.SIGKILL)
         return count(reader, path)
 
     monkeypatch.setattr(FrameFolder, "count", crash)
