@@ -8,9 +8,9 @@ from pathlib import Path
 
 from common.errors import DataError
 from common.files import write_text
+from datasets.limits import read_regular_file
 
-# The path is everything before the last two fields, so it may contain spaces.
-_LIST_LINE = re.compile(r"(?P<path>.+?)[ \t]+(?P<num_frames>[^ \t]+)[ \t]+(?P<label>[^ \t]+)")
+_BLANKS = " \t"
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}")  # int() alone would accept "1_000", "+3" and digits of other scripts
 
 
@@ -70,10 +70,11 @@ def read_classes(classes_file: str | os.PathLike[str]) -> list[str]:
         names.pop()
     if not names:
         raise DataError(f"the class file {classes_file} is empty: it needs one class name a line")
+    lines: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not name:
             raise DataError(f"{classes_file}:{number}: a class name is wanted, the line is blank")
-        if (first := names.index(name) + 1) < number:
+        if (first := lines.setdefault(name, number)) < number:
             raise DataError(f"{classes_file}:{number}: the class {name!r} stands on line {first} already")
     return names
 
@@ -129,23 +130,35 @@ def _is_one_line(text: str) -> bool:
 
 
 def _parse_line(text: str, num_classes: int, number: int) -> Video:
-    match = _LIST_LINE.fullmatch(text)
-    if match is None:
-        raise DataError(f"expected `path num_frames label`, got {text!r}")
-    path, num_frames, label = match["path"], match["num_frames"], match["label"]
+    # The path is everything before the last two fields, so it may contain blanks.
+    rest, label = _split_last(text)
+    path, num_frames = _split_last(rest)
+    if not path:
+        raise DataError(f"expected `path num_frames label`, got {_shown(text)}")
     if not _WHOLE_NUMBER.fullmatch(num_frames) or int(num_frames) < 1:
-        raise DataError(f"num_frames must be a whole number of at least 1, got {num_frames!r} in {text!r}")
+        raise DataError(f"num_frames must be a whole number of at least 1, got {_shown(num_frames)} in {_shown(text)}")
     if not _WHOLE_NUMBER.fullmatch(label) or int(label) >= num_classes:
         wanted = f"a class in 0..{num_classes - 1} (num_classes is {num_classes})"
-        raise DataError(f"the label must be {wanted}, got {label!r} in {text!r}")
+        raise DataError(f"the label must be {wanted}, got {_shown(label)} in {_shown(text)}")
     check_relative_path(path)
     return Video(path, int(num_frames), int(label), number)
+
+
+def _split_last(text: str) -> tuple[str, str]:
+    """The text before its last blanks, and its last field."""
+    start = max(text.rfind(blank) for blank in _BLANKS) + 1
+    return text[:start].rstrip(_BLANKS), text[start:]
+
+
+def _shown(text: str) -> str:
+    """A text in quotes; a long one is cut in its middle."""
+    return repr(text if len(text) <= 200 else f"{text[:100]} … {text[-90:]}")
 
 
 def _read_lines(file: str | os.PathLike[str], kind: str) -> list[str]:
     """The lines of a text file, stripped of blanks. Only a line feed ends a line: names may contain U+2028."""
     try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
+        text = read_regular_file(Path(file), f"the {kind} {file}").decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"the {kind} {file} does not exist") from None
     except OSError as error:

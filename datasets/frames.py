@@ -1,20 +1,23 @@
 """The FRAME format: a folder of numbered JPEG (or PNG) files for each video."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from string import Formatter
 
 import cv2
 import numpy as np
 
 from common.errors import DataError
 from datasets.annotations import check_relative_path
+from datasets.limits import check_clip_size, read_regular_file
+from datasets.pictures import decode_image
 
 FRAME_TEMPLATE = "{:05d}.jpg"  # the release's file names, 1-based
 
-# JPEG markers: start of image, start of scan, end of image.
-_START_OF_IMAGE, _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
+_LONGEST_NAME = 255  # bytes of a file name on all usual systems
 
 
 class FrameFolder:
@@ -50,7 +53,7 @@ class FrameFolder:
 
         Raises:
             DataError: the path leaves the root; or a frame, which the message names, is missing, does not decode, is
-                cut short or has another size than the first one.
+                damaged, is too large or has another size than the first one.
             ValueError: positions is empty.
         """
         check_relative_path(video_path)
@@ -76,14 +79,18 @@ class FrameFolder:
         Raises:
             DataError: the path leaves the root, or the video has no folder.
         """
+        return contiguous(self._numbers(video_path), self.first)
+
+    def uncounted(self, video_path: str) -> str:
+        """Which frames `count` leaves out, in a sentence; empty if there are none. Raises as `count`."""
+        return describe_uncounted(self._numbers(video_path), self.first)
+
+    def _numbers(self, video_path: str) -> set[int]:
         check_relative_path(video_path)
         folder = self.root / video_path
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}")
-        names, frames = set(os.listdir(folder)), 0
-        while self.template.format(self.first + frames) in names:
-            frames += 1
-        return frames
+        return frame_numbers(os.listdir(folder), self.template)
 
     def _file(self, video_path: str, position: int) -> Path:
         return self.root / video_path / self.template.format(self.first + position)
@@ -93,14 +100,48 @@ def check_template(template: str) -> None:
     """Checks the file name or key of a frame.
 
     Raises:
-        ValueError: template has no placeholder for a number.
+        ValueError: template has no placeholder for a number, or gives names that are too long.
     """
+    if any(int(digits) > _LONGEST_NAME for digits in re.findall(r"[0-9]{1,18}", template.partition("{")[2])):
+        raise ValueError(f"the frame template must give names of at most {_LONGEST_NAME} bytes, got {template!r}")
     try:
         usable = template.format(1) != template.format(2)
-    except (IndexError, KeyError, ValueError):
+    except (AttributeError, IndexError, KeyError, ValueError):
         usable = False
     if not usable:
         raise ValueError(f"the frame template must hold a number like '{{:05d}}.jpg', got {template!r}")
+
+
+def frame_numbers(names: Iterable[str], template: str) -> set[int]:
+    """The numbers of the frames among some file names or keys."""
+    literals = [(text, field is not None) for text, field, *_ in Formatter().parse(template)]
+    pattern = re.compile("".join(re.escape(text) + "([0-9]+)" * is_number for text, is_number in literals))
+    numbers = set()
+    for name in names:
+        # More digits than a file has frames are another number in the name.
+        if (match := pattern.fullmatch(name)) and len(match[1]) < 19 and template.format(int(match[1])) == name:
+            numbers.add(int(match[1]))
+    return numbers
+
+
+def contiguous(numbers: Collection[int], first: int) -> int:
+    """How many numbers follow each other without a gap, from the first one."""
+    count = 0
+    while first + count in numbers:
+        count += 1
+    return count
+
+
+def describe_uncounted(numbers: Collection[int], first: int) -> str:
+    """Which numbers are before the first one or after a gap, in a sentence; empty if there are none."""
+    count = contiguous(numbers, first)
+    outside = sorted(number for number in numbers if not first <= number < first + count)
+    if not outside:
+        return ""
+    if outside[0] < first:
+        return f"frame {outside[0]} is there too, before the first one, {first} (dataset.first_frame)"
+    gap = f"frame {first + count} is missing, but frame {outside[0]} is there"
+    return f"{gap}: only the {count} frames before the gap count, {len(outside)} do not"
 
 
 def decode_clip(positions: Sequence[int], frames: Iterable[tuple[str, Callable[[], np.ndarray]]]) -> np.ndarray:
@@ -115,7 +156,7 @@ def decode_clip(positions: Sequence[int], frames: Iterable[tuple[str, Callable[[
         uint8 (T, H, W, 3), RGB, T = len(positions).
 
     Raises:
-        DataError: a frame does not decode, is cut short or has another size than the first one.
+        DataError: a frame does not decode, is damaged, is too large or has another size than the first one.
         ValueError: positions is empty.
     """
     if not positions:
@@ -129,6 +170,7 @@ def decode_clip(positions: Sequence[int], frames: Iterable[tuple[str, Callable[[
             continue
         frame = decode_image(fetch(), name)  # (H, W, 3), BGR
         if clip is None:
+            check_clip_size(name, len(positions), frame.shape[1], frame.shape[0])
             clip = np.empty((len(positions), *frame.shape), dtype=np.uint8)
         if frame.shape != clip.shape[1:]:
             (height, width), (first_height, first_width) = frame.shape[:2], clip.shape[1:3]
@@ -140,42 +182,13 @@ def decode_clip(positions: Sequence[int], frames: Iterable[tuple[str, Callable[[
     return clip
 
 
-def decode_image(data: np.ndarray, name: str) -> np.ndarray:
-    """Decodes a JPEG or PNG image.
-
-    Args:
-        data: uint8 (bytes,), the content of the file.
-        name: of the image in messages.
-
-    Returns:
-        uint8 (H, W, 3), BGR.
-
-    Raises:
-        DataError: the image does not decode or is cut short.
-    """
-    if _is_cut_short(data.tobytes()):
-        raise DataError(f"{name} is broken: the file ends before the picture does ({data.size} bytes)")
-    try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise DataError(f"{name} is broken: it does not decode as an image ({data.size} bytes)")
-    return image
-
-
 def _read_file(file: Path) -> np.ndarray:
     """The content of a frame's file, uint8 (bytes,)."""
     try:
         # Not cv2.imread, which cannot open every name on every system.
-        return np.fromfile(file, dtype=np.uint8)
+        return np.frombuffer(read_regular_file(file, f"the frame {file}"), dtype=np.uint8)
     except FileNotFoundError:
         where = "" if file.parent.is_dir() else f": there is no folder {file.parent}"
         raise DataError(f"the frame {file} is missing{where}") from None
     except OSError as error:
         raise DataError(f"the frame {file} cannot be read: {error.strerror}") from None
-
-
-def _is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG file ends within its last scan. OpenCV decodes such a file and fills the rest with grey."""
-    return data.startswith(_START_OF_IMAGE) and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN)

@@ -12,7 +12,9 @@ import numpy as np
 
 from common.errors import DataError
 from datasets.annotations import check_relative_path
-from datasets.frames import check_template, decode_clip
+from datasets.frames import check_template, decode_clip, describe_uncounted, frame_numbers
+from datasets.limits import check_regular_file
+from datasets.lmdb_files import check_complete
 
 KEY_TEMPLATE = "{:06d}.jpg"  # the release's keys, 1-based
 SHARD_PATTERN = "*.lmdb"  # the files of a packed folder
@@ -63,6 +65,12 @@ class LmdbFolders:
         with _read_transaction(self.root / video_path) as transaction:
             return _count_frames(transaction, self.template, self.first)
 
+    def uncounted(self, video_path: str) -> str:
+        """Which frames `count` leaves out. See `datasets.readers.Reader`."""
+        check_relative_path(video_path)
+        with _read_transaction(self.root / video_path) as transaction:
+            return describe_uncounted(frame_numbers(_keys(transaction), self.template), self.first)
+
 
 class PackedFrames:
     """Frames of many videos in few LMDB files `root/*.lmdb`, with keys `video_path/000001.jpg`.
@@ -106,6 +114,12 @@ class PackedFrames:
             # Not one template of both: a path may contain braces.
             return _count_frames(transaction, self.template, self.first, prefix=f"{video_path}/")
 
+    def uncounted(self, video_path: str) -> str:
+        """Which frames `count` leaves out. See `datasets.readers.Reader`."""
+        with _read_transaction(self._find(video_path)) as transaction:
+            names = _keys(transaction, prefix=f"{video_path}/")
+            return describe_uncounted(frame_numbers(names, self.template), self.first)
+
     def _key(self, video_path: str, position: int) -> str:
         return f"{video_path}/{self.template.format(self.first + position)}"
 
@@ -126,12 +140,12 @@ class _EnvironmentCache:
 
     Attributes:
         process: id of the process that opened the environments.
-        environments: by the real path; with device and inode of the file.
+        environments: by the real path; with device, inode and size of the file.
     """
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.environments: OrderedDict[str, tuple[lmdb.Environment, tuple[int, int]]] = OrderedDict()
+        self.environments: OrderedDict[str, tuple[lmdb.Environment, tuple[int, int, int]]] = OrderedDict()
 
     def get(self, file: Path) -> lmdb.Environment:
         """Opens an environment, unless it is open.
@@ -150,18 +164,24 @@ class _EnvironmentCache:
             status = os.stat(data)
         except OSError as error:
             raise DataError(f"the LMDB environment {file} cannot be opened: {error.strerror}") from None
-        identity = status.st_dev, status.st_ino  # the file may be another one than before
+        identity = status.st_dev, status.st_ino, status.st_size  # the file may be another one than before
         if name in self.environments:
             environment, known_identity = self.environments[name]
             if known_identity == identity:
                 self.environments.move_to_end(name)
                 return environment
             self.environments.pop(name)[0].close()
+        check_regular_file(data, f"the LMDB environment {file}")
         try:
             # No lock file: the data may be read-only, and nobody writes while networks are trained.
             environment = lmdb.open(name, subdir=data != name, readonly=True, lock=False, readahead=False)
         except lmdb.Error as error:
             raise DataError(f"the LMDB environment {file} cannot be opened: {_reason(error)}") from None
+        try:
+            check_complete(environment, data, f"the LMDB environment {file}")
+        except BaseException:
+            environment.close()
+            raise
         self.environments[name] = environment, identity
         if len(self.environments) > _MAX_OPEN:
             self.environments.popitem(last=False)[1][0].close()
@@ -223,6 +243,17 @@ def _count_frames(transaction: lmdb.Transaction, template: str, first: int, pref
     while transaction.get((prefix + template.format(first + frames)).encode()) is not None:
         frames += 1
     return frames
+
+
+def _keys(transaction: lmdb.Transaction, prefix: str = "") -> Iterator[str]:
+    """The keys that begin with a prefix, without it."""
+    begin = prefix.encode()
+    cursor = transaction.cursor()
+    if cursor.set_range(begin) if begin else cursor.first():
+        for key in cursor.iternext(values=False):
+            if bytes(key[: len(begin)]) != begin:
+                return
+            yield bytes(key[len(begin) :]).decode("utf-8", "replace")
 
 
 def _frame_name(key: str, file: Path) -> str:

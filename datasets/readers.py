@@ -49,6 +49,17 @@ class Reader(Protocol):
         """
         ...
 
+    def uncounted(self, video_path: str) -> str:
+        """Which frames `count` leaves out, because they are before the first number or after a gap in the numbers.
+
+        Returns:
+            A sentence; empty if there are none.
+
+        Raises:
+            DataError: the video is missing, or the path leaves the root.
+        """
+        ...
+
 
 def open_reader(
     format: Format, root: str | os.PathLike[str], *, frame_template: str = "", first_frame: int = 1

@@ -13,6 +13,8 @@ import numpy as np
 
 from common.errors import DataError
 from datasets.annotations import check_relative_path
+from datasets.limits import check_clip_size, check_frame_size, check_regular_file
+from datasets.video_formats import codec_hint, open_container
 
 # The reader of a video says once what is wrong with it. FFmpeg and OpenCV would say it too, in lines without the name
 # of the file. OpenCV reads this variable when it opens its first video, so it may be set after the import.
@@ -54,6 +56,7 @@ class VideoFiles:
         clip: np.ndarray | None = None
         for position, frame in _decode_frames(self.root / video_path, indices.keys()):
             if clip is None:
+                check_clip_size(f"the video {self.root / video_path}", len(positions), frame.shape[1], frame.shape[0])
                 clip = np.empty((len(positions), *frame.shape), dtype=np.uint8)
             first, *others = indices[position]
             cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[first])
@@ -64,6 +67,7 @@ class VideoFiles:
     def fingerprint(self, video_path: str, position: int) -> bytes:
         """A digest of the video file, whatever the position. See `datasets.readers.Reader`."""
         check_relative_path(video_path)
+        check_regular_file(self.root / video_path, f"the video {self.root / video_path}")
         try:
             with open(self.root / video_path, "rb") as stream:
                 digest = hashlib.blake2b()
@@ -78,8 +82,13 @@ class VideoFiles:
         check_relative_path(video_path)
         frames = _count_frames(self.root / video_path)
         if not frames:
-            raise DataError(f"no frame of the video {self.root / video_path} can be decoded")
+            file = self.root / video_path
+            raise DataError(f"no frame of the video {file} can be decoded{codec_hint(file)}")
         return frames
+
+    def uncounted(self, video_path: str) -> str:
+        """Nothing: the frames of a video file have no numbers. See `datasets.readers.Reader`."""
+        return ""
 
 
 def decode_with_repeats(file: Path, *, fps: float = 0, num_frames: int = 0) -> Iterator[tuple[np.ndarray, int]]:
@@ -123,18 +132,19 @@ def open_video(file: Path) -> Iterator[cv2.VideoCapture]:
         file: the video.
 
     Raises:
-        DataError: the file is missing, is empty or is no video.
+        DataError: the file is missing, is empty, is no video but a playlist or something else, or has too many pixels.
     """
-    if not file.is_file():
+    if not file.exists():
         raise DataError(f"the video {file} is missing")
+    check_regular_file(file, f"the video {file}")
     if not file.stat().st_size:
         raise DataError(f"the video {file} is empty")
-    # With FFmpeg alone: for other backends, a `%` in the name means a series of pictures. With the absolute path, so
-    # that no name looks like an address.
-    capture = cv2.VideoCapture(os.path.abspath(file), cv2.CAP_FFMPEG)
+    capture = open_container(file)
     try:
         if not capture.isOpened():
-            raise DataError(f"no frame of the video {file} can be decoded")
+            raise DataError(f"no frame of the video {file} can be decoded{codec_hint(file)}")
+        width, height = (int(capture.get(what)) for what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        check_frame_size(f"the video {file}", width, height)
         yield capture
     finally:
         capture.release()
@@ -159,6 +169,8 @@ def _decode_frames(file: Path, positions: Collection[int]) -> Iterator[tuple[int
     with open_video(file) as capture:
         for position in range(last + 1):
             if not capture.grab():
+                if position == 0:
+                    raise DataError(f"no frame of the video {file} can be decoded{codec_hint(file)}")
                 raise DataError(f"the video {file} ends after {position} frames, frame {last} is wanted")
             if position not in positions and position > 0:
                 continue  # the first frame is always decoded, because it gives the size

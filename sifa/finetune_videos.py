@@ -1,17 +1,18 @@
 """The videos of a fine-tuning: their classes, and which recordings are trained on or validated on."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import DataError, one_line
+from common.errors import DataError, one_line, printable
 from datasets.annotations import Video, read_list
+from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.labels import sources_from_labels
-from datasets.preparation.sources import Source, frame_folders, sources_from_folders
+from datasets.preparation.sources import Source, frame_folders
 from datasets.preparation.splits import choose_validation, recordings
-
-SPLIT_FOLDERS = frozenset(("train", "val", "valid", "validation", "test"))
 
 
 class SplitRow(NamedTuple):
@@ -42,18 +43,47 @@ def find_videos(video_dir: Path, labels: Path | None) -> list[Source]:
     if not video_dir.is_dir():
         raise DataError(f"VIDEO_FOLDER must be a folder, got {video_dir}")
     try:
-        videos = sources_from_labels(labels, video_dir) if labels else sources_from_folders(video_dir)
+        if labels:
+            found = FolderVideos(sources_from_labels(labels, video_dir), skipped={}, empty=[])
+        else:
+            found = find_in_folders(video_dir)
     except OSError as error:
         raise DataError(f"{error.filename}: {error.strerror}") from None
+    videos = found.sources
     names = sorted({video.label for video in videos})
+    if found.empty:
+        raise DataError(
+            f"no file of the class folder {found.empty[0]!r} of {video_dir} is a video: remove the folder, or rename "
+            "it so that it begins with a dot"
+        )
     if len(names) < 2:
         raise DataError(f"there must be videos of two classes at least, {video_dir} has only {names[0]!r}")
-    if {name.lower() for name in names} <= SPLIT_FOLDERS:
-        raise DataError(
-            f"the sub-folders of {video_dir} must be classes, they are {', '.join(names)}: put the videos of a class "
-            "into one folder, and say by --group and --validate which are to be validated on"
-        )
-    return videos
+    check_no_split_folders(
+        video_dir,
+        names,
+        "put the videos of a class into one folder, and say by --group and --validate which are to be validated on",
+    )
+    return _mark_copies(video_dir, videos)
+
+
+def _mark_copies(video_dir: Path, videos: Sequence[Source]) -> list[Source]:
+    """The videos, each with the first one that has the same bytes. Only files of equal size are read."""
+    files = [video_dir / video.path for video in videos]
+    sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
+    count, first = Counter(sizes), dict[tuple[int, bytes], str]()
+    marked = []
+    for video, file, size in zip(videos, files, sizes, strict=True):
+        original = first.setdefault((size, _digest(file)), video.path) if size and count[size] > 1 else video.path
+        marked.append(video if original == video.path else replace(video, copy_of=original))
+    return marked
+
+
+def _digest(file: Path) -> bytes:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
 
 
 def class_names(videos: Sequence[Source]) -> list[str]:
@@ -117,11 +147,20 @@ def split_videos(
 
 
 def split_table(rows: Sequence[SplitRow]) -> str:
-    """The number of videos of each class on each side, and of its recordings."""
-    lines = [f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}"]
+    """The number of videos of each class on each side, its recordings, the largest of them, and how to change them."""
+    lines = [f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}  largest recording"]
+    single = []
     for label in sorted({row.label for row in rows}):
         videos = Counter(row.split for row in rows if row.label == label)
-        recordings = len({row.recording for row in rows if row.label == label})
-        problem = "  of a single recording: nothing to validate on" if recordings == 1 else ""
-        lines.append(f"{one_line(label):<24}{videos['train']:>7}{videos['val']:>5}{recordings:>12}{problem}")
-    return "\n".join(lines)
+        recordings = Counter(row.recording for row in rows if row.label == label)
+        name, count = min(recordings.items(), key=lambda item: (-item[1], item[0]))
+        largest = f"{name}: {count}" if count > 1 else ""
+        lines.append(
+            f"{one_line(label):<24}{videos['train']:>7}{videos['val']:>5}{len(recordings):>12}  {largest}".rstrip()
+        )
+        single += [label] if len(recordings) == 1 else []
+    if single:
+        names = ", ".join(single[:8]) + (", ..." if len(single) > 8 else "")
+        lines.append(f"{len(single)} classes have a single recording, so nothing to validate on: {names}")
+    lines.append("--group names the recordings by a column of --labels or by an expression for the file name")
+    return "\n".join(map(printable, lines))

@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from common.errors import DataError
 from common.files import make_folder, write_text
-from datasets.annotations import check_relative_path, write_classes
+from datasets.annotations import check_relative_path, format_classes, write_classes
 from datasets.lmdb_frames import SHARD_PATTERN
+from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.extraction_pool import extract_in_processes
 from datasets.preparation.labels import sources_from_labels
 from datasets.preparation.records import (
@@ -26,12 +27,13 @@ from datasets.preparation.records import (
     parse_record,
     read_record,
 )
-from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders, sources_from_folders
+from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders
 from datasets.preparation.writers import RECORD_FILE, PackedWriter, check_packed_path
 from datasets.readers import Format
 
 STAGING = ".staging"  # below out_dir: finished videos that are not in the pack yet
 _MOST_FOLDERS = 10_000  # that are searched for a record
+_MOST_LINES = 10  # of files that are no videos
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,12 +98,11 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
             another format, of another video or with other settings under the same name. Nothing is written then.
         OSError: a file cannot be read or written.
     """
-    if options.labels:
-        sources = sources_from_labels(options.labels, options.video_dir, fold=options.fold)
-    else:
-        sources = sources_from_folders(options.video_dir)
+    found = _find(options)
+    sources = found.sources
     classes_file = options.classes_file or options.list_file.parent / "classes.txt"
-    names = class_names(sources, classes_file)
+    names = class_names(sources, classes_file, found.empty)
+    format_classes(names)  # raises if a name cannot be written
     folders = {s.path: s.path for s in sources} if options.format == "VIDEO" else frame_folders(sources)
     sources = filter_sources(sources, options.where)
     # What could fail after hours of work must fail before.
@@ -109,6 +110,7 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
         make_folder(folder)
     _check_format(options.out_dir, options.format)
     results = _Results({source.path: source.label for source in sources}, options.min_frames)
+    results.skip(found)
     with _open_pack(options) as pack:
         jobs = _jobs(sources, folders, options, results)
         _check_clashes(jobs, folders, pack, options)
@@ -122,6 +124,19 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
         lines = [f"{folders[source.path]} {counts[source.path]} {labels[source.label]}\n" for source in usable]
         write_text(options.list_file, "".join(lines))
     return ExtractionSummary(len(sources), len(usable), sum(counts.values()), len(names))
+
+
+def _find(options: ExtractionOptions) -> FolderVideos:
+    if options.labels:
+        sources = sources_from_labels(options.labels, options.video_dir, fold=options.fold)
+        return FolderVideos(sources, skipped={}, empty=[])
+    found = find_in_folders(options.video_dir)
+    check_no_split_folders(
+        options.video_dir,
+        [source.label for source in found.sources],
+        "extract each of them, with the same --classes and an OUT_DIR of its own",
+    )
+    return found
 
 
 def _check_format(out_dir: Path, format: Format) -> None:
@@ -200,6 +215,18 @@ class _Results:
             tqdm.write(f"{_printable(path)}: {problem}", file=sys.stderr)
             cells = (path, self.labels[path], kind, str(frames), problem)
             self._rows.append("\t".join(map(_printable, cells)) + "\n")
+
+    def skip(self, found: FolderVideos) -> None:
+        """Adds the files that are no videos, and prints some of them and the class folders without a video."""
+        for number, (path, reason) in enumerate(found.skipped.items()):
+            if number < _MOST_LINES:
+                print(f"{_printable(path)}: skipped, {reason}", file=sys.stderr)
+            self._rows.append(f"{_printable(path)}\t\tskipped\t0\t{reason}\n")
+        if (more := len(found.skipped) - _MOST_LINES) > 0:
+            print(f"{more} more files are no videos; the report names them", file=sys.stderr)
+        if found.empty:
+            names = ", ".join(map(_printable, found.empty[:_MOST_LINES]))
+            print(f"{len(found.empty)} class folders have no video: {names}", file=sys.stderr)
 
     def write(self, file: Path) -> None:
         write_text(file, "".join(self._rows))

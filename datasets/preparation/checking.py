@@ -3,9 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -15,12 +13,13 @@ from tqdm import tqdm
 
 from common.errors import DataError, one_line
 from datasets.annotations import Video, read_classes, read_list
-from datasets.clips import worker_init
+from datasets.limits import max_clip_pixels
+from datasets.preparation.extraction_pool import CRASHED, run_in_processes
 from datasets.readers import Format, Reader, open_reader
 from datasets.video_files import VideoFiles
 
 _ANY = 10**9  # classes, where their number is not known
-_READ_AT_ONCE = 64  # frames: a long video as a whole may not fit into memory
+_READ_AT_ONCE, _PIXELS_AT_ONCE = 64, 1 << 26  # a long or large video as a whole may not fit into memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +119,15 @@ def check_list(options: CheckOptions) -> CheckResult:
     problems = _repeated_paths(videos)
     if num_classes < _ANY:
         problems += _classes_without_videos(videos, num_classes, names)
-    with _process_map(min(options.workers, len(videos))) as process_map:
-        found, digests = _check_all(process_map, reader, videos, decode=options.decode)
-        problems += found
-        if options.against:
-            other_root = options.against_root or options.root
-            other_reader = options.reader(other_root)
-            if os.path.realpath(other_root) == os.path.realpath(options.root):
-                problems += _shared_paths(videos, others, options.against)
-            problems += _shared_contents(process_map, videos, digests, other_reader, others, options.against)
+    found, digests = _check_all(reader, videos, decode=options.decode, workers=options.workers)
+    problems += found
+    if options.against:
+        other_root = options.against_root or options.root
+        other_reader = options.reader(other_root)
+        if os.path.realpath(other_root) == os.path.realpath(options.root):
+            problems += _shared_paths(videos, others, options.against)
+        _, other_digests = _check_all(other_reader, others, decode=False, workers=options.workers, desc="against")
+        problems += _shared_contents(videos, digests, others, other_digests, options.against)
     classes = Counter(video.label for video in videos)
     return CheckResult(
         videos=len(videos),
@@ -149,12 +148,13 @@ def check_video(reader: Reader, video: Video, decode: bool) -> tuple[list[Proble
     except DataError as error:
         return [problem("missing", error)], ""
     problems = []
-    if frames != video.num_frames:
-        problems.append(problem("count", f"the list says {video.num_frames} frames, it has {frames}"))
     try:
+        reasons = [f"the list says {video.num_frames} frames, it has {frames}"] if frames != video.num_frames else []
+        reasons += [gap] if (gap := reader.uncounted(video.path)) else []
+        if reasons:
+            problems.append(problem("count", "; ".join(reasons)))
         if decode and not isinstance(reader, VideoFiles):  # whose count decodes every frame
-            for start in range(0, frames, _READ_AT_ONCE):  # each with frame 0, for the size
-                reader.read(video.path, [0, *range(start, min(start + _READ_AT_ONCE, frames))])
+            _decode_all(reader, video.path, frames)
         digest = hashlib.blake2b(digest_size=16)
         for position in (0, frames // 2, frames - 1) if frames else ():
             digest.update(reader.fingerprint(video.path, position))
@@ -163,28 +163,31 @@ def check_video(reader: Reader, video: Video, decode: bool) -> tuple[list[Proble
     return problems, digest.hexdigest() if frames else ""
 
 
-Checked = tuple[list[Problem], str]  # as check_video returns it
-ProcessMap = Callable[[Callable[[Video], Checked], Sequence[Video]], Iterable[Checked]]
-
-
-@contextmanager
-def _process_map(workers: int) -> Iterator[ProcessMap]:
-    """`map` over videos in several processes."""
-    if workers == 1:
-        yield map
+def _decode_all(reader: Reader, path: str, frames: int) -> None:
+    """Decodes all frames, some at a time, each time with frame 0, for the size. Raises DataError as `Reader.read`."""
+    if not frames:
         return
-    with ProcessPoolExecutor(workers, initializer=worker_init, initargs=(0,)) as pool:
-        yield lambda function, videos: pool.map(function, videos, chunksize=8)
+    _, height, width, _ = reader.read(path, [0]).shape
+    at_once = max(1, min(_READ_AT_ONCE, min(_PIXELS_AT_ONCE, max_clip_pixels()) // (height * width) - 1))
+    for start in range(0, frames, at_once):
+        reader.read(path, [0, *range(start, min(start + at_once, frames))])
 
 
 def _check_all(
-    process_map: ProcessMap, reader: Reader, videos: Sequence[Video], *, decode: bool, desc: str = "check"
+    reader: Reader, videos: Sequence[Video], *, decode: bool, workers: int, desc: str = "check"
 ) -> tuple[list[Problem], list[str]]:
-    """The problems of all videos, and the digest of each video's contents."""
+    """The problems of all videos, and the digest of each video's contents. A video may crash the process it is in."""
+    results: dict[int, tuple[list[Problem], str]] = {}
+    crashed: tuple[list[Problem], str] = [], CRASHED
+    tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
+    found = run_in_processes(partial(check_video, reader, decode=decode), dict(enumerate(videos)), workers, crashed)
+    results.update(tqdm(found, total=len(videos), unit="video", dynamic_ncols=True, desc=desc))
     problems, digests = [], []
-    results = process_map(partial(check_video, reader, decode=decode), videos)
-    for found, digest in tqdm(results, total=len(videos), unit="video", dynamic_ncols=True, desc=desc):
-        problems += found
+    for index, video in enumerate(videos):
+        of_video, digest = results[index]
+        if digest == CRASHED:
+            of_video, digest = [Problem("broken", video.path, video.line, CRASHED)], ""
+        problems += of_video
         digests.append(digest)
     return problems, digests
 
@@ -215,15 +218,13 @@ def _shared_paths(videos: Sequence[Video], others: Sequence[Video], against: Pat
 
 
 def _shared_contents(
-    process_map: ProcessMap,
     videos: Sequence[Video],
     digests: Sequence[str],
-    other_reader: Reader,
     others: Sequence[Video],
+    other_digests: Sequence[str],
     against: Path,
 ) -> list[Problem]:
     """Videos whose frames are those of a video of the other list under another path."""
-    _, other_digests = _check_all(process_map, other_reader, others, decode=False, desc="against")
     first_of: dict[str, Video] = {}
     for video, digest in zip(others, other_digests, strict=True):
         first_of.setdefault(digest, video)

@@ -1,7 +1,6 @@
 """Extraction of one video: from its file to stored frames, with a record of what they were made from."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from common.errors import DataError, one_line
 from datasets.frames import FrameFolder
 from datasets.preparation.records import ExtractionJob, clash, expected_record, is_up_to_date, read_record
 from datasets.preparation.writers import RECORD_FILE, WriteFrame, has_frames, open_writer
-from datasets.video_files import decode_with_repeats
+from datasets.video_files import decode_with_repeats, open_video
+from datasets.video_formats import codec_hint
 
 
 def extract_video(job: ExtractionJob) -> tuple[int, str]:
@@ -29,8 +29,9 @@ def extract_video(job: ExtractionJob) -> tuple[int, str]:
     """
     try:
         if job.is_used_in_place:
-            frames = FrameFolder(job.video.parent).count(job.video.name)
-            return (frames, "") if frames else (0, "there is no frame 00001.jpg in it")
+            given = FrameFolder(job.video.parent)
+            frames, gap = given.count(job.video.name), given.uncounted(job.video.name)
+            return frames, gap if frames else gap or "there is no frame 00001.jpg in it"
         expected = expected_record(job)
         if job.folder.exists():
             record = read_record(job.folder)
@@ -42,7 +43,7 @@ def extract_video(job: ExtractionJob) -> tuple[int, str]:
                 return record["frames"], record.get("problem", "")
         return _extract_to_folder(job, expected)
     except (DataError, OSError, cv2.error, lmdb.Error) as error:
-        return 0, one_line(error)
+        return 0, one_line(str(error).replace(f"the video {job.video}", "it"))
 
 
 def _extract_to_folder(job: ExtractionJob, expected: dict[str, Any]) -> tuple[int, str]:
@@ -53,10 +54,12 @@ def _extract_to_folder(job: ExtractionJob, expected: dict[str, Any]) -> tuple[in
         partial.mkdir(parents=True)
         frames, decoded, announced = _write_frames(job, partial)
         if not frames:
-            return 0, "no frame of it can be decoded"
+            return 0, f"no frame of it can be decoded{'' if job.video.is_dir() else codec_hint(job.video)}"
         # Often a file announces a frame too many, or an estimate from the duration. A truncated file lacks more.
         incomplete = f"only {decoded} of {announced} announced frames can be decoded; it is kept with {frames}"
         problem = incomplete if decoded < 0.9 * announced else ""
+        if job.video.is_dir():
+            problem = FrameFolder(job.video.parent).uncounted(job.video.name)
         record = expected | {"frames": frames} | ({"problem": problem} if problem else {})
         (partial / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
         if job.folder.exists():  # of an earlier state of the file
@@ -74,8 +77,6 @@ def _write_frames(job: ExtractionJob, folder: Path) -> tuple[int, int, int]:
             copied = _copy_frames(job.video, write)
         return copied, copied, copied
     announced = _announced_frames(job.video)
-    if announced is None:
-        return 0, 0, 0
     with open_writer(job.format, folder) as write:
         return *_encode_frames(job, write), announced
 
@@ -89,13 +90,10 @@ def _copy_frames(video: Path, write: WriteFrame) -> int:
     return frames
 
 
-def _announced_frames(video: Path) -> int | None:
-    """How many frames a file announces, which may be wrong; None if it cannot be opened."""
-    capture = cv2.VideoCapture(os.path.abspath(video), cv2.CAP_FFMPEG)
-    announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    opened = capture.isOpened()
-    capture.release()
-    return announced if opened else None
+def _announced_frames(video: Path) -> int:
+    """How many frames a file announces, which may be wrong. Raises DataError as `open_video`."""
+    with open_video(video) as capture:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
 
 
 def _encode_frames(job: ExtractionJob, write: WriteFrame) -> tuple[int, int]:

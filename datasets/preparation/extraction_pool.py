@@ -1,17 +1,23 @@
-"""Extraction in several processes. A video that crashes the decoder costs this video alone."""
+"""Work on many videos in several processes. A video that crashes the decoder costs this video alone."""
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
 import cv2
 
 from datasets.preparation.extraction import extract_video
 from datasets.preparation.records import ExtractionJob
+
+Key = TypeVar("Key", bound=Hashable)
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+CRASHED = "the decoder crashed on it, or was killed"
 
 
 def extract_in_processes(jobs: dict[str, ExtractionJob], workers: int) -> Iterator[tuple[str, int, str]]:
@@ -24,29 +30,47 @@ def extract_in_processes(jobs: dict[str, ExtractionJob], workers: int) -> Iterat
     Returns:
         Path, number of frames and problem of each video as soon as it is done, see `extract_video`.
     """
+    for path, (frames, problem) in run_in_processes(extract_video, jobs, workers, (0, CRASHED)):
+        yield path, frames, problem
+
+
+def run_in_processes(
+    function: Callable[[Job], Result], jobs: Mapping[Key, Job], workers: int, crashed: Result
+) -> Iterator[tuple[Key, Result]]:
+    """Calls a function for each job, in several processes.
+
+    Args:
+        function: that can be pickled.
+        jobs: its arguments by a key.
+        workers: processes at most.
+        crashed: the result of a job that kills its process.
+
+    Returns:
+        Key and result of each job as soon as it is done.
+    """
     left = dict(jobs)
     if not left:
         return
     with ProcessPoolExecutor(min(workers, len(left)), initializer=_start_worker) as pool:
         try:
-            futures = {pool.submit(extract_video, job): path for path, job in jobs.items()}
+            futures = {pool.submit(function, job): key for key, job in jobs.items()}
             for future in as_completed(futures):
-                path, result = futures[future], future.result()
-                del left[path]
-                yield path, *result
+                key, result = futures[future], future.result()
+                del left[key]
+                yield key, result
         except BrokenProcessPool:
             pass
         except BaseException:  # Ctrl-C among them: jobs that have not begun are dropped
             pool.shutdown(cancel_futures=True)
             raise
     # A video that crashes the decoder breaks the whole pool. Halving the rest finds it.
-    paths = list(left)
-    if len(jobs) == 1 and paths:
-        yield paths[0], 0, "the decoder crashed on it, or was killed"
+    keys = list(left)
+    if len(jobs) == 1 and keys:
+        yield keys[0], crashed
         return
-    middle = (len(paths) + 1) // 2
-    for half in (paths[:middle], paths[middle:]):
-        yield from extract_in_processes({path: left[path] for path in half}, workers)
+    middle = (len(keys) + 1) // 2
+    for half in (keys[:middle], keys[middle:]):
+        yield from run_in_processes(function, {key: left[key] for key in half}, workers, crashed)
 
 
 def _start_worker() -> None:

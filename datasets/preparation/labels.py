@@ -1,7 +1,5 @@
 """The published label files of public data sets: Kinetics, UCF101, HMDB51, Something-Something V1 and V2."""
 
-import csv
-import io
 import json
 import os
 import re
@@ -10,7 +8,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from common.errors import DataError
-from datasets.preparation.sources import VIDEO_EXTENSIONS, Source, read_text, sources_from_csv
+from datasets.preparation.class_folders import files_below
+from datasets.preparation.sources import (
+    OTHER_VIDEO_EXTENSIONS,
+    VIDEO_EXTENSIONS,
+    Source,
+    sources_from_csv,
+)
+from datasets.preparation.tables import read_table, read_text, table_header
 
 _KINETICS_COLUMNS = ("label", "youtube_id", "time_start", "time_end")
 _HMDB51_FILE = re.compile(r"(?P<label>.+)_test_split(?P<fold>[123])\.txt")
@@ -23,7 +28,7 @@ def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list
     - CSV with the columns path and label: `sources_from_csv`.
     - CSV with label, youtube_id, time_start, time_end and more: Kinetics. The video is any file below video_dir named
       `ID_000012_000022` or `ID`, with the extension of a video; of several files, the one in a folder of its class.
-    - CSV without header, `id;label`: Something-Something V1. The video is video_dir/id, a folder of frames.
+    - CSV without header, `number;label`: Something-Something V1. The video is video_dir/id, a folder of frames.
     - JSON, a list of objects with id and template: Something-Something V2. The video is video_dir/id.webm.
     - TXT, `Class/video.avi` or `Class/video.avi 1`: UCF101. The class is the folder.
     - a folder of `class_test_split1.txt` files: HMDB51. The videos are video_dir/class/name. The column split is train,
@@ -50,10 +55,10 @@ def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list
     elif labels.suffix.lower() == ".txt":
         sources = list(_read_ucf101(labels))
     else:
-        header = read_text(labels).partition("\n")[0].strip()
-        if {"youtube_id", "time_start"} & set(header.split(",")):
+        text = read_text(labels)
+        if {"youtube_id", "time_start"} & {*table_header(text, ("youtube_id",))[0], *table_header(text, ())[0]}:
             sources = list(_read_kinetics(labels, video_dir))
-        elif ";" in header and "," not in header.partition(";")[0]:
+        elif re.match(r"\s*[0-9]+;", text):
             sources = list(_read_something_v1(labels))
         else:
             return sources_from_csv(labels)
@@ -66,13 +71,12 @@ def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list
 
 
 def _read_kinetics(file: Path, video_dir: Path) -> Iterator[Source]:
-    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
-    header = list(reader.fieldnames or [])
+    header, rows = read_table(file, _KINETICS_COLUMNS)
     if lacking := sorted(set(_KINETICS_COLUMNS) - set(header)):
         raise DataError(f"{file} must have the columns {', '.join(_KINETICS_COLUMNS)}, it lacks {lacking[0]}")
     paths = _videos_by_stem(video_dir)
-    for row in reader:
-        columns = {name: (row[name] or "").strip() for name in header}
+    for line, row in rows:
+        columns = {name: value.strip() for name, value in row.items()}
         label, video = columns["label"], columns["youtube_id"]
         try:
             start, end = int(float(columns["time_start"])), int(float(columns["time_end"]))
@@ -80,7 +84,7 @@ def _read_kinetics(file: Path, video_dir: Path) -> Iterator[Source]:
             start = -1
         if not label or not video or start < 0:
             got = f"{label!r}, {video!r}, {columns['time_start']!r}, {columns['time_end']!r}"
-            raise DataError(f"{file}:{reader.line_num}: a label, a video and two times are wanted, got {got}")
+            raise DataError(f"{file}:{line}: a label, a video and two times are wanted, got {got}")
         stem = f"{video}_{start:06d}_{end:06d}"
         candidates = paths.get(stem) or paths.get(video) or [f"{stem}.mp4"]
         name = _letters_and_digits(label)
@@ -92,12 +96,10 @@ def _read_kinetics(file: Path, video_dir: Path) -> Iterator[Source]:
 def _videos_by_stem(video_dir: Path) -> dict[str, list[str]]:
     """The paths of all videos below a folder, by their file name without extension."""
     paths: dict[str, list[str]] = {}
-    for folder, subfolders, names in os.walk(video_dir):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            stem, extension = os.path.splitext(name)
-            if extension.lower() in VIDEO_EXTENSIONS:
-                paths.setdefault(stem, []).append(Path(folder, name).relative_to(video_dir).as_posix())
+    for path in sorted(files_below(video_dir)):
+        stem, extension = os.path.splitext(PurePosixPath(path).name)
+        if extension.lower() in VIDEO_EXTENSIONS | OTHER_VIDEO_EXTENSIONS:
+            paths.setdefault(stem, []).append(path)
     return paths
 
 
@@ -110,7 +112,10 @@ def _read_ucf101(file: Path) -> Iterator[Source]:
     for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
-        path = re.sub(r"[ \t]+[0-9]+$", "", line.strip())
+        path = line.strip()
+        start = max(path.rfind(" "), path.rfind("\t")) + 1
+        if start and re.fullmatch("[0-9]+", path[start:]):  # the number of the class
+            path = path[:start].rstrip(" \t")
         label, slash, name = path.partition("/")
         if not slash or not label or not name:
             raise DataError(f"{file}:{number}: `Class/video.avi 1` is wanted, got {line.strip()!r}")

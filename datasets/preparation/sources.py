@@ -1,7 +1,5 @@
 """Videos before extraction: which there are, their classes, and where their frames are written."""
 
-import csv
-import io
 import os
 import re
 from collections import Counter
@@ -11,10 +9,15 @@ from pathlib import Path, PurePosixPath
 
 from common.errors import DataError
 from datasets.annotations import read_classes
+from datasets.preparation.tables import read_table
 
 VIDEO_EXTENSIONS = frozenset(
     (".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".webm", ".wmv")
 )
+# These count if they open: other files have such names too.
+OTHER_VIDEO_EXTENSIONS = frozenset(
+    (".asf", ".dv", ".f4v", ".gif", ".m2ts", ".m2v", ".mod", ".mts", ".mxf", ".ogm", ".rm", ".rmvb", ".tod", ".ts")
+) | {".vob", ".wtv"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,75 +28,46 @@ class Source:
         path: relative to the folder of all videos, with "/" between folders.
         label: name of its class.
         columns: its row of the label file, by column; empty if there is none.
+        copy_of: path of an earlier video with the same bytes; empty if there is none, or if nobody has looked.
     """
 
     path: str
     label: str
     columns: dict[str, str] = field(default_factory=dict)
-
-
-def sources_from_folders(video_dir: Path) -> list[Source]:
-    """Finds the videos in the class folders of a folder.
-
-    Args:
-        video_dir: its sub-folders are the classes; deeper folders do not matter. Hidden files and files without an
-            extension of VIDEO_EXTENSIONS are ignored.
-
-    Returns:
-        The videos, sorted by path.
-
-    Raises:
-        DataError: there is no video, or a video is not in a sub-folder.
-        OSError: a folder cannot be read.
-    """
-    sources = []
-    for folder, subfolders, names in os.walk(video_dir, onerror=_raise):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            if name.startswith(".") or PurePosixPath(name).suffix.lower() not in VIDEO_EXTENSIONS:
-                continue
-            path = Path(folder, name).relative_to(video_dir).as_posix()
-            if "/" not in path:
-                raise DataError(f"{path!r} is in no class folder of {video_dir}; move it, or give labels in a CSV file")
-            sources.append(Source(path, path.partition("/")[0]))
-    if not sources:
-        wanted = ", ".join(sorted(VIDEO_EXTENSIONS))
-        raise DataError(f"there is no video in the sub-folders of {video_dir} (extensions: {wanted})")
-    return sorted(sources, key=lambda source: source.path)
+    copy_of: str = ""
 
 
 def sources_from_csv(file: Path) -> list[Source]:
     """Reads the videos of a CSV file (UTF-8) whose header has the columns `path` and `label`, in the file's order.
 
     Args:
-        file: to read.
+        file: to read; the separator is a comma, a semicolon, a tab or a bar.
 
     Raises:
         DataError: the file is not UTF-8, lacks a column or has no row. Or a row is wrong, and the message begins with
-            "FILE:LINE: ": the path or the label is empty, or an earlier row has the same path.
+            "FILE:LINE: ": the path or the label is empty, an earlier row has the same path, or the row has more values
+            than the header.
         OSError: the file cannot be read.
     """
-    reader = csv.DictReader(io.StringIO(read_text(file), newline=""))
-    header = list(reader.fieldnames or [])
+    header, rows = read_table(file, ("path", "label"))
     if not {"path", "label"} <= set(header):
         got = ", ".join(header) or "nothing"
         raise DataError(f"{file} must have the columns path and label in its first line, got {got}")
     sources: dict[str, Source] = {}
-    for row in reader:
-        columns = {name: row[name] or "" for name in header}  # a short row lacks the last columns
+    for line, columns in rows:
         path, label = columns["path"], columns["label"].strip()
         if not path or not label:
-            raise DataError(f"{file}:{reader.line_num}: a path and a label are wanted, got {path!r} and {label!r}")
+            raise DataError(f"{file}:{line}: a path and a label are wanted, got {path!r} and {label!r}")
         path = str(PurePosixPath(path))  # `./a//b` is `a/b`: one video has one path
         if path in sources:
-            raise DataError(f"{file}:{reader.line_num}: the video {path!r} is given a second time")
+            raise DataError(f"{file}:{line}: the video {path!r} is given a second time")
         sources[path] = Source(path, label, columns)
     if not sources:
         raise DataError(f"{file} has no row below its header")
     return list(sources.values())
 
 
-def class_names(sources: Sequence[Source], classes_file: Path) -> list[str]:
+def class_names(sources: Sequence[Source], classes_file: Path, empty: Sequence[str] = ()) -> list[str]:
     """The class names in the order of their labels: those of a class file if it exists, or else of the sources, sorted.
 
     Names that are all whole numbers are labels already: class 7 is then the eighth, even if there is no class 0.
@@ -101,6 +75,8 @@ def class_names(sources: Sequence[Source], classes_file: Path) -> list[str]:
     Args:
         sources: the videos.
         classes_file: it need not exist.
+        empty: class folders without a video, which count too, so that the numbers of the others do not depend on what
+            a folder contains.
 
     Raises:
         DataError: the file lacks a class of the sources, or is no class file.
@@ -114,7 +90,7 @@ def class_names(sources: Sequence[Source], classes_file: Path) -> list[str]:
         return names
     if all(re.fullmatch("0|[1-9][0-9]{0,5}", label) for label in wanted):
         return [str(label) for label in range(max(map(int, wanted)) + 1)]
-    return sorted(wanted)
+    return sorted(wanted.union(empty))
 
 
 def frame_folders(sources: Sequence[Source]) -> dict[str, str]:
@@ -161,20 +137,3 @@ def filter_sources(sources: Sequence[Source], conditions: Sequence[str]) -> list
         if not left:
             raise DataError(f"the condition {condition!r} leaves no video")
     return left
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
-
-    Raises:
-        DataError: the file is not UTF-8.
-        OSError: the file cannot be read.
-    """
-    try:
-        return file.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file} must be UTF-8 text: {error.reason} at byte {error.start}") from None
-
-
-def _raise(error: OSError) -> None:
-    raise error

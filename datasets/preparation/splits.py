@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
@@ -13,6 +13,15 @@ from datasets.preparation.sources import Source
 
 # `holiday_03`, `holiday-clip3` and `holiday (3)` are clips of `holiday`, `v_Basketball_g08_c01` is one of `..._g08`.
 _CLIP_NUMBER = re.compile(r"([ _.-]+(c|(clip|part|segment|seg|take)[ _.-]?)?\d+| ?\(\d+\))$", re.IGNORECASE)
+# Names that data sets and cameras give, and the recording of such a name.
+_KNOWN_NAMES = (
+    (re.compile(r"([\w-]{11})_\d{6}_\d{6}", re.ASCII), "{}"),  # Kinetics: video, start, end
+    (re.compile(r"(person\d+)_\w+_d\d(?:_uncomp)?", re.ASCII | re.IGNORECASE), "{}"),  # KTH: person, action, scene
+    (re.compile(r"(P\d+)[_-]?S\d+[_-]?C\d+", re.ASCII | re.IGNORECASE), "{}"),  # person, scene, clip
+    (re.compile(r"(G[HXL])\d\d(\d{4})", re.ASCII), "{}{}"),  # GoPro: chapter, number of the recording
+    (re.compile(r"(?:GOPR|GP\d\d)(\d{4})", re.ASCII), "GOPR{}"),  # GoPro until 2017
+)
+_MOST_OF_A_CLASS = 0.75  # one recording with a larger share of its videos is not believed
 _TRIALS = 100
 
 
@@ -23,22 +32,55 @@ def recordings(videos: Sequence[Source], group: str = "") -> tuple[dict[str, str
         videos: at least one.
         group: a column of the label file; or a regular expression that is searched in the file name without extension,
             whose group, or whole match, is the name of the recording. Empty: the file name without the number of the
-            clip at its end. If all videos of a class would then be one recording, each of them counts as one.
+            clip at its end, or the part that names the recording in names of Kinetics, KTH, P01S02C01 (a person) and
+            GoPro's chapters. A number is not believed to be a clip's if one recording would then have more than three
+            quarters of its class: each of these videos counts as a recording. Copies are of the recording of the first.
 
     Returns:
-        The name of the recording by the path of the video, and the classes in which each video counts as a recording.
+        The name of the recording by the path of the video, and the classes whose file names do not tell it.
 
     Raises:
         DataError: the expression is not valid or is not found in a name, or the column of a video is empty.
     """
     if group:
-        return _recordings_by_group(videos, group), []
-    names = {video.path: _CLIP_NUMBER.sub("", _file_stem(video.path)) for video in videos}
-    names_of_class = defaultdict(set)
+        return _with_copies(videos, _recordings_by_group(videos, group)), []
+    guesses = {video.path: _guess(video.path) for video in videos}
+    counts = Counter((video.label, guesses[video.path][0]) for video in videos)
+    sizes = Counter(video.label for video in videos)
+    names, ungrouped = {}, set()
     for video in videos:
-        names_of_class[video.label].add(names[video.path])
-    ungrouped = sorted(label for label, of_class in names_of_class.items() if len(of_class) == 1)
-    return {video.path: video.path if video.label in ungrouped else names[video.path] for video in videos}, ungrouped
+        name, is_certain = guesses[video.path]
+        if not is_certain and 1 < counts[video.label, name] > _MOST_OF_A_CLASS * sizes[video.label]:
+            ungrouped.add(video.label)
+            name = video.path
+        names[video.path] = name
+    return _with_copies(videos, names), sorted(ungrouped)
+
+
+def _guess(path: str) -> tuple[str, bool]:
+    """The recording by the file name, and whether the name has a known form."""
+    stem = _file_stem(path)
+    for expression, form in _KNOWN_NAMES:
+        if match := expression.fullmatch(stem):
+            return form.format(*match.groups()), True
+    return _CLIP_NUMBER.sub("", stem), False
+
+
+def _with_copies(videos: Sequence[Source], names: dict[str, str]) -> dict[str, str]:
+    """The recordings, where a copy of another video belongs to the recording of that one."""
+    merged: dict[str, str] = {}  # a recording and the one that it is part of
+
+    def root(name: str) -> str:
+        while name in merged:
+            name = merged[name]
+        return name
+
+    for video in videos:
+        if video.copy_of in names:  # not if that one was left out
+            first, other = root(names[video.copy_of]), root(names[video.path])
+            if first != other:
+                merged[other] = first
+    return {path: root(name) for path, name in names.items()}
 
 
 def choose_validation(

@@ -98,3 +98,18 @@ def test_a_class_name_must_be_a_line(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="a class name must be one line of UTF-8 text"):
         write_classes(tmp_path / "classes.txt", ["good", name])
     assert not (tmp_path / "classes.txt").exists()
+
+
+def test_long_lines_and_long_files_take_no_time(tmp_path: Path) -> None:
+    """A time that grows with the square or the cube of the length would be minutes here."""
+    file = tmp_path / "list.txt"
+    blanks = " " * 200_000
+    file.write_text(f"a{blanks}b 3 0\na{blanks}b\n")
+    with pytest.raises(DataError, match=r":2: expected `path num_frames label`, got 'a ") as caught:
+        read_list(file, num_classes=1)
+    assert len(str(caught.value)) < 500
+    file.write_text(f"a{blanks}b\t 3{blanks}0 \n")
+    assert [(video.path, video.num_frames) for video in read_list(file, num_classes=1)] == [(f"a{blanks}b", 3)]
+    names = [f"class {number}" for number in range(200_000)]
+    write_classes(tmp_path / "classes.txt", names)
+    assert read_classes(tmp_path / "classes.txt") == names

@@ -267,3 +267,67 @@ def test_memory_and_descriptors_do_not_grow_with_reads(roots: Path) -> None:
 
     before = read()
     assert [read() for _ in range(5)] == [before] * 5
+
+
+@pytest.mark.parametrize("format", ["LMDB", "PACKED"])
+def test_a_store_that_is_cut_short_is_named(roots: Path, format: Any) -> None:
+    """LMDB maps the file: to read a page that is not there would kill the process."""
+    file = roots / ("LMDB/č 鳥/data.mdb" if format == "LMDB" else "PACKED/00001.lmdb")
+    reader = open_reader(format, roots / format)
+    assert reader.read("č 鳥", [4]).shape == (1, 40, 56, 3)
+    whole = file.read_bytes()
+    for size in (len(whole) - 4096, len(whole) // 2, 8192, 5000, 100, 0):
+        os.truncate(file, size)  # of the very file that is open
+        with pytest.raises(DataError, match=r"cut short: it has \d+ bytes of \d+|cannot be opened"):
+            reader.read("č 鳥", [4])
+    file.write_bytes(whole)
+    assert reader.count("č 鳥") == 5
+
+
+def test_a_store_that_lacks_free_pages_at_its_end_is_whole(tmp_path: Path) -> None:
+    """LMDB does not write pages that one transaction takes and gives back."""
+    short = 0
+    random = np.random.default_rng(0)
+    for number in range(20):
+        file = tmp_path / f"{number}.lmdb"
+        with lmdb.open(str(file), subdir=False, map_size=1 << 24, lock=False) as environment:
+            for _ in range(4):
+                with environment.begin(write=True) as transaction:
+                    for key in random.integers(0, 40, 40):
+                        if random.random() < 0.5:
+                            transaction.delete(f"{key}".encode())
+                        else:
+                            transaction.put(f"{key}".encode(), bytes(int(random.choice([10, 3000, 20000]))))
+            short += file.stat().st_size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        with lmdb_module._read_transaction(file) as transaction:
+            sum(len(value) for _, value in transaction.cursor())
+    assert short, "no file of the test is short"
+
+
+def test_a_pipe_is_no_store(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    for name in ("v/data.mdb", "0.lmdb"):
+        os.mkfifo(tmp_path / name)
+    for reader in (LmdbFolders(tmp_path), PackedFrames(tmp_path)):
+        with pytest.raises(DataError, match="must be a regular file, it is a pipe"):
+            reader.count("v")
+
+
+@pytest.mark.parametrize("format", STORED)
+def test_frames_outside_the_row_of_numbers_are_told(roots: Path, format: Any) -> None:
+    root = roots / format
+    reader = open_reader(format, root)
+    assert reader.uncounted("č 鳥") == ""
+    if format == "FRAME":
+        (root / "č 鳥/00002.jpg").unlink()
+    else:
+        lmdb_module.close_environments()
+        file, prefix = (root / "č 鳥", "") if format == "LMDB" else (root / "00001.lmdb", "č 鳥/")
+        with lmdb.open(str(file), subdir=format == "LMDB", map_size=1 << 24, lock=False) as environment:
+            with environment.begin(write=True) as transaction:
+                transaction.delete(f"{prefix}000002.jpg".encode())
+    gap = "frame 2 is missing, but frame 3 is there: only the 1 frames before the gap count, 3 do not"
+    assert (reader.count("č 鳥"), reader.uncounted("č 鳥")) == (1, gap)
+    from_3 = open_reader(format, root, first_frame=3)
+    assert from_3.count("č 鳥") == 3
+    assert "frame 1 is there too, before the first one, 3" in from_3.uncounted("č 鳥")

@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import DataError
 from datasets import video_files
-from datasets.video_files import decode_with_repeats
+from datasets.video_files import VideoFiles, decode_with_repeats
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -107,3 +107,61 @@ except DataError as error:
     *others, last = (done.stderr + done.stdout).splitlines()
     assert last == f"no frame of the video {file} can be decoded"
     assert bool(others) == bool(level), others
+
+
+def write_video(file: Path, frames: int = 3, size: tuple[int, int] = (32, 32)) -> Path:
+    writer = cv2.VideoWriter(str(file), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), 10, size)
+    for i in range(frames):
+        writer.write(np.full((size[1], size[0], 3), 10 * i + 10, dtype=np.uint8))
+    writer.release()
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("ffconcat version 1.0\nfile other.mp4\n", r"v.mp4 is a playlist \(ffconcat\), which names other files"),
+        ("\ufeff#EXTM3U\n#EXTINF:1,\nother.mp4\n", r"v.mp4 is a playlist \(M3U or HLS\)"),
+        ("a text is a video of letters for FFmpeg\n" * 100, "no frame of the video .*v.mp4 can be decoded$"),
+    ],
+)
+def test_a_text_opens_no_other_file(tmp_path: Path, text: str, reason: str) -> None:
+    write_video(tmp_path / "other.mp4")
+    (tmp_path / "v.mp4").write_text(text, encoding="utf-8")
+    options = os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS")
+    for use in (lambda videos: videos.count("v.mp4"), lambda videos: videos.read("v.mp4", [0])):
+        with pytest.raises(DataError, match=reason):
+            use(VideoFiles(tmp_path))
+    assert os.environ.get("OPENCV_FFMPEG_CAPTURE_OPTIONS") == options
+
+
+def test_a_codec_without_decoder_is_named_with_the_way_out(tmp_path: Path) -> None:
+    file = write_video(tmp_path / "v.mp4")
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"mp4v", b"av01").replace(b"esds", b"av1C"))
+    for use in (lambda videos: videos.count("v.mp4"), lambda videos: videos.read("v.mp4", [1])):
+        with pytest.raises(DataError, match=r"v.mp4 can be decoded: its codec is AV1, .* `ffmpeg -i IN -c:v libx264"):
+            use(VideoFiles(tmp_path))
+
+
+def test_large_videos_and_clips_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "v.mp4", frames=17)
+    monkeypatch.setenv("SIFA_MAX_FRAME_PIXELS", "1024")
+    assert len(VideoFiles(tmp_path).read("v.mp4", range(16))) == 16
+    with pytest.raises(DataError, match=r"v.mp4: a clip of 17 frames of 32x32 has more than the 16384 pixels"):
+        VideoFiles(tmp_path).read("v.mp4", range(17))
+    monkeypatch.setenv("SIFA_MAX_FRAME_PIXELS", "1023")
+    with pytest.raises(DataError, match=r"v.mp4 has 32x32 pixels, more than the 1023"):
+        VideoFiles(tmp_path).count("v.mp4")
+
+
+def test_only_regular_files_with_a_name_of_text_are_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "v.mp4")
+    for use in (VideoFiles.count, lambda videos, path: videos.fingerprint(path, 0)):
+        with pytest.raises(DataError, match=r"v.mp4 must be a regular file, it is a pipe, a socket or a device"):
+            use(VideoFiles(tmp_path), "v.mp4")
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    write_video(tmp_path / "w.mp4").rename(folder / "w.mp4")
+    with pytest.raises(DataError, match=r"has a name that is not UTF-8: rename it"):
+        VideoFiles(folder).count("w.mp4")

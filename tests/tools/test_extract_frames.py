@@ -169,6 +169,18 @@ def test_no_folder_and_an_empty_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert "there is no video in the sub-folders of" in capsys.readouterr().err
 
 
+def test_the_parent_of_the_splits_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "Val"):
+        (tmp_path / "videos" / split / "walk").mkdir(parents=True)
+        (tmp_path / "videos" / split / "walk/a.mp4").touch()
+    assert run(tmp_path) == 2
+    assert capsys.readouterr().err == (
+        f"error: the sub-folders of {tmp_path / 'videos'} must be classes, they are Val, train: extract each of them, "
+        "with the same --classes and an OUT_DIR of its own\n"
+    )
+    assert not (tmp_path / "frames").exists()
+
+
 def test_runs_as_a_file_from_anywhere(tmp_path: Path) -> None:
     make_video(tmp_path / "videos/x/a.mp4", 2)
     command = [sys.executable, str(ROOT / "tools/extract_frames.py"), "videos", "frames", "--list", "list.txt"]

@@ -140,8 +140,9 @@ def test_frames_with_other_settings_are_never_replaced(tmp_path: Path, format: A
         with pytest.raises(DataError) as caught:
             run(tmp_path, format=format, **settings)
         (name, value), message = settings.popitem(), str(caught.value)
-        assert "this command has " in message and f"--{name} {value}" in message.partition("this command has ")[2]
-        assert "--short_side 256, --quality 95" in message.partition("this command has ")[0]
+        there, _, wanted = message.partition("this command has ")
+        assert "--short_side 256, --quality 95" in there
+        assert f"--{name} {value}" in wanted
         assert message.endswith(f": give another OUT_DIR, or remove {tmp_path / 'frames'}")
     assert stored(tmp_path / "frames") == before
 
@@ -169,7 +170,7 @@ def test_records_without_a_path_count_if_the_file_is_the_same(tmp_path: Path, fo
     assert run(tmp_path, format=format) == 0
     assert stored(tmp_path / "frames") == before
     make_video(video, 4)
-    with pytest.raises(DataError, match="the frames there are of another file 'a.mp4' of .* bytes, or of an earlier"):
+    with pytest.raises(DataError, match=r"the frames there are of another file 'a.mp4' of .* bytes, or of an earlier"):
         run(tmp_path, format=format)
     assert stored(tmp_path / "frames") == before
 

@@ -1,14 +1,19 @@
 """What is found to be wrong with a list and its videos, in every format."""
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import lmdb
 import numpy as np
 import pytest
 
-from datasets.preparation import checking
+from datasets import FrameFolder, Video
+from datasets.preparation import checking, extraction_pool
 from datasets.preparation.checking import CheckOptions, CheckResult, check_list
 from tests.datasets.preparation.listed_frames import picture, write_list, write_videos
 
@@ -29,14 +34,53 @@ def kinds(result: CheckResult) -> list[tuple[str, str, int]]:
 def test_no_more_processes_than_videos(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    class Pool(checking.ProcessPoolExecutor):
+    class Pool(extraction_pool.ProcessPoolExecutor):
         def __init__(self, count: int, **more: Any) -> None:
             asked.append(count)
             super().__init__(min(count, 3), **more)
 
-    monkeypatch.setattr(checking, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(extraction_pool, "ProcessPoolExecutor", Pool)
     assert not check(data, workers=4096).problems
     assert asked == [3]
+
+
+@pytest.mark.skipif(
+    multiprocessing.get_all_start_methods()[0] != "fork", reason="the patch reaches forked workers only"
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_video_that_kills_its_process_is_found(data: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = FrameFolder.count
+
+    def crash(reader: FrameFolder, path: str) -> int:
+        if path == "a/b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return count(reader, path)
+
+    monkeypatch.setattr(FrameFolder, "count", crash)
+    found = check(data, workers=workers)
+    assert kinds(found) == [("broken", "a/b", 2)]
+    assert found.problems[0].reason == "the decoder crashed on it, or was killed"
+
+
+def test_frames_that_the_count_leaves_out_are_a_problem(data: Path) -> None:
+    (data / "frames/č/00003.jpg").rename(data / "frames/č/00007.jpg")
+    (data / "frames/a/b/00000.jpg").write_bytes(picture("a/b", 0))
+    (data / "frames/a/b/0005.jpg").write_bytes(b"the template gives no such name")
+    write_list(data / "list.txt", "a/b 3 0", "č 2 1")
+    found = check(data)
+    assert kinds(found) == [("count", "a/b", 1), ("count", "č", 2)]
+    assert [problem.reason for problem in found.problems] == [
+        "frame 0 is there too, before the first one, 1 (dataset.first_frame)",
+        "frame 3 is missing, but frame 4 is there: only the 2 frames before the gap count, 2 do not",
+    ]
+
+
+def test_large_frames_are_decoded_few_at_a_time(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "_PIXELS_AT_ONCE", 3 * 24 * 32)
+    reader = FrameFolder(data / "frames")
+    with mock.patch.object(reader, "read", wraps=reader.read) as read:
+        assert not checking.check_video(reader, Video("a/one two", 5, 0, 1), decode=True)[0]
+    assert [call.args[1] for call in read.call_args_list] == [[0], [0, 0, 1], [0, 2, 3], [0, 4]]
 
 
 def test_a_hole_in_the_numbers_is_a_wrong_count(data: Path) -> None:

@@ -81,6 +81,18 @@ def test_something_something_v1_and_v2(tmp_path: Path) -> None:
     assert named(second, tmp_path) == [("78687.webm", "Holding something next to something")]
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_csv_of_spreadsheets(tmp_path: Path, separator: str, end: str) -> None:
+    file = tmp_path / "labels.csv"
+    rows = ["path,label,note", '"a, b; c.mp4","say ""a|b""\t!",1', "č.mp4,sit,", ""]
+    text = end.join(rows).replace(",", "\0").replace('"a\0', '"a,').replace("\0", separator)
+    file.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert named(file, tmp_path) == [("a, b; c.mp4", 'say "a|b"\t!'), ("č.mp4", "sit")]
+    file.write_text(KINETICS.replace(",", separator) + f"walk{separator}x{separator}1{separator}2{separator}val\n")
+    assert named(file, tmp_path) == [("x_000001_000002.mp4", "walk")]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -88,6 +100,14 @@ def test_something_something_v1_and_v2(tmp_path: Path) -> None:
         ("a.csv", KINETICS + "x,y,soon,2,val\n", ":2: a label, a video and two times are wanted, got 'x', 'y', 'soon'"),
         ("a.csv", KINETICS, "names no video"),
         ("a.csv", "1;\n", ":1: `id;label` is wanted, got '1;'"),
+        (
+            "a.csv",
+            "video;class\na.mp4;walk\n",
+            "must have the columns path and label in its first line, got video;",
+        ),
+        ("a.csv", "path,label\na,b.mp4,walk\n", ":2: the row has 3 values, the header 2; a value with ',' must be in"),
+        ("a.csv", f"path,label\n{'a' * 200000},x\n", ":2: the row cannot be read: field larger than field limit"),
+        ("a.csv", "path,label\na.mp4,café\n".encode("latin1"), ":2: must be UTF-8 text, got the byte 0xe9; save it as"),
         ("a.csv", "a,b\n", "must have the columns path and label"),
         ("a.txt", "\nvideo.avi 1\n", ":2: `Class/video.avi 1` is wanted, got 'video.avi 1'"),
         ("a.json", "{", "is no JSON: "),
@@ -95,9 +115,9 @@ def test_something_something_v1_and_v2(tmp_path: Path) -> None:
         ("x_test_split1.txt", "a.avi 3\n", ":1: `video.avi` and 0, 1 or 2 are wanted, got 'a.avi 3'"),
     ],
 )
-def test_malformed_files_are_one_sentence(tmp_path: Path, name: str, text: str, message: str) -> None:
+def test_malformed_files_are_one_sentence(tmp_path: Path, name: str, text: str | bytes, message: str) -> None:
     file = tmp_path / name
-    file.write_text(text)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=re.escape(message)) as caught:
         sources_from_labels(tmp_path if "split" in name else file, tmp_path)
     assert str(caught.value).startswith(str(tmp_path))

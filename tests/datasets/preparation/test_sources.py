@@ -1,19 +1,21 @@
 """Which videos there are, their classes, their folders, and the rows a condition selects."""
 
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from common.errors import DataError
+from datasets.preparation.class_folders import check_no_split_folders, find_in_folders, sources_from_folders
 from datasets.preparation.sources import (
     Source,
     class_names,
     filter_sources,
     frame_folders,
     sources_from_csv,
-    sources_from_folders,
 )
+from tests.datasets.preparation.videos import make_video
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -47,6 +49,61 @@ def test_folders_without_classes_are_told(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     with pytest.raises(DataError, match=r"'a\.mp4' is in no class folder of"):
         sources_from_folders(tmp_path)
+
+
+def test_what_opens_is_a_video_whatever_its_name_and_the_rest_is_told(tmp_path: Path) -> None:
+    for path in ("a/x.MTS", "a/y.clip", "b/z.TS", "b/damaged.mkv"):
+        make_video(tmp_path / path, 2)
+    (tmp_path / "b/damaged.mkv").write_bytes(b"no video")
+    (tmp_path / "b/code.ts").write_text("let x = 1")
+    (tmp_path / "b/list.m3u").write_text("#EXTM3U\nz.TS\n")
+    (tmp_path / "b/gone").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "b/pipe")
+    touch(tmp_path, "notes/readme.txt", "b/song.mp3")
+    found = find_in_folders(tmp_path)
+    assert [source.path for source in found.sources] == ["a/x.MTS", "a/y.clip", "b/damaged.mkv", "b/z.TS"]
+    assert found.skipped == {
+        "b/code.ts": "it does not open as a video",
+        "b/gone": "it is a link to nothing",
+        "b/list.m3u": "it is a playlist (M3U or HLS), which names other files: give the videos",
+        "b/pipe": "it is no regular file",
+        "b/song.mp3": "it is a sound file",
+        "notes/readme.txt": "it does not open as a video",
+    }
+    assert found.empty == ["notes"]
+    assert class_names(found.sources, tmp_path / "none.txt", found.empty) == ["a", "b", "notes"]
+
+
+def test_links_are_followed_and_loops_end(tmp_path: Path) -> None:
+    touch(tmp_path, "videos/a/x.mp4", "else/y.mp4", "else/deep/z.mp4")
+    videos = tmp_path / "videos"
+    for link, target in (
+        ("b", "../else"),
+        ("c", "../else"),
+        ("a/w.mp4", "../../else/y.mp4"),
+        ("a/up", ".."),
+        ("d", "d"),
+    ):
+        (videos / link).symlink_to(target)
+    (tmp_path / "else/loop").symlink_to(".")
+    found = find_in_folders(videos)
+    assert [source.path for source in found.sources] == [
+        *("a/w.mp4", "a/x.mp4", "b/deep/z.mp4", "b/y.mp4", "c/deep/z.mp4", "c/y.mp4"),
+    ]
+    searched = "it is a link to a folder that is searched already"
+    assert found.skipped == {"a/up": searched, "b/loop": searched, "c/loop": searched, "d": "it is a link to nothing"}
+    for number in range(30):  # 2^30 ways to the last of these
+        (tmp_path / f"bomb/{number}").mkdir(parents=True)
+        for name in "lr":
+            (tmp_path / f"bomb/{number}/{name}").symlink_to(f"../{number + 1}")
+    (videos / "a/bomb").symlink_to(tmp_path / "bomb/0")
+    assert len(find_in_folders(videos).sources) == 6
+
+
+def test_the_folders_of_splits_are_no_classes(tmp_path: Path) -> None:
+    check_no_split_folders(tmp_path, ["train", "bus"], "")
+    with pytest.raises(DataError, match=r"must be classes, they are train, val: do so"):
+        check_no_split_folders(tmp_path, ["val", "train", "val"], "do so")
 
 
 def test_csv_rows_keep_their_columns_and_quoting(tmp_path: Path) -> None:

@@ -24,6 +24,16 @@ NAMES = {
     "a/R6llTwEh07w.mp4": "R6llTwEh07w",
     "a/0001.mp4": "0001",
     "a/GOPR0042.mp4": "GOPR0042",
+    "a/GP010042.mp4": "GOPR0042",
+    "a/GX010001.MP4": "GX0001",
+    "a/GX020001.MP4": "GX0001",
+    "a/GX010002.MP4": "GX0002",
+    "a/-R6llTwEh0w_000012_000022.mp4": "-R6llTwEh0w",
+    "a/-R6llTwEh0w_000032_000042.mp4": "-R6llTwEh0w",
+    "a/person01_walking_d1_uncomp.avi": "person01",
+    "a/person01_running_d4.avi": "person01",
+    "a/P01S02C01.mp4": "P01",
+    "a/P01S03C02.mp4": "P01",
 }
 
 
@@ -42,6 +52,20 @@ def test_a_class_of_numbered_videos_has_as_many_recordings() -> None:
         "b/x_2.mp4": "x",
         "b/y_1.mp4": "y",
     }
+
+
+def test_a_single_odd_name_does_not_make_one_recording_of_all_others() -> None:
+    videos = [source(f"a/IMG_{number:04d}.mp4") for number in range(40)] + [source("a/odd.mp4"), source("b/only_1.mp4")]
+    names, ungrouped = recordings(videos)
+    assert len(set(names.values())) == 42
+    assert ungrouped == ["a"], "a class of one video has nothing to tell"
+
+
+def test_copies_are_of_one_recording() -> None:
+    videos = [source("a/x_1.mp4"), source("a/y.mp4"), Source("b/z.mp4", "b", copy_of="a/x_1.mp4")]
+    videos += [Source("b/y_2.mp4", "b", copy_of="b/z.mp4"), Source("b/gone.mp4", "b", copy_of="b/unreadable.mp4")]
+    names, _ = recordings(videos)
+    assert names == {"a/x_1.mp4": "x", "a/y.mp4": "x", "b/z.mp4": "x", "b/y_2.mp4": "x", "b/gone.mp4": "gone"}
 
 
 def test_recordings_by_expression_and_by_column() -> None:
