@@ -61,19 +61,18 @@ def check_regular_file(file: str | os.PathLike[str], name: str) -> None:
     """Checks that a file is a regular one: to open a pipe may never end.
 
     Args:
-        file: to check. A missing one passes: opening it says what is wrong.
+        file: to check. A missing one, or a folder, passes: opening it says what is wrong.
         name: of the file in messages.
 
     Raises:
-        DataError: it is a folder, a pipe, a socket or a device.
+        DataError: it is a pipe, a socket or a device.
     """
     try:
         mode = os.stat(file).st_mode
     except (OSError, ValueError):
         return
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise DataError(f"{name} must be a regular file, it is {kind}")
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise DataError(f"{name} must be a regular file, it is a pipe, a socket or a device")
 
 
 def read_regular_file(file: Path, name: str) -> bytes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import DataError, one_line, printable
+from common.errors import DataError, printable
 from datasets.annotations import Video, read_list
 from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.labels import sources_from_labels
@@ -147,20 +147,23 @@ def split_videos(
 
 
 def split_table(rows: Sequence[SplitRow]) -> str:
-    """The number of videos of each class on each side, its recordings, the largest of them, and how to change them."""
-    lines = [f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}  largest recording"]
-    single = []
+    """The number of videos of each class on each side and of its recordings; below, the guess and how to change it."""
+    lines = [f"{'class':<24}{'train':>7}{'val':>5}{'recordings':>12}"]
+    single, largest = [], []
     for label in sorted({row.label for row in rows}):
         videos = Counter(row.split for row in rows if row.label == label)
         recordings = Counter(row.recording for row in rows if row.label == label)
-        name, count = min(recordings.items(), key=lambda item: (-item[1], item[0]))
-        largest = f"{name}: {count}" if count > 1 else ""
-        lines.append(
-            f"{one_line(label):<24}{videos['train']:>7}{videos['val']:>5}{len(recordings):>12}  {largest}".rstrip()
-        )
+        lines.append(f"{label:<24}{videos['train']:>7}{videos['val']:>5}{len(recordings):>12}")
         single += [label] if len(recordings) == 1 else []
+        name, count = min(recordings.items(), key=lambda item: (-item[1], item[0]))
+        largest += [f"{name!r} ({count} of {label})"] if count > 1 else []
     if single:
-        names = ", ".join(single[:8]) + (", ..." if len(single) > 8 else "")
-        lines.append(f"{len(single)} classes have a single recording, so nothing to validate on: {names}")
-    lines.append("--group names the recordings by a column of --labels or by an expression for the file name")
+        lines.append(f"{len(single)} classes have a single recording, nothing to validate on: {_some(single)}")
+    if largest:
+        lines.append(f"Videos of one recording are on one side; the largest recordings: {_some(largest)}")
+    lines.append("If recordings are wrong, name them by --group: a column of --labels, or an expression for names.")
     return "\n".join(map(printable, lines))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join([*names[:8], *(["..."] if len(names) > 8 else [])])

@@ -12,8 +12,8 @@ from pathlib import Path
 import lmdb
 
 from common.errors import DataError
-from datasets.frames import FRAME_TEMPLATE
-from datasets.lmdb_frames import KEY_TEMPLATE, MAX_KEY_BYTES, SHARD_PATTERN
+from datasets.frames import FRAME_TEMPLATE, FrameFolder
+from datasets.lmdb_frames import KEY_TEMPLATE, MAX_KEY_BYTES, SHARD_PATTERN, LmdbFolders, close_environments
 from datasets.readers import Format
 
 # In the folder of each finished video: the number of its frames, the file that they come from, and the settings.
@@ -45,16 +45,23 @@ def open_writer(format: Format, folder: Path) -> Iterator[WriteFrame]:
 
 
 def has_frames(format: Format, folder: Path, num_frames: int) -> bool:
-    """Whether a folder with a record still has its frames: checks the last file, or that there is an environment.
+    """Whether a folder with a record still has all of its frames.
 
     Args:
         format: of the folder.
         folder: of one video.
         num_frames: of the video.
     """
-    if format == "FRAME":
-        return (folder / FRAME_TEMPLATE.format(num_frames)).exists()
-    return format == "VIDEO" or (folder / "data.mdb").exists()
+    if format == "VIDEO":
+        return True
+    try:
+        if format == "FRAME":
+            return FrameFolder(folder.parent).count(folder.name) >= num_frames
+        return LmdbFolders(folder.parent).count(folder.name) >= num_frames
+    except DataError:
+        return False
+    finally:
+        close_environments()  # the folder may be removed
 
 
 class PackedWriter:

@@ -103,6 +103,20 @@ def test_what_is_complete_is_not_decoded_again(tmp_path: Path) -> None:
     assert decoded_again(), "frames are missing"
 
 
+def test_a_gap_in_the_frames_or_a_cut_store_is_not_taken_for_done(tmp_path: Path) -> None:
+    make_video(tmp_path / "videos/x/a.mp4", 4)
+    for format, file in (("FRAME", "00002.jpg"), ("LMDB", "data.mdb")):
+        out_dir = tmp_path / format
+        assert run(tmp_path, format=format, out_dir=out_dir) == 0
+        whole = (out_dir / "x/a" / file).read_bytes()
+        if format == "FRAME":
+            (out_dir / "x/a" / file).unlink()
+        else:
+            (out_dir / "x/a" / file).write_bytes(whole[:-5000])
+        assert run(tmp_path, format=format, out_dir=out_dir) == 0
+        assert len((out_dir / "x/a" / file).read_bytes()) == len(whole)
+
+
 STORED: list[Any] = ["FRAME", "LMDB", "PACKED", "VIDEO"]
 
 
