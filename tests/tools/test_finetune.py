@@ -225,7 +225,7 @@ def test_wrong_videos(videos: Path, checkpoint: Path, tmp_path: Path, capfd: pyt
     assert "must be classes, they are train, val" in mistake(capfd, tmp_path / "split", checkpoint, out)
     for name in ("a/x_1.avi", "a/y_1.avi", "b/x_1.avi", "b/y_1.avi"):
         (tmp_path / "broken" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "broken" / name).write_bytes(b"no video")
+        (tmp_path / "broken" / name).write_bytes(b"no video " + name.encode())
     assert "broken can be read" in mistake(capfd, tmp_path / "broken", checkpoint, out)
     shutil.copy(videos / "circle/circle a_1.avi", tmp_path / "broken/a/x_1.avi")
     assert "no video of the class 'b' can be read" in mistake(capfd, tmp_path / "broken", checkpoint, out)
