@@ -3,6 +3,7 @@
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import get_origin
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ class Scores:
         list_file, root_path, format, frame_template, first_frame: as in the configuration's section `dataset`.
 
     Raises:
+        TypeError: an entry is of another type.
         ValueError: the sizes contradict each other, or a label is of no class.
     """
 
@@ -46,6 +48,12 @@ class Scores:
     first_frame: int
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value, wanted = getattr(self, field.name), get_origin(field.type) or field.type
+            if type(value) is not wanted or (wanted is list and not all(isinstance(one, str) for one in value)):
+                raise TypeError(f"{field.name} must not be of type {type(value).__name__}")
+        if self.labels.dtype.kind not in "iu" or self.probabilities.dtype.kind != "f":
+            raise TypeError("labels must be whole numbers, and probabilities floating-point numbers")
         wanted = (len(self.videos), self.clips * self.crops, len(self.classes))
         if self.probabilities.shape != wanted:
             raise ValueError(

@@ -3,7 +3,7 @@
     bash make.sh attack [COUNT] [--seed N] [--kind NAME]
 
 Each attack is drawn from its own seed and runs in a fork of this process, with 2 GiB of memory and a minute of time.
-The table at the end counts them by kind; a line says how each failed one can be run again.
+The table at the end, or after Ctrl-C, counts them by kind; a line says how each failed one can be run again.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,7 +68,7 @@ def main() -> int:
     kinds = [kind for kind in ATTACKS if args.kind in (None, kind.__name__)]
     counts: dict[str, Counter[str]] = {kind.__name__: Counter() for kind in kinds}
     failed = 0
-    with tempfile.TemporaryDirectory() as name:
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory() as name:  # Ctrl-C: the table of what was tried
         folder = Path(name)
         files = prepare(folder)
         for seed, kind, ending in attack(files, folder, range(args.seed, args.seed + args.count), kinds):

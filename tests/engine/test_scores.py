@@ -79,6 +79,13 @@ def test_files_that_hold_no_scores(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"scores.npz does not hold scores"):
         load_scores(path)
     save_scores(path, scores())
+    with np.load(path) as arrays:
+        whole = dict(arrays)
+    for name, value in (("list_file", 3), ("videos", "a"), ("first_frame", "x"), ("labels", whole["labels"] * 1.0)):
+        np.savez(path, **{**whole, name: np.asarray(value)})
+        with pytest.raises(UserError, match=rf"scores.npz does not hold scores: {name} must"):
+            load_scores(path)
+    save_scores(path, scores())
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"scores.npz does not hold scores"):
         load_scores(path)
