@@ -82,12 +82,18 @@ def export_program(network: nn.Module, frames: int, crop_size: int) -> torch.exp
 def export_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
     """Writes an exported program as ONNX in standard operators, the op in terms of GridSample."""
     table = torch.export.default_decompositions()
+    table[torch.ops.aten.copy.default] = _copy
     if cuda_sifa.library.devices:
         table[torch.ops.sifa.inter_frame_attention.default] = decomposition.inter_frame_attention
     plain = program.run_decompositions(table)
     torch.onnx.export(
         plain, f=str(path), input_names=["clip"], output_names=["probabilities"], external_data=False, verbose=False
     )
+
+
+def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """`target.copy_(source)` in standard operators: PyTorch 2.14's ONNX translation of it forgets to broadcast."""
+    return source.to(target.dtype).expand(target.shape).clone()
 
 
 def program_bytes(program: torch.export.ExportedProgram) -> bytes:
