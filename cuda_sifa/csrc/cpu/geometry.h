@@ -28,7 +28,7 @@ template <typename T>
 struct Taps {
   T *y, *x;          // of the positions
   T* displacement;   // vertical and horizontal in turn, so twice as many as taps
-  T *fy, *fx;        // where the sampling point lies in its cell, from 0 to 1; the backward pass alone needs them
+  T *fy, *fx;        // where the sampling point lies in its cell, from 0 to 1; for the backward pass only
   T* weight[4];      // of the corners; zero where a corner is not read
   Int<T>*row, *col;  // of corner 0; -1 is above or left of the map
   Int<T>* reads;     // bit i: corner i is read, because its weight matters and it lies in the map

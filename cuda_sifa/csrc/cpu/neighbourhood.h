@@ -44,7 +44,7 @@ struct Neighbourhood {
     for (int i = 0; i < kPixelBlock; ++i) pixel[n + i] = last;  // padding that is already in the cache
   }
 
-  // The regular neighbourhood one pixel to the right of `left`, when the map cuts off neither at its left or right.
+  // The regular neighbourhood one pixel to the right of `left`, if both have all their columns inside the map.
   void shift_right(const Neighbourhood& left, int64_t stride) {
     count = left.count;
     for (int64_t i = 0; i < count + kPixelBlock; ++i) pixel[i] = left.pixel[i] + stride;

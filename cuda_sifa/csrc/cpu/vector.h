@@ -1,4 +1,4 @@
-// Vectors of a fixed number of bytes in the compiler's own notation (GCC and Clang), so that one source serves every
+// Vectors of a fixed number of bytes in the notation of the compiler (GCC and Clang), so that one source serves every
 // instruction set. kernel_<capability>.cpp defines SIFA_VECTOR_BYTES and SIFA_CAPABILITY, the namespace of the code for
 // one instruction set, and sets the target. The kernels call no function of the standard library: the linker could
 // choose the copy that was compiled for AVX-512, and a machine without AVX-512 would crash.

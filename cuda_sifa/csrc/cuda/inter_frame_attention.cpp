@@ -1,4 +1,4 @@
-// The CUDA op: checks, layout, device and stream. The arithmetic is in the .cuh files, chosen in launch.cuh.
+// The CUDA op: checks, layout, device and stream. launch.cuh selects the kernels, which are in the other .cuh files.
 #include "kernels.h"
 
 #include <ATen/Context.h>
@@ -13,15 +13,15 @@
 
 #include "../checks.h"
 
-// Storage types by the names that kernels_*.cu give them.
+// The storage types, declared as in kernels_*.cu: this file does not need the CUDA headers that define them.
 struct __half;
 struct __nv_bfloat16;
 
 namespace sifa {
 namespace {
 
-// (N, T, C, H, W) as it lies in memory for the kernels, (N, T, H, W, C). A view where channels are innermost already,
-// one copy otherwise.
+// (N, T, C, H, W) in the memory layout of the kernels, (N, T, H, W, C): a view if channels are innermost already, else
+// a copy.
 at::Tensor channels_last(const at::Tensor& x) { return x.permute({0, 1, 3, 4, 2}).contiguous(); }
 at::Tensor channels_third(const at::Tensor& x) { return x.permute({0, 1, 4, 2, 3}); }
 
@@ -38,7 +38,7 @@ Problem problem_of_call(const at::Tensor& x, const std::optional<at::Tensor>& of
   return p;
 }
 
-// The stream that PyTorch's user has chosen on the current device.
+// The current stream of PyTorch on the device of x.
 Call call_on(const at::Tensor& x) {
   Call call{c10::cuda::getCurrentCUDAStream(x.get_device()).stream(), 0};
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&call.multiprocessors, cudaDevAttrMultiProcessorCount, x.get_device()));
@@ -78,7 +78,7 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
   return channels_third(out);
 }
 
-// Zeros for the frames that the backward kernels add to before they store there: see kernels.h.
+// Memory for the sums of the backward kernels, with zeros in the frames to which they add before they store: kernels.h.
 at::Tensor sums_of_frames(const at::Tensor& dense, at::ScalarType type) {
   at::Tensor sums = at::empty(dense.sizes(), dense.options().dtype(type));
   const int64_t frames = dense.size(1);
@@ -112,7 +112,7 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
   at::Tensor grad_offset = at::empty(
       {offset->size(0), offset->size(1), offset->size(3), offset->size(4), offset->size(2)}, offset->options());
   if (x.numel() == 0 || x.size(1) == 1) {
-    grad_offset.zero_();  // a map without channels still has offsets
+    grad_offset.zero_();  // a map without channels has offsets too
     return {channels_third(at::empty(dense.sizes(), dense.options()).zero_()), channels_third(grad_offset)};
   }
   at::Tensor sums = sums_of_frames(dense, accumulation);
