@@ -10,6 +10,6 @@ from cuda_sifa import library, reference
 
 library.load()
 
-from cuda_sifa.ops import inter_frame_attention  # noqa: E402  (ops registers with the library that was just loaded)
+from cuda_sifa.ops import inter_frame_attention  # noqa: E402  (ops registers with the library that load() has loaded)
 
 __all__ = ["inter_frame_attention", "library", "reference"]

@@ -1,7 +1,8 @@
-"""The build of `pip install ./cuda_sifa`: setuptools', against the PyTorch that is installed.
+"""The build backend of `pip install ./cuda_sifa`: setuptools, with the PyTorch that is installed.
 
-pip builds in an environment of its own. A PyTorch brought there would cost gigabytes and might be another version than
-the one the op is to run with, so the installed one is made visible; only where there is none is one asked for.
+pip builds in an isolated environment. A PyTorch installed there would take gigabytes, and could be another version than
+the one that the op will run with. So this file makes the installed PyTorch visible, and requires one only if none is
+installed.
 """
 
 import importlib.util
@@ -17,6 +18,7 @@ sys.path += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
+    """The requirements of the build: PyTorch if it is missing, else those of setuptools."""
     torch = [] if importlib.util.find_spec("torch") else ["torch>=2.11"]
     # setuptools finds its own requirements by running setup.py, which imports torch.
     return torch or _requires(config_settings)

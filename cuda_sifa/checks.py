@@ -1,4 +1,4 @@
-"""What inter_frame_attention accepts, for the reference and the fake kernels. csrc/checks.h says the same in C++."""
+"""What inter_frame_attention accepts, for the reference and the fake kernels. csrc/checks.h is the same in C++."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,19 +16,27 @@ def _shape(sizes: Sequence[int]) -> str:
 
 
 def wrong_type(x: Any, offset: Any, kernel_size: Any, dilation: Any, groups: Any) -> str | None:
-    """The sentence about an argument that is no tensor, or no integer, where it must be one; None: there is none."""
+    """Finds an argument that must be a tensor, or an integer, and is not.
+
+    Returns:
+        The error message, or None if all types are right.
+    """
     if not isinstance(x, Tensor):
         return f"x must be a tensor (N, T, C, H, W), got {type(x).__name__}"
     if offset is not None and not isinstance(offset, Tensor):
         return f"offset must be a tensor (N, T-1, 2*k*k, H, W) or None, got {type(offset).__name__}"
     for name, value in (("kernel_size", kernel_size), ("dilation", dilation), ("groups", groups)):
-        if not hasattr(value, "__index__"):  # integers of NumPy, and of a trace, are integers
+        if not hasattr(value, "__index__"):  # true for integers of NumPy and for symbolic integers too
             return f"{name} must be an integer, got {value!r}"
     return None
 
 
 def check_settings(channels: int, kernel_size: int, dilation: int, groups: int) -> None:
-    """Raises ValueError, in one sentence, for what the op does not take whatever its tensors are."""
+    """Checks the arguments that are no tensors.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
     if not (1 <= kernel_size <= MAX_KERNEL_SIZE and kernel_size % 2 == 1):
         raise ValueError(f"kernel_size must be odd and between 1 and {MAX_KERNEL_SIZE}, got {kernel_size}")
     if not 1 <= dilation <= MAX_DILATION:
@@ -38,7 +46,12 @@ def check_settings(channels: int, kernel_size: int, dilation: int, groups: int) 
 
 
 def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> None:
-    """Raises TypeError or ValueError, in one sentence, for whatever `inter_frame_attention` does not take."""
+    """Checks all arguments of `inter_frame_attention`.
+
+    Raises:
+        TypeError: an argument is not a tensor, or not an integer.
+        ValueError: an argument has a wrong shape, dtype, device or value.
+    """
     if mistake := wrong_type(x, offset, kernel_size, dilation, groups):
         raise TypeError(mistake)
     if x.dim() != 5:
@@ -51,10 +64,10 @@ def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation
 
     channels = 2 * kernel_size * kernel_size
     frames = x.shape[1]
-    wanted = (x.shape[0], frames - 1 if frames > 0 else 0, channels, x.shape[3], x.shape[4])
-    if offset.dim() != 5 or tuple(offset.shape) != wanted:
+    expected = (x.shape[0], frames - 1 if frames > 0 else 0, channels, x.shape[3], x.shape[4])
+    if offset.dim() != 5 or tuple(offset.shape) != expected:
         raise ValueError(
-            f"offset must be (N, T-1, {channels}, H, W) = {_shape(wanted)} for kernel_size={kernel_size}, "
+            f"offset must be (N, T-1, {channels}, H, W) = {_shape(expected)} for kernel_size={kernel_size}, "
             f"got {_shape(offset.shape)}"
         )
     if offset.device != x.device:
@@ -65,7 +78,11 @@ def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation
 
 
 def check_gradient(grad: Tensor, x: Tensor) -> None:
-    """Raises ValueError where `grad` is not like `x` in shape, dtype and device."""
+    """Checks the gradient of the result.
+
+    Raises:
+        ValueError: `grad` does not have the shape, dtype and device of `x`.
+    """
     if grad.shape != x.shape:
         raise ValueError(f"grad must have the shape of x, {_shape(x.shape)}, got {_shape(grad.shape)}")
     if grad.dtype != x.dtype:

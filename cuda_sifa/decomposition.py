@@ -1,7 +1,7 @@
-"""The op in PyTorch's own operators, in few of them: for exporters and runtimes that know nothing of it.
+"""The op as few standard operators of PyTorch, for exporters and runtimes that do not have it.
 
-`reference.py` is the definition, one tap after the other; here all taps are sampled by one grid_sample. At offsets that
-are integers but for rounding, its derivative may be that of the neighbouring cell: use it for inference.
+`reference.py` is the definition, one tap after the other; here one grid_sample samples all taps. Use it for inference
+only: at integer offsets, rounding may select the derivative of the neighbouring cell.
 """
 
 import torch
@@ -14,7 +14,10 @@ from cuda_sifa.checks import HALF, check_arguments
 def inter_frame_attention(
     x: Tensor, offset: Tensor | None = None, kernel_size: int = 3, dilation: int = 1, groups: int = 1
 ) -> Tensor:
-    """Same arguments, result and errors as `cuda_sifa.inter_frame_attention`; k*k*C values a position in memory."""
+    """Same arguments, result and errors as `cuda_sifa.inter_frame_attention`.
+
+    It needs memory for k*k*C values at each position.
+    """
     check_arguments(x, offset, kernel_size, dilation, groups)
     if x.shape[1] == 1:
         return torch.zeros_like(x)
@@ -32,7 +35,7 @@ def inter_frame_attention(
         y, px = y + field[:, :, 0], px + field[:, :, 1]
     batch = query.shape[0]
     y, px = y.expand(batch, taps, h, w), px.expand(batch, taps, h, w)
-    # Zeros padding without aligned corners has the op's border.
+    # With zeros padding and without aligned corners, grid_sample treats the border as the op does.
     grid = torch.stack([(2 * px + 1) / w - 1, (2 * y + 1) / h - 1], dim=-1).flatten(1, 2)  # (B, taps*H, W, 2)
     sampled = F.grid_sample(value, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     sampled = sampled.view(-1, groups, c // groups, taps, h, w)

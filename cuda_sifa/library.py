@@ -1,4 +1,4 @@
-"""Finds and loads the compiled library, and says loudly when that is not possible."""
+"""Finds and loads the compiled library, and warns if that is not possible."""
 
 import re
 import warnings
@@ -10,19 +10,26 @@ HOW_TO_BUILD = "build it with `bash make.sh` (or `pip install ./cuda_sifa`)"
 
 _PATH = Path(__file__).with_name("_C.so")
 
-#: Kinds of device the loaded library has kernels for; empty while none is loaded. "meta" is for shapes alone.
+#: The types of device for which the loaded library has kernels; empty if none is loaded. "meta" computes shapes only.
 devices: frozenset[str] = frozenset()
 
-#: What the library was built for, e.g. "torch 2.11.0+cu130, CUDA 13.0"; None where there is none.
+#: What the library was built for, for example "torch 2.11.0+cu130, CUDA 13.0"; None if there is no library.
 build: str | None = None
 
 
 class NotBuiltWarning(UserWarning):
-    """The compiled op is missing or does not fit, and plain PyTorch serves in its place."""
+    """The compiled op is missing or does not fit this PyTorch, and plain PyTorch is used instead."""
 
 
 def read_build(path: Path = _PATH) -> str | None:
-    """What the library at `path` was built for, read from its bytes without loading it. None: there is no such file."""
+    """Reads what a library was built for, from its bytes, without loading it.
+
+    Args:
+        path: the library.
+
+    Returns:
+        For example "torch 2.11.0+cu130, CUDA 13.0"; None if there is no such file.
+    """
     if not path.is_file():
         return None
     found = re.search(rb"sifa-build:([^;\0]+);", path.read_bytes())
@@ -30,7 +37,14 @@ def read_build(path: Path = _PATH) -> str | None:
 
 
 def load(path: Path = _PATH) -> bool:
-    """Loads the compiled op. Where that fails, warns once (NotBuiltWarning) and returns False: the reference serves."""
+    """Loads the compiled op. If that fails, gives a NotBuiltWarning, and the reference is used instead.
+
+    Args:
+        path: the library.
+
+    Returns:
+        Whether the library is loaded.
+    """
     global build, devices
     build = read_build(path)
     running = f"torch {torch.__version__}"
@@ -46,8 +60,8 @@ def load(path: Path = _PATH) -> bool:
             problem = f"the compiled op, built for {build}, does not load ({error})"
     if problem is not None:
         warnings.warn(
-            f"cuda_sifa: {problem}. Plain PyTorch serves in its place: the same results, many times slower. "
-            f"To have the op, {HOW_TO_BUILD}.",
+            f"cuda_sifa: {problem}. Plain PyTorch is used instead: the same results, many times slower. "
+            f"To use the compiled op, {HOW_TO_BUILD}.",
             NotBuiltWarning,
             stacklevel=3,
         )
@@ -55,8 +69,8 @@ def load(path: Path = _PATH) -> bool:
     devices = frozenset({"cpu", "meta"} if str(build).endswith("CUDA none") else {"cpu", "cuda", "meta"})
     if "cuda" not in devices and torch.cuda.is_available():
         warnings.warn(
-            f"cuda_sifa: the compiled op has no CUDA kernels (built for {build}). On the GPU plain PyTorch serves in "
-            f"its place: the same results, many times slower. With a CUDA toolkit at hand, {HOW_TO_BUILD}.",
+            f"cuda_sifa: the compiled op has no CUDA kernels (built for {build}). On the GPU plain PyTorch is used "
+            f"instead: the same results, many times slower. With a CUDA toolkit installed, {HOW_TO_BUILD}.",
             NotBuiltWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""The public function, its shapes for tracing, and its gradient."""
+"""The public function, its fake kernels for tracing, and its gradient."""
 
 from typing import Any
 
@@ -17,32 +17,32 @@ def inter_frame_attention(
 ) -> Tensor:
     """Every position of a frame attends to a deformable k x k neighbourhood in the next frame (SIFA paper, section 3).
 
-    With s_j the value of frame t+1 sampled bilinearly at p + tap_j + offset_j, zero outside the map:
+    With s_j the value of frame t+1, sampled bilinearly at p + tap_j + offset_j and zero outside the map:
 
         attended[:, t] at p = sum over j of (<x[:, t] at p, s_j> * groups / C) * s_j       for each group of channels
 
-    and zero for the last frame, which has no next one. There is no softmax, and no residual: add x yourself.
+    and zero for the last frame, which has no next frame. There is no softmax and no residual: add x yourself.
 
     Args:
-        x: (N, T, C, H, W), float64, float32, float16 or bfloat16, any strides. Fastest when channels are innermost,
-            as (N*T, C, H, W) maps in channels_last are; then nothing is copied.
+        x: (N, T, C, H, W), float64, float32, float16 or bfloat16, any strides. Fastest if channels are innermost, as in
+            (N*T, C, H, W) maps in channels_last: then nothing is copied.
         offset: (N, T-1, 2*k*k, H, W), one field for each pair of frames: offset[:, t] displaces the sampling of frame
             t+1 for the queries of frame t. Channels 2j and 2j+1 are the vertical and the horizontal displacement in
-            pixels of tap j, taps in row-major order. In the dtype of x, or float32 beside a half x. None: the regular
-            neighbourhood, a faster path without interpolation. A point a pixel or more outside the map, or at NaN,
-            contributes nothing.
+            pixels of tap j, taps in row-major order. The dtype of x; float32 too if x is float16 or bfloat16. None: the
+            regular neighbourhood, a faster path without interpolation. A point one pixel or more outside the map, or
+            at NaN, contributes nothing.
         kernel_size: k, odd.
         dilation: distance between taps in pixels.
-        groups: heads. Each has C / groups channels and weights of its own; all share the offsets.
+        groups: number of heads. Each has C / groups channels and its own weights; all share the offsets.
 
     Returns:
-        (N, T, C, H, W) in the dtype of x, channels innermost in memory. Geometry and sums are in float32 at least.
-        Differentiable once in x and offset; at an integer position the derivative is that of the cell to the lower
-        right, as in the release.
+        (N, T, C, H, W) in the dtype of x, channels innermost in memory. Geometry and sums are computed in float32 or
+        float64. Differentiable once in x and offset. At an integer position the derivative is that of the cell to the
+        lower right, as in the release.
 
     Raises:
-        ValueError: an argument is not as above; the message names it, what was wanted and what came.
-        TypeError: likewise, where it is no tensor or no integer at all.
+        ValueError: an argument is not as above. The message names it, what is expected and what was given.
+        TypeError: an argument is not a tensor, or not an integer.
     """
     try:
         if x.device.type not in library.devices:
@@ -54,21 +54,23 @@ def inter_frame_attention(
                 return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
         return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
     except (AttributeError, RuntimeError, TypeError):
-        # Types are looked at only now, so that a right call does not pay for it.
+        # The types are checked after the failure only, so a correct call has no cost.
         if mistake := wrong_type(x, offset, kernel_size, dilation, groups):
             raise TypeError(mistake) from None
         raise
 
 
 def _inside_torch_func() -> bool:
-    """Whether torch.func transforms this call: they know autograd Functions, not what an op hides beneath itself."""
+    """Whether torch.func transforms this call. It needs the Function itself, not an op that applies it inside."""
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _needs_no_gradient(x: Tensor, offset: Tensor | None) -> bool:
-    """Whether the autograd Function has nothing to do. To pass it by saves some 20 microseconds of a call, as much as
-    the CPU takes for a small map. False where it cannot be known: while tracing, for forward-mode derivatives, and
-    where a subclass or a mode stands in between, which may bring a gradient of its own."""
+    """Whether the autograd Function has nothing to do.
+
+    Skipping it saves about 20 microseconds of a call, as much as the CPU needs for a small map. False if it cannot be
+    known: while tracing, for forward-mode derivatives, and for a subclass or a mode that may have its own gradient.
+    """
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or has_torch_function((x, offset)):
         return False
     return not (torch.is_grad_enabled() and (x.requires_grad or (offset is not None and offset.requires_grad)))
@@ -97,9 +99,9 @@ def _fake_backward(
 
 
 def _fold_batches(size: int, dims: tuple, *tensors: Tensor | None) -> list[Any]:
-    """vmap's dimension as part of N: what is not mapped over counts for every entry of the batch."""
+    """Merges the dimension of vmap into N. A tensor without that dimension is repeated for every entry."""
     folded: list[Any] = []
-    for tensor, dim in zip(tensors, dims, strict=False):  # dims go on with the settings'
+    for tensor, dim in zip(tensors, dims, strict=False):  # dims has entries for the settings too
         if tensor is not None:
             tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
             tensor = tensor.flatten(0, 1)
@@ -114,7 +116,7 @@ NO_FORWARD_MODE = (
 
 
 class InterFrameAttention(torch.autograd.Function):
-    """The op and its gradient. Keeps x and offset, nothing of size k*k*C: the backward pass samples again."""
+    """The op and its gradient. Saves x and offset only, nothing of size k*k*C: the backward pass samples again."""
 
     @staticmethod
     def forward(x: Tensor, offset: Tensor | None, *settings: int) -> Tensor:
@@ -146,7 +148,7 @@ class InterFrameAttention(torch.autograd.Function):
 
 
 class InterFrameAttentionBackward(torch.autograd.Function):
-    """The gradient itself, which has none."""
+    """The gradient of the op, which is not differentiable."""
 
     @staticmethod
     def forward(grad: Tensor, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, Tensor]:
@@ -175,14 +177,16 @@ class InterFrameAttentionBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
         raise RuntimeError(
-            "inter_frame_attention is differentiable once: its gradient has no derivative of its own. For a second "
+            "inter_frame_attention is differentiable once: its gradient is not differentiable. For a second "
             "derivative use cuda_sifa.reference.inter_frame_attention, the same function in plain PyTorch"
         )
 
 
 def _flops(x_shape: list[int], offset_shape: list[int] | None, kernel_size: int, *args: Any, **kwargs: Any) -> int:
-    """Two multiply-adds an element and tap, one for the correlation and one for the aggregation, as attention is
-    counted in the literature; the interpolation of the samples is not counted, as in deformable convolutions."""
+    """Two multiply-adds for each element and tap, one for the correlation and one for the aggregation.
+
+    This is how the literature counts attention. As for deformable convolutions, interpolation is not counted.
+    """
     n, t, c, h, w = x_shape
     return 2 * 2 * n * max(t - 1, 0) * c * h * w * kernel_size**2
 
@@ -196,7 +200,7 @@ def _flops_backward(
 if library.devices:
     torch.library.register_fake("sifa::inter_frame_attention", _fake)
     torch.library.register_fake("sifa::inter_frame_attention_backward", _fake_backward)
-    # Under the op itself, so that the gradient holds for whoever calls torch.ops.sifa.*, traced or not.
+    # Registered for the op itself, so that every caller of torch.ops.sifa.* gets the gradient, traced or not.
     torch.library.impl("sifa::inter_frame_attention", "Autograd", InterFrameAttention.apply)
     torch.library.impl("sifa::inter_frame_attention_backward", "Autograd", InterFrameAttentionBackward.apply)
     register_flop_formula(torch.ops.sifa.inter_frame_attention)(_flops)

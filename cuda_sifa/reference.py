@@ -1,7 +1,7 @@
-"""Inter-frame attention in plain PyTorch: the op's twin, for tests, for readers, and where no compiled op is to be had.
+"""Inter-frame attention in plain PyTorch: the definition of the op, for tests, for readers, and without compiled op.
 
-Readable before fast: one tap after the other, each sampled at four corners. Autograd gives the gradients.
-`correlation` and `aggregation` are the two halves of the operation under the index of the authors' release.
+Readable rather than fast: one tap after the other, each sampled at four corners. Autograd computes the gradients.
+`correlation` and `aggregation` are the two halves of the operation, with the index of the authors' release.
 """
 
 import torch
@@ -17,7 +17,7 @@ def inter_frame_attention(
     check_arguments(x, offset, kernel_size, dilation, groups)
     dtype = torch.float32 if x.dtype in HALF else x.dtype  # geometry and accumulation are never in half precision
     if x.shape[1] <= 1 or x.numel() == 0:
-        # No pair of frames, yet part of the graph, so that the gradients are zeros and not missing.
+        # There is no pair of frames. The result still depends on the inputs, so their gradients are zeros, not None.
         return x * 0 if offset is None else x * 0 + offset.sum().to(x.dtype) * 0
     query, value = x[:, :-1].to(dtype), x[:, 1:].to(dtype)  # both (N, T-1, C, H, W)
     if offset is not None:
@@ -28,7 +28,7 @@ def inter_frame_attention(
 
 
 def correlation(x: Tensor, offset: Tensor | None, kernel_size: int = 3, dilation: int = 1) -> Tensor:
-    """Weights of the attention under the release's index: at t, frame t's keys for the query of frame t-1.
+    """The attention weights, with the index of the release: at t, the keys of frame t and the query of frame t-1.
 
     Args:
         x: (N, C, T, H, W). Frame 0 is its own query.
@@ -44,7 +44,7 @@ def correlation(x: Tensor, offset: Tensor | None, kernel_size: int = 3, dilation
 
 
 def aggregation(x: Tensor, weights: Tensor, offset: Tensor | None, kernel_size: int = 3, dilation: int = 1) -> Tensor:
-    """Sum of the sampled values of frame t, weighted, under the release's index.
+    """The weighted sum of the sampled values of frame t, with the index of the release.
 
     Args:
         x: (N, C, T, H, W).
@@ -80,7 +80,7 @@ def _aggregation(value: Tensor, weights: Tensor, offset: Tensor | None, kernel_s
 
 
 def _sample(value: Tensor, offset: Tensor | None, tap: int, kernel_size: int, dilation: int) -> Tensor:
-    """Bilinear samples of `value` (N, T, C, H, W) at every position displaced by the tap, and by its offsets if any."""
+    """Samples `value` (N, T, C, H, W) bilinearly at every position, displaced by the tap and its offsets."""
     height, width = value.shape[-2:]
     reach = kernel_size // 2
     y = torch.arange(height, device=value.device, dtype=value.dtype)[:, None] + (tap // kernel_size - reach) * dilation
@@ -91,7 +91,7 @@ def _sample(value: Tensor, offset: Tensor | None, tap: int, kernel_size: int, di
     else:
         y, x = y.expand(*value.shape[:2], -1, -1), x.expand(*value.shape[:2], -1, -1)
 
-    # A point a pixel or more outside samples nothing, nor does one at NaN, for which no comparison holds.
+    # A point one pixel or more outside the map samples nothing. Neither does NaN, because every comparison is false.
     inside = (y > -1) & (y < height) & (x > -1) & (x < width)
     y, x = torch.where(inside, y, -1), torch.where(inside, x, -1)
     top, left = y.floor().detach(), x.floor().detach()

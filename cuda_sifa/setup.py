@@ -1,11 +1,14 @@
 """Builds the op: `pip install ./cuda_sifa`, or in place with `python setup.py build_ext --inplace` from this folder.
 
-CUDA kernels are built where PyTorch is a CUDA build and a CUDA compiler is found, whether or not a GPU is visible.
+CUDA kernels are built if PyTorch is a CUDA build and a CUDA compiler is found, whether or not a GPU is visible.
 
-Environment: SIFA_WITH_CUDA=0 builds for the CPU alone, SIFA_WITH_CUDA=1 insists on CUDA; CUDA_HOME names the toolkit's
-folder; TORCH_CUDA_ARCH_LIST the GPUs to build for ("9.0", "8.0;9.0+PTX", default: the visible ones, else a list of all
-kinds the toolkit knows); MAX_JOBS limits the parallel compilers; SIFA_SANITIZE=1 builds the C++ with the address and
-undefined-behaviour sanitizers (`bash make.sh fuzz`).
+Environment variables:
+    SIFA_WITH_CUDA: 0 builds for the CPU only; 1 fails without CUDA.
+    CUDA_HOME: the folder of the toolkit.
+    TORCH_CUDA_ARCH_LIST: the GPUs to build for ("9.0", "8.0;9.0+PTX"). Default: the visible GPUs, else all
+        architectures of a list that the toolkit supports.
+    MAX_JOBS: limits the number of parallel compilers.
+    SIFA_SANITIZE: 1 builds the C++ with the address and undefined-behaviour sanitizers (`bash make.sh fuzz`).
 """
 
 import os
@@ -17,7 +20,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).resolve().parent
-os.chdir(HERE)  # sources and package folder are relative to this file, whatever the working directory
+os.chdir(HERE)  # sources and package folder are relative to this file, not to the working directory
 
 sys.path.insert(0, str(HERE))
 import toolkit as cuda  # noqa: E402
@@ -26,7 +29,7 @@ sys.path.pop(0)
 
 toolkit = cuda.wanted_toolkit()
 if toolkit:
-    os.environ["CUDA_HOME"] = str(toolkit)  # before PyTorch looks for it, on import
+    os.environ["CUDA_HOME"] = str(toolkit)  # PyTorch reads it on import
     if not os.environ.get("TORCH_CUDA_ARCH_LIST") and torch.cuda.device_count() == 0:
         os.environ["TORCH_CUDA_ARCH_LIST"] = cuda.architectures(toolkit)
 
@@ -38,7 +41,7 @@ link: list[str] = ["-s"]
 if toolkit:
     sources += [*HERE.glob("csrc/cuda/*.cu"), *HERE.glob("csrc/cuda/*.cpp")]
     include_dirs = [str(toolkit / "include")]
-    # By the file's own name: PyPI's toolkit has no libcudart.so beside libcudart.so.13.
+    # Linked by file name: PyPI's toolkit has a libcudart.so.13, but no libcudart.so.
     runtime = cuda.runtime_library(toolkit)
     torch_libraries = Path(torch.__file__).parent / "lib"
     link += [f"-L{torch_libraries}", "-lc10_cuda", str(runtime)]
@@ -50,7 +53,7 @@ if os.environ.get("SIFA_SANITIZE") == "1":
 
 
 class BuildPackage(build_py):
-    """The package without the files that build it."""
+    """Installs the package without the files that build it."""
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
@@ -74,17 +77,17 @@ setup(
             sorted(str(path.relative_to(HERE)) for path in sources),
             include_dirs=include_dirs,
             extra_compile_args={
-                # OpenMP's headers only: the threads are PyTorch's, so that torch.set_num_threads governs them.
-                # Python is often built with -fwrapv and hands it on. Nothing here counts on overflow: without it code
-                # on addresses is faster (43 ns instead of 100 to collect a position's pixels, GCC 12), and sanitizers
-                # see overflows.
+                # -fopenmp for its headers only: the threads belong to PyTorch, so torch.set_num_threads controls them.
+                # -fno-wrapv because Python is often built with -fwrapv and passes it on. No code here relies on
+                # overflow. Without -fwrapv, code on addresses is faster (43 ns instead of 100 to list the pixels of a
+                # position, GCC 12), and sanitizers find overflows.
                 "cxx": [*optimise, "-fno-wrapv", "-fopenmp", "-fvisibility=hidden", f'-DSIFA_BUILD="{build}"'],
                 "nvcc": cuda.NVCC_FLAGS,
             },
             extra_link_args=link,
         )
     ],
-    # ninja knows what is out of date, headers and settings included; setuptools looks at the sources alone.
+    # ninja decides what is out of date, with headers and flags; setuptools looks at the sources only.
     options={"build_ext": {"force": True}},
     cmdclass={"build_py": BuildPackage, "build_ext": BuildExtension.with_options(no_python_abi_suffix=True)},
 )

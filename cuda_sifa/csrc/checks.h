@@ -1,6 +1,6 @@
-// What inter_frame_attention accepts. Every wrong argument is refused here, in one sentence that names the argument,
-// what was wanted and what came, before any memory is touched. cuda_sifa/checks.py says the same for the plain-PyTorch
-// reference and the fake kernels; tests/op/test_errors.py holds the two together.
+// What inter_frame_attention accepts. These checks reject every wrong argument before any memory is read. The message
+// is one sentence that names the argument, what is expected and what was given. cuda_sifa/checks.py has the same checks
+// for the reference in plain PyTorch and for the fake kernels; tests/op/test_errors.py compares the two.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,7 +12,7 @@
 
 namespace sifa {
 
-// Bounds that keep every index computation inside 64 bits; far beyond any use.
+// With these limits every index fits in 64 bits. They are far beyond practical sizes.
 constexpr int64_t kMaxKernelSize = 255;
 constexpr int64_t kMaxDilation = 65535;
 
@@ -25,7 +25,7 @@ inline std::string shape_of(at::IntArrayRef sizes) {
   return out.str();
 }
 
-// The names Python's users know: torch.float32, not Float.
+// The names that users of Python know: torch.float32, not Float.
 inline std::string dtype_name(at::ScalarType type) {
   switch (type) {
     case at::kDouble:
@@ -74,9 +74,9 @@ inline void check_arguments(const at::Tensor& x, const std::optional<at::Tensor>
 
   const int64_t channels = 2 * kernel_size * kernel_size;
   const int64_t pairs = x.size(1) > 0 ? x.size(1) - 1 : 0;
-  const std::vector<int64_t> wanted{x.size(0), pairs, channels, x.size(3), x.size(4)};
-  TORCH_CHECK_VALUE(offset->sizes() == at::IntArrayRef(wanted), "offset must be (N, T-1, ", channels,
-                    ", H, W) = ", shape_of(wanted), " for kernel_size=", kernel_size, ", got ",
+  const std::vector<int64_t> expected{x.size(0), pairs, channels, x.size(3), x.size(4)};
+  TORCH_CHECK_VALUE(offset->sizes() == at::IntArrayRef(expected), "offset must be (N, T-1, ", channels,
+                    ", H, W) = ", shape_of(expected), " for kernel_size=", kernel_size, ", got ",
                     shape_of(offset->sizes()));
   TORCH_CHECK_VALUE(offset->device() == x.device(), "offset must be on the device of x, ", x.device().str(), ", got ",
                     offset->device().str());

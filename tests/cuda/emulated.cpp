@@ -1,14 +1,15 @@
-// Runs the CUDA kernels on the CPU, through the words in emulation/: a program that reads cases and writes results.
+// Runs the CUDA kernels on the CPU with the headers in emulation/: a program that reads cases and writes results.
 //
-//   emulated DIRECTORY    where cases.txt names, one to a line: name, storage and offset types (f32 f16 bf16 f64,
-//   offset
-//                         none), N T C H W k dilation groups, the offset's five strides, elements by which x is moved
-//                         from an aligned address, multiprocessors, order of the threads, most blocks of a grid,
-//                         whether deterministic
+//   emulated DIRECTORY
 //
-// Inputs are NAME.x, NAME.offset, NAME.grad, results NAME.out, NAME.grad_x, NAME.grad_offset: bare arrays, x and its
-// like as (N, T, H, W, C), grad_x in the accumulator's type (without offsets: of x). Every buffer is allocated apart
-// and at its exact size, so that the AddressSanitizer sees what leaves it; results hold NaN before.
+// DIRECTORY/cases.txt has one case on each line: name, type of x and type of the offset (f32 f16 bf16 f64, offset also
+// none), N T C H W k dilation groups, the five strides of the offset, the number of elements by which x is moved from
+// an aligned address, the number of multiprocessors, the order of the threads, the largest number of blocks in a grid,
+// and whether the gradient is deterministic.
+//
+// Inputs are NAME.x, NAME.offset and NAME.grad, results NAME.out, NAME.grad_x and NAME.grad_offset: plain arrays, dense
+// as (N, T, H, W, C); grad_x has the type of the accumulator (without offsets: of x). Every buffer is a separate
+// allocation of the exact size, so that the AddressSanitizer finds every access outside. Results hold NaN before a run.
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -39,7 +40,7 @@ namespace {
   std::exit(2);
 }
 
-// `shift` bytes beyond an aligned address, with nothing behind.
+// Memory that begins `shift` bytes after an aligned address.
 class Buffer {
  public:
   Buffer(size_t bytes, size_t shift = 0) : bytes_(bytes), shift_(shift) {
@@ -103,7 +104,7 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
   Buffer offset(size_t(last + 1) * offset_size), grad_offset(size_t(count) * offset_size);
   offset.read(path + ".offset");
   check(sifa::run_forward<S>(p, call, x.data(), offset.data(), out.data()));
-  // What is promised to the kernels (kernels.h), and no more: the other frames hold NaN.
+  // Zeros only in the frames for which kernels.h requires them. The other frames hold NaN.
   Buffer sums(elements * sizeof(A));
   for (int64_t n = 0; n < p.batch; ++n)
     for (int64_t t = 0; t < p.frames; ++t)

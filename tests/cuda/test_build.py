@@ -1,4 +1,4 @@
-"""What the build makes of the machine: the toolkit that it finds, the kernels that the library registers."""
+"""The build: the toolkit that it finds, the kernels that the library registers."""
 
 import re
 import stat
@@ -67,7 +67,7 @@ def test_a_cuda_home_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: 
 def test_the_toolkit_of_the_nvcc_on_the_path(
     how: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nvcc on the PATH may only stand in for the one beside which the headers are."""
+    """The nvcc on the PATH may be a link or a script that starts the nvcc of a toolkit."""
     folder = home / "bin" if how == "in place" else tmp_path / "bin"
     if how == "link":
         folder.mkdir()
@@ -82,7 +82,7 @@ def test_the_toolkit_of_the_nvcc_on_the_path(
     assert found.samefile(home)
 
 
-def test_without_a_visible_gpu_all_kinds_that_the_toolkit_knows(home: Path) -> None:
+def test_without_a_visible_gpu_all_architectures_of_the_toolkit(home: Path) -> None:
     assert toolkit.architectures(home) == "8.0;9.0+PTX"
 
 
@@ -138,7 +138,7 @@ def test_the_compiler_of_the_version_that_pytorch_names(
 @pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["float", "bfloat16"])
 def test_no_kernel_spills_registers(kernels: str, tmp_path: Path) -> None:
-    """The compiler's resource report for compute capability 9.0: everything stays in registers."""
+    """The resource report of the compiler for compute capability 9.0: no kernel spills registers."""
     home = toolkit.wanted_toolkit()
     if home is None:
         pytest.skip("no CUDA compiler is found, or SIFA_WITH_CUDA=0")

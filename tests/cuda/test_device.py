@@ -1,6 +1,7 @@
-"""What only a GPU can show: CPU against CUDA, large inputs, streams, graphs, memory, determinism, several GPUs.
+"""Tests that need a GPU: CPU against CUDA, large inputs, streams, graphs, memory, determinism, several GPUs.
 
-The tests in tests/op run on CUDA too; these need nothing but a device."""
+The tests in tests/op run on CUDA too.
+"""
 
 from collections.abc import Iterator
 
@@ -39,7 +40,7 @@ def deterministic() -> Iterator[None]:
 def inputs(
     case: Case, dtype: torch.dtype = torch.float32, device: str = "cuda"
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """x with channels innermost, as the networks have it, offset and gradient."""
+    """x with channels innermost, as in the networks, offset and gradient."""
     x, offset = case.inputs(dtype, device)
     x = x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     return x, offset, torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
@@ -57,7 +58,7 @@ def test_the_cpu_and_the_gpu_agree(case: Case) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", NETWORKS, ids=str)
 def test_half_precision_in_the_networks_shapes(case: Case, dtype: torch.dtype) -> None:
-    """Against float64 on the same rounded inputs: the rounding of the result, and little more."""
+    """Compared with float64 on the same rounded inputs: hardly more than the rounding of the result."""
     x, offset, grad = inputs(case, dtype)
     exact = run_op(case, x.double(), None if offset is None else offset.double(), grad.double())
     for name, result in run_op(case, x, offset, grad).items():
@@ -65,7 +66,7 @@ def test_half_precision_in_the_networks_shapes(case: Case, dtype: torch.dtype) -
 
 
 def test_more_elements_than_31_bits_count() -> None:
-    """The last clip of a batch of more than 2^31 elements gets the same result as alone."""
+    """The last clip of a batch of more than 2^31 elements has the same result as in a batch of one."""
     case = Case(shape=(1, 2, 64, 128, 128), offset=1.0)
     clip, offset, grad = inputs(case, torch.float16)
     assert offset is not None
@@ -88,14 +89,14 @@ def test_more_elements_than_31_bits_count() -> None:
 
 
 @pytest.mark.parametrize("offset", [1.0, None])
-def test_on_a_stream_of_the_users(offset: float | None) -> None:
+def test_on_another_stream(offset: float | None) -> None:
     case = Case(shape=(2, 4, 64, 28, 28), offset=offset)
     x, field, grad = inputs(case)
     expected = run_op(case, x, field, grad)
     stream = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
-        torch.cuda._sleep(50_000_000)  # whoever does not wait for this stream reads what is not there yet
+        torch.cuda._sleep(50_000_000)  # code that does not wait for this stream reads x too early
         late = x.clone()
         result = run_op(case, late, field, grad)
     stream.synchronize()
@@ -123,9 +124,9 @@ def test_in_a_cuda_graph() -> None:
 
 
 def peak_of(function: object) -> int:
-    """Bytes beyond what was allocated before, at the highest point."""
+    """The peak of the allocated bytes, less what was allocated before."""
     torch.cuda.synchronize()
-    torch.cuda.empty_cache()  # a kept block may be larger than what is asked for, and counts whole
+    torch.cuda.empty_cache()  # a cached block may be larger than the request, and counts in full
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     kept = function()  # type: ignore[operator]
@@ -138,7 +139,7 @@ def peak_of(function: object) -> int:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("offset", [1.0, None])
 def test_memory_beyond_inputs_and_outputs(dtype: torch.dtype, offset: float | None) -> None:
-    """None in the forward pass, at most a float32 copy of x's gradient in the backward pass."""
+    """None in the forward pass; at most a float32 copy of the gradient of x in the backward pass."""
     x, field, grad = inputs(Case(shape=(8, 4, 128, 28, 28), offset=offset), dtype)
     grad = grad.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     size = x.numel() * x.element_size()
@@ -151,7 +152,7 @@ def test_memory_beyond_inputs_and_outputs(dtype: torch.dtype, offset: float | No
 
 @pytest.mark.usefixtures("deterministic")
 @pytest.mark.parametrize("case", NETWORKS, ids=str)
-def test_the_same_bits_when_they_are_asked_for(case: Case) -> None:
+def test_deterministic_algorithms_give_the_same_bits(case: Case) -> None:
     x, offset, grad = inputs(case)
     first = run_op(case, x, offset, grad)
     for _ in range(3):

@@ -1,5 +1,8 @@
-"""The CUDA kernels that ship, run on the CPU: every thread of a block a fibre, under the address and the
-undefined-behaviour sanitizer, against the reference. Needs g++, no GPU and no CUDA."""
+"""The CUDA kernels, run on the CPU, against the reference.
+
+Every thread of a block is a fibre, and the address and undefined-behaviour sanitizers check every access. Needs g++, no
+GPU and no CUDA.
+"""
 
 import os
 import shutil
@@ -20,8 +23,8 @@ HERE = Path(__file__).parent
 CUDA_SOURCES = HERE.parents[1] / "cuda_sifa" / "csrc" / "cuda"
 GOLDEN = HERE.parent / "data" / "op.npz"
 NAMES = {torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-ACCUMULATORS = {torch.float64: torch.float64}  # float32 for all others
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}  # as for the CPU op: some hundred roundings
+ACCUMULATORS = {torch.float64: torch.float64}  # float32 for all other dtypes
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}  # as for the CPU op: a few hundred roundings
 
 Emulator = Callable[["list[Call]"], "list[dict[str, Tensor]]"]
 
@@ -37,9 +40,9 @@ class Call:
     dilation: int = 1
     groups: int = 1
     shift: int = 0  # elements by which x lies off an aligned address
-    multiprocessors: int = 2  # of the GPU that is played: decides on the size of the tiles
-    order: int = 0  # of the threads between two barriers: ascending, descending, at random
-    max_blocks: int = 2**31 - 1  # of a grid: the kernels walk on where there are more tiles
+    multiprocessors: int = 2  # of the emulated GPU: they determine the size of the tiles
+    order: int = 0  # of the threads between two barriers: 0 ascending, 1 descending, 2 random
+    max_blocks: int = 2**31 - 1  # of a grid: a block continues if there are more tiles
     deterministic: bool = False
 
     @classmethod
@@ -48,7 +51,7 @@ class Call:
         return cls(x, offset, torch.randn_like(x), **case.settings, **settings)  # type: ignore[arg-type]
 
     def expected(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """From the reference, computed in `dtype`."""
+        """The results of the reference, computed in `dtype`."""
         case = Case(kernel_size=self.kernel_size, dilation=self.dilation, groups=self.groups)
         inputs = self.x, self.offset, self.grad
         if dtype:
@@ -66,11 +69,11 @@ def read(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
 
 
 def memory_of(tensor: Tensor) -> Tensor:
-    """All elements between the first and the last of a strided tensor, NaN where they are not its own."""
+    """The memory from the first to the last element of a strided tensor, NaN between its elements."""
     size = 1 + sum((extent - 1) * stride for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
     memory = torch.full((size,), float("nan"), dtype=tensor.dtype)
     places = torch.arange(size).as_strided(tensor.shape, tensor.stride())
-    memory[places.flatten()] = tensor.flatten()  # an element that several places share is written by each
+    memory[places.flatten()] = tensor.flatten()  # elements with stride 0 are written several times
     return memory
 
 
@@ -105,7 +108,7 @@ def emulate(program: Path, tmp_path: Path) -> Emulator:
             words = (*sizes, call.multiprocessors, call.order, call.max_blocks, int(call.deterministic))
             lines.append(" ".join(map(str, (i, NAMES[call.x.dtype], kind, *words))))
         (tmp_path / "cases.txt").write_text("\n".join(lines) + "\n")
-        # No leak check: it asks for rights that a container may not have, and every buffer has an owner.
+        # Without the leak check: it needs rights that a container may not have.
         environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
         done = subprocess.run([str(program), str(tmp_path)], capture_output=True, text=True, env=environment)
         assert done.returncode == 0, done.stderr[-4000:]
@@ -136,15 +139,15 @@ def assert_equal(emulate: Emulator, calls: list[Call], tolerance: float | None =
             assert error < (tolerance or TOLERANCE[call.x.dtype]), f"{name} of {call}"
 
 
-def test_the_authors_figures(emulate: Emulator) -> None:
-    """The golden cases of the release, forward and both gradients."""
+def test_the_golden_results(emulate: Emulator) -> None:
+    """The golden cases of the release, the result and both gradients."""
     with np.load(GOLDEN) as arrays:
         names = sorted({key.split("/")[0] for key in arrays.files})
         cases = [
             {key.split("/")[1]: torch.from_numpy(arrays[key]) for key in arrays.files if key.startswith(f"{name}/")}
             for name in names
         ]
-    cases = [case for case in cases if case["x"].shape[2] > 1]  # one frame has no pair, and launches no kernel
+    cases = [case for case in cases if case["x"].shape[2] > 1]  # a single frame launches no kernel
     assert len(cases) == 10
     calls = [
         Call(
@@ -182,9 +185,9 @@ SHAPES = [
     Case(shape=(1, 2, 1, 1, 1)),
     Case(shape=(1, 2, 5, 1, 6)),
     Case(shape=(3, 2, 5, 6, 1)),
-    Case(shape=(1, 2, 4, 2, 90), offset=15.0),  # taps flung far apart
+    Case(shape=(1, 2, 4, 2, 90), offset=15.0),  # taps far apart
 ]
-# The same with whole vectors of channels, which the fast backward kernel takes.
+# The same with whole vectors of channels, for the fast backward kernel.
 WHOLE = [
     Case(shape=(2, 5, 8, 5, 7)),
     Case(kernel_size=1, shape=(2, 3, 8, 5, 7)),
@@ -196,17 +199,17 @@ WHOLE = [
     Case(dilation=40, shape=(1, 2, 4, 5, 7)),
     Case(groups=3, shape=(2, 3, 24, 4, 5)),
     Case(offset=0.2, shape=(1, 2, 8, 9, 17)),
-    Case(offset=4.0, shape=(1, 2, 8, 9, 17)),  # some cells far from their tile
+    Case(offset=4.0, shape=(1, 2, 8, 9, 17)),  # some pixels far from their tile
     Case(offset=20.0, shape=(1, 2, 4, 9, 17)),
     Case(shape=(1, 2, 4, 1, 6)),
     Case(shape=(3, 2, 4, 6, 1)),
 ]
-# Channels: lanes and vectors with and without remainder, more than one group of lanes holds at once.
+# Channels: lanes and vectors with and without remainder, more channels than one group of lanes holds.
 CHANNELS = [Case(shape=(1, 2, c, 2, 3)) for c in (1, 3, 4, 8, 16, 17, 31, 64, 71, 128, 132, 257, 520)]
 CHANNELS += [Case(shape=(1, 2, 1032, 1, 2), offset=offset) for offset in (1.5, None)]
 CHANNELS += [Case(shape=(1, 2, 520, 1, 2), groups=2)]
-# Heads that the lanes of a group hold exactly or with some to spare, from few lanes to several vectors in each of 32;
-# positions that do not come out even with the groups of a warp.
+# Heads that fill the lanes of a group exactly or not, from few lanes to several vectors in each of 32 lanes; numbers of
+# positions that are no multiple of the groups in a warp.
 HEADS = [Case(shape=(1, 2, c, 1, 5)) for c in (24, 40, 64, 96, 128, 192, 256, 384, 512, 768, 1024)]
 HEADS += [Case(shape=(1, 2, c, 1, 3), kernel_size=k) for c, k in ((16, 1), (200, 5), (600, 5), (64, 7), (2056, 1))]
 
@@ -225,8 +228,8 @@ def test_double(emulate: Emulator) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_half_precision_errs_no_more_than_plain_pytorch(dtype: torch.dtype, emulate: Emulator) -> None:
-    """Against float64 on the same rounded inputs, at most twice the error of the reference, which rounds its result."""
+def test_half_precision_is_as_accurate_as_plain_pytorch(dtype: torch.dtype, emulate: Emulator) -> None:
+    """Compared with float64 on the same rounded inputs: at most twice the error of the reference, which rounds once."""
     cases = [
         *SHAPES[:4],
         *WHOLE[1:6],
@@ -241,21 +244,21 @@ def test_half_precision_errs_no_more_than_plain_pytorch(dtype: torch.dtype, emul
     for call, found in zip(calls, emulate(calls), strict=True):
         exact, plain = call.expected(torch.float64), call.expected()
         for name, result in found.items():
-            # Half a unit in the last place where plain PyTorch happens to be exact.
+            # Half a unit in the last place if plain PyTorch is exact by chance.
             allowed = 2 * relative_error(plain[name], exact[name]) + torch.finfo(dtype).eps / 2
             assert relative_error(result, exact[name]) <= allowed, f"{name} of {call}"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_offsets_in_float32_beside_a_half_x(dtype: torch.dtype, emulate: Emulator) -> None:
+def test_offsets_in_float32_for_half_precision(dtype: torch.dtype, emulate: Emulator) -> None:
     call = Call.of(Case(shape=(1, 3, 16, 5, 60)), dtype)
     assert call.offset is not None
-    call.offset = call.offset.float() + 1e-4  # finer than either half type resolves
+    call.offset = call.offset.float() + 1e-4  # finer than both half types resolve
     assert_equal(emulate, [call], tolerance=2 * torch.finfo(dtype).eps)
 
 
 def test_integer_offsets(emulate: Emulator) -> None:
-    """Training starts at zero offsets: three of four corners weigh nothing, and the slope is the right-hand one."""
+    """Training starts at zero offsets: three of four corners have weight zero, and the slope is the right-hand one."""
     calls = [Call.of(Case(shape=(2, 3, 8, 5, 6))) for _ in range(2)]
     for call, scale in zip(calls, (0, 1), strict=True):
         assert call.offset is not None
@@ -264,7 +267,7 @@ def test_integer_offsets(emulate: Emulator) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e9])
-def test_a_tap_at_no_place_contributes_nothing(value: float, emulate: Emulator) -> None:
+def test_a_tap_far_outside_or_at_nan_contributes_nothing(value: float, emulate: Emulator) -> None:
     strange, outside = Call.of(Case(shape=(1, 3, 8, 4, 6))), Call.of(Case(shape=(1, 3, 8, 4, 6)))
     outside.grad = strange.grad
     assert strange.offset is not None
@@ -288,7 +291,7 @@ def test_strides_of_the_offset(emulate: Emulator) -> None:
     assert_equal(emulate, calls)
 
 
-def test_memory_off_the_vectors_alignment(emulate: Emulator) -> None:
+def test_memory_that_is_not_aligned_for_vectors(emulate: Emulator) -> None:
     assert_equal(emulate, [Call.of(Case(shape=(1, 3, 8, 4, 6)), shift=1), Call.of(Case(offset=None), shift=3)])
 
 
@@ -305,8 +308,10 @@ def test_more_tiles_than_blocks(order: int, emulate: Emulator) -> None:
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_any_order_of_the_threads(deterministic: bool, emulate: Emulator) -> None:
-    """What a barrier does not order may come in any order. Only the sums of the keys' gradients may then differ in
-    their last bits, and with deterministic=True not even those."""
+    """The order of the threads between two barriers does not matter.
+
+    Only the gradients of the keys may differ in their last bits, and with deterministic=True not even those.
+    """
     for case in (Case(shape=(2, 4, 8, 7, 9)), Case(shape=(1, 3, 12, 5, 6), groups=3), Case(offset=None)):
         calls = [Call.of(case, order=order, deterministic=deterministic) for order in (0, 1, 2)]
         for call in calls:

@@ -1,4 +1,4 @@
-"""Inputs for the op's tests, and the error that a result may have."""
+"""Inputs for the tests of the op, and how results are compared."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,13 @@ from cuda_sifa import inter_frame_attention, reference
 
 @dataclass(frozen=True)
 class Case:
-    """Sizes differ on every axis, so that no two can be mixed up unnoticed."""
+    """One call. Every axis has another size, so a test fails if code confuses two axes."""
 
     shape: tuple[int, int, int, int, int] = (2, 4, 6, 5, 7)  # N, T, C, H, W
     kernel_size: int = 3
     dilation: int = 1
     groups: int = 1
-    offset: float | None = 1.5  # deviation in pixels; None: the regular neighbourhood
+    offset: float | None = 1.5  # standard deviation in pixels; None: the regular neighbourhood
 
     def __str__(self) -> str:
         n, t, c, h, w = self.shape
@@ -64,12 +64,12 @@ CASES = [
     Case(shape=(3, 2, 5, 6, 1)),
     Case(shape=(1, 3, 4, 2, 90), offset=15.0),  # taps farther apart than the window in which the kernel merges pixels
     Case(shape=(1, 2, 4, 80, 3), offset=15.0, dilation=7),
-    Case(shape=(1, 2, 5, 14, 13), offset=4.0),  # no farther apart than that
-    # Rows of several blocks of positions, and one position that is more than a block.
+    Case(shape=(1, 2, 5, 14, 13), offset=4.0),  # within that window
+    # Several blocks of positions in a row, and several rows in a block.
     Case(shape=(1, 2, 32, 3, 37)),
     Case(shape=(1, 2, 5, 3, 37), kernel_size=5),
     Case(shape=(1, 2, 32, 2, 3), kernel_size=13),
-    # Channels around the width of the vectors: whole ones, blocks of them, remainders.
+    # Channels: whole vectors, blocks of vectors, remainders.
     *(Case(shape=(1, 2, c, 3, 4)) for c in (1, 3, 4, 7, 8, 15, 16, 17, 31, 33, 48, 64, 71, 96, 128, 130, 144, 257)),
     Case(shape=(1, 2, 140, 3, 4), groups=4),
     # Heads of whole vectors, in rows of several blocks.
@@ -79,7 +79,7 @@ CASES = [
 
 
 def run(function: Any, case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) -> dict[str, Tensor]:
-    """Result and gradients of `function`, which is the op or its reference."""
+    """The result and the gradients of `function`, the op or its reference."""
     x = x.detach().requires_grad_()
     offset = None if offset is None else offset.detach().requires_grad_()
     result = function(x, offset, **case.settings)
@@ -101,14 +101,14 @@ def run_reference(case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) ->
 
 
 def is_same(name: str, result: Tensor, expected: Tensor) -> bool:
-    """Bit for bit; but on a GPU the gradients that reach a key are added up in no fixed order."""
+    """Whether all bits are equal. On a GPU the gradients of a key are added in no fixed order: almost equal."""
     if name == "grad_x" and result.device.type == "cuda":
         return relative_error(result, expected) < 8 * torch.finfo(result.dtype).eps
     return torch.equal(result, expected)
 
 
 def relative_error(result: Tensor, expected: Tensor) -> float:
-    """The largest difference, relative to the largest value expected."""
+    """The largest difference, relative to the largest expected value."""
     assert result.shape == expected.shape
     if expected.numel() == 0:
         return 0.0

@@ -1,7 +1,7 @@
-"""Random calls of the op, legal and illegal: each equals the reference, or raises a Python exception as that does.
+"""Random calls of the op, valid and invalid: the result equals that of the reference, or both raise an exception.
 
-`bash make.sh fuzz` runs ten thousand of them on a library built with AddressSanitizer and UndefinedBehaviourSanitizer;
-test_fuzz.py lets hypothesis look for the smallest call that fails.
+`bash make.sh fuzz` runs ten thousand of them on a library built with AddressSanitizer and UndefinedBehaviourSanitizer.
+test_fuzz.py lets hypothesis find the smallest call that fails.
 """
 
 import argparse
@@ -19,17 +19,17 @@ import cuda_sifa
 from cuda_sifa import reference
 
 V = TypeVar("V")
-Choose = Callable[[Sequence[V]], V]  # how a call is drawn: one of several, each time
+Choose = Callable[[Sequence[V]], V]  # selects one of several values
 
 DTYPES = (torch.float64, torch.float64, torch.float32, torch.float16, torch.bfloat16)
 WRONG_DTYPES = (torch.int64, torch.complex64, torch.bool)
-# Of the dtype that results are rounded to, and of sums in float32 in another order.
+# For the rounding of the result to its dtype, and for sums in float32 in another order.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
-REFUSED = (ValueError, RuntimeError, TypeError, NotImplementedError)
+REJECTED = (ValueError, RuntimeError, TypeError, NotImplementedError)
 
 
 def draw_call(choose: Choose) -> dict[str, Any]:
-    """Arguments of inter_frame_attention, mostly legal ones."""
+    """Arguments of inter_frame_attention, mostly valid."""
     groups = choose((1, 1, 2, 3))
     shape = [
         choose((0, 1, 1, 2, 3)),
@@ -46,7 +46,7 @@ def draw_call(choose: Choose) -> dict[str, Any]:
         field = [shape[0], max(shape[1] - 1, 0), 2 * kernel_size**2, *shape[3:]]
         offset = torch.randn(field, dtype=torch.float64) * choose((0.0, 0.3, 1.0, 5.0, 100.0))
         if choose((True, False)):
-            # Away from integers, where rounding decides on the side of a kink.
+            # Not near integers, where the derivative jumps and rounding decides which side is taken.
             offset = offset.floor() + 0.1 + 0.8 * torch.rand(field, dtype=torch.float64)
         elif choose((True, False)):
             offset = offset.round()
@@ -56,12 +56,12 @@ def draw_call(choose: Choose) -> dict[str, Any]:
         half = dtype in (torch.float16, torch.bfloat16)
         call["offset"] = strided(offset.to(torch.float32 if half and choose((True, False)) else dtype), choose)
     if choose((True, False, False, False)):
-        spoil(call, choose)
+        make_wrong(call, choose)
     return call
 
 
 def strided(tensor: Tensor, choose: Choose) -> Tensor:
-    """The same shape in one of many layouts; expanded ones repeat the values of their first entry."""
+    """The same shape in one of many layouts. Expanded tensors repeat the values of their first entry."""
     layout = choose(("dense", "permuted", "slice", "expanded", "channels innermost", "flipped order"))
     if layout == "permuted":
         order = list(range(tensor.dim()))
@@ -80,8 +80,8 @@ def strided(tensor: Tensor, choose: Choose) -> Tensor:
     return tensor
 
 
-def spoil(call: dict[str, Any], choose: Choose) -> None:
-    """Makes one argument wrong (or, now and then, still right)."""
+def make_wrong(call: dict[str, Any], choose: Choose) -> None:
+    """Makes one argument wrong, or sometimes still right."""
     what = choose(("kernel_size", "dilation", "groups", "x", "offset", "dims", "dtype", "device"))
     if what in ("kernel_size", "dilation", "groups"):
         call[what] = choose((-1, 0, 2, 4, 10, 2**31, 2**62, -(2**62), 257))
@@ -99,7 +99,7 @@ def spoil(call: dict[str, Any], choose: Choose) -> None:
 
 
 def outcome(function: Callable, call: dict[str, Any], needs: tuple[bool, bool], grad: Tensor) -> Any:
-    """Results and gradients, or the exception."""
+    """The result and the gradients, or the exception."""
     x, offset = call["x"], call["offset"]
     try:
         leaves = []
@@ -112,27 +112,34 @@ def outcome(function: Callable, call: dict[str, Any], needs: tuple[bool, bool], 
         result = function(x, offset, call["kernel_size"], call["dilation"], call["groups"])
         grads = torch.autograd.grad(result, leaves, grad.expand(result.shape).to(result.dtype)) if leaves else ()
         return [result.detach(), *grads]
-    except REFUSED as error:
+    except REJECTED as error:
         return error
 
 
 def check(choose: Choose) -> str:
-    """Makes one call and raises AssertionError unless op and reference agree. Returns how it ended."""
+    """Makes one call.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        AssertionError: op and reference differ.
+    """
     call = draw_call(choose)
     needs = choose((True, False)), choose((True, False))
     grad = torch.randn((), dtype=torch.float64) if choose((True, False)) else torch.ones((), dtype=torch.float64)
     grad = grad.to(call["x"].device)
-    mine = outcome(cuda_sifa.inter_frame_attention, call, needs, grad)
-    twin = outcome(reference.inter_frame_attention, call, needs, grad)
-    if isinstance(mine, Exception) or isinstance(twin, Exception):
-        assert isinstance(mine, Exception), f"the reference alone refuses: {twin}"
-        assert isinstance(twin, Exception), f"the op alone refuses: {mine}"
-        return f"refused ({type(mine).__name__})"
-    for one, other in zip(mine, twin, strict=True):
+    result = outcome(cuda_sifa.inter_frame_attention, call, needs, grad)
+    expected = outcome(reference.inter_frame_attention, call, needs, grad)
+    if isinstance(result, Exception) or isinstance(expected, Exception):
+        assert isinstance(result, Exception), f"only the reference raises: {expected}"
+        assert isinstance(expected, Exception), f"only the op raises: {result}"
+        return f"rejected ({type(result).__name__})"
+    for one, other in zip(result, expected, strict=True):
         assert (one.shape, one.dtype, one.device) == (other.shape, other.dtype, other.device)
         if one.device.type == "meta":
             continue
-        # Relative to the largest value, and to one where all are tiny.
+        # Relative to the largest value, or to 1 if all are smaller.
         error = (one.double() - other.double()).abs().max() if one.numel() else torch.zeros(())
         scale = other.double().abs().max().clamp_min(1.0) if one.numel() else torch.ones(())
         assert error <= TOLERANCE[one.dtype] * scale, f"{error} of {scale} in {one.dtype}"

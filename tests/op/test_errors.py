@@ -1,4 +1,4 @@
-"""Every wrong argument is refused in one sentence, the same by the compiled op, the reference and the fake kernels."""
+"""The compiled op, the reference and the fake kernels reject every wrong argument with the same sentence."""
 
 import re
 from typing import Any
@@ -78,7 +78,7 @@ def test_wrong_arguments(name: str, function: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in WRONG if name != "offsets on another device"])
-def test_tracing_refuses_the_same(name: str) -> None:
+def test_tracing_rejects_the_same(name: str) -> None:
     arguments, message = WRONG[name]
     meta: Any = {key: v.to("meta") if isinstance(v, torch.Tensor) else v for key, v in arguments.items()}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
@@ -99,14 +99,14 @@ def test_wrong_gradients(grad: torch.Tensor, message: str, device: str) -> None:
         torch.ops.sifa.inter_frame_attention_backward(grad.to(device), x, offset, 3, 1, 1)
 
 
-def test_sparse_tensors_are_refused() -> None:
+def test_sparse_tensors_are_rejected() -> None:
     with pytest.raises((RuntimeError, NotImplementedError)):
         inter_frame_attention(torch.zeros(X).to_sparse())
 
 
-@pytest.mark.skipif("cpu" not in library.devices, reason="the compiled op's limit, not its twin's")
+@pytest.mark.skipif("cpu" not in library.devices, reason="a limit of the compiled op only")
 @pytest.mark.parametrize("shape", [(1, 2, 1, 2**31, 1), (1, 2, 1, 1, 2**31)])
-def test_maps_too_large_to_count_their_rows_are_refused(shape: tuple[int, ...]) -> None:
+def test_maps_with_too_many_rows_or_columns_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"height and width of x must be at most 2^30, got {shape}")):
         inter_frame_attention(torch.zeros(1).expand(shape))
 

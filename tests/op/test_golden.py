@@ -1,4 +1,4 @@
-"""The authors' own figures: eleven cases of their released arithmetic, in float64."""
+"""The golden results of the authors' release: eleven cases, in float64."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ TOLERANCE = 1e-9  # relative; measured: 1e-15
 
 
 def load(name: str, device: torch.device) -> dict[str, Tensor]:
-    """One case, with the release's axes (N, C, T, H, W)."""
+    """One case, with the axes of the release, (N, C, T, H, W)."""
     with np.load(FILE) as arrays:
         return {
             key.split("/")[1]: torch.from_numpy(np.asarray(arrays[key])).to(device)
@@ -45,7 +45,7 @@ def test_forward_and_both_gradients(name: str, function: object, device: torch.d
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_two_halves_under_the_releases_index(name: str) -> None:
+def test_correlation_and_aggregation_of_the_release(name: str) -> None:
     case = load(name, torch.device("cpu"))
     settings = int(case["kernel_size"]), int(case["dilation"])
     weights = reference.correlation(case["x"], case["offset"], *settings)

@@ -1,4 +1,4 @@
-"""The gradients are those of the function: finite differences, integer positions, who may ask for them."""
+"""The gradients: finite differences, integer positions, all ways to call the op."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ SMALL = [
     ("function", "case"),
     [
         *(pytest.param(inter_frame_attention, case, id=f"op-{case}") for case in SMALL),
-        # The twin by its formula alone: its many small operations make the larger neighbourhoods take minutes.
+        # The reference has many small operations: larger neighbourhoods would take minutes.
         *(pytest.param(reference.inter_frame_attention, c, id=f"reference-{c}") for c in SMALL if c.kernel_size <= 3),
     ],
 )
@@ -48,7 +48,7 @@ def test_against_finite_differences(function: object, case: Case, device: torch.
 def test_at_an_integer_the_slope_is_that_of_the_cell_to_the_lower_right(
     place: float, axis: int, device: torch.device
 ) -> None:
-    """Training starts at offsets of exactly zero, where the function has a kink: the right-hand difference counts."""
+    """Training starts at offsets of exactly zero, where the derivative jumps: it is the right-hand difference."""
     case = Case(shape=(1, 2, 3, 4, 5), kernel_size=1)
     x, _ = case.inputs(device=device)
     offset = torch.full((1, 1, 2, 4, 5), 0.3, dtype=torch.float64, device=device)
@@ -59,10 +59,10 @@ def test_at_an_integer_the_slope_is_that_of_the_cell_to_the_lower_right(
     step = 1e-6
     moved = offset.detach().clone()
     moved[:, :, axis] += step
-    # Each position has one tap, so the change of its own result is the slope of its own offset.
+    # Each position has one tap, so the change of its result is the slope by its offset.
     change = inter_frame_attention(x, moved, kernel_size=1) - inter_frame_attention(x, offset, kernel_size=1)
     right = change[:, 0].sum(1) / step
-    assert relative_error(slope[:, 0, axis], right) < 1e-4  # the step's own error
+    assert relative_error(slope[:, 0, axis], right) < 1e-4  # the error of the finite step
     assert slope[:, 0, axis].abs().max() > 0.1
 
 
@@ -73,7 +73,7 @@ def test_integer_offsets_equal_the_reference(dtype: torch.dtype, channels: int, 
     x, offset = case.inputs(dtype, device)
     assert offset is not None
     offset = offset.round()
-    offset[:, 0, :, 2, 3] += 0.5  # one position among them lies between pixels
+    offset[:, 0, :, 2, 3] += 0.5  # one position between pixels
     grad = torch.randn_like(x)
     expected = run_reference(case, x, offset, grad)
     for name, result in run_op(case, x, offset, grad).items():
@@ -94,7 +94,7 @@ def test_one_gradient_alone(needs: str, device: torch.device) -> None:
 
 
 def test_without_gradients_nothing_is_recorded(device: torch.device) -> None:
-    """The op passes autograd by where nothing needs a gradient, and only there."""
+    """The op skips autograd if no input needs a gradient, and only then."""
     x, offset = Case().inputs(device=device)
     assert offset is not None
     plain = inter_frame_attention(x, offset)
@@ -109,8 +109,8 @@ def test_without_gradients_nothing_is_recorded(device: torch.device) -> None:
         assert inter_frame_attention(x, offset).is_inference()
 
 
-def test_a_mode_may_bring_a_gradient_of_its_own(device: torch.device) -> None:
-    """One that scales what goes into the op by something trainable, as adapters do."""
+def test_a_mode_may_have_its_own_gradient(device: torch.device) -> None:
+    """The mode scales the input of the op by a trainable value, as adapters do."""
     scale = torch.tensor(2.0, dtype=torch.float64, device=device, requires_grad=True)
 
     class Scaled(TorchFunctionMode):
@@ -126,8 +126,8 @@ def test_a_mode_may_bring_a_gradient_of_its_own(device: torch.device) -> None:
     assert relative_error(slope, 3 * scale**2 * inter_frame_attention(x, offset).sum()) < 1e-12
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # by PyTorch's forward mode itself
-def test_forward_mode_is_refused_rather_than_dropped(device: torch.device) -> None:
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # from forward mode in PyTorch
+def test_forward_mode_raises_an_error(device: torch.device) -> None:
     x, offset = Case().inputs(device=device)
     with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward mode AD"):
         inter_frame_attention(forward_ad.make_dual(x, torch.ones_like(x)), offset)
@@ -145,7 +145,7 @@ def test_callers_of_the_bare_op_get_gradients_too(device: torch.device) -> None:
     assert offset.grad.any()
 
 
-def test_a_second_derivative_is_refused_in_words(device: torch.device) -> None:
+def test_a_second_derivative_raises_an_error(device: torch.device) -> None:
     x, offset = Case().inputs(device=device)
     x.requires_grad_()
     (grad,) = torch.autograd.grad(inter_frame_attention(x, offset).square().sum(), x, create_graph=True)

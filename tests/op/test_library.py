@@ -1,4 +1,4 @@
-"""A missing or unfit library is said loudly, and the reference serves."""
+"""A missing or unsuitable library causes a warning, and the reference is used."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from cuda_sifa import library
 
 
 def test_the_op_is_built() -> None:
-    """Every other test of the op would pass with the reference in its place."""
+    """All other tests of the op would pass with the reference too."""
     assert "cpu" in library.devices, "build the op first: bash make.sh"
     assert library.build is not None
     assert library.build.startswith(f"torch {torch.__version__}")
@@ -52,13 +52,13 @@ def test_a_broken_library_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_restored")
-def test_the_reference_serves_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reference_is_used_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     x, offset = torch.randn(1, 2, 3, 4, 5), torch.randn(1, 1, 18, 4, 5)
     compiled = cuda_sifa.inter_frame_attention(x, offset)
     monkeypatch.setattr(library, "devices", frozenset())
-    served = cuda_sifa.inter_frame_attention(x, offset)
-    assert torch.allclose(served, compiled, atol=1e-5)
-    assert served.is_contiguous()  # it really was the reference: the op's channels are innermost
+    result = cuda_sifa.inter_frame_attention(x, offset)
+    assert torch.allclose(result, compiled, atol=1e-5)
+    assert result.is_contiguous()  # from the reference: the op returns channels innermost
 
 
 def test_importing_a_copy_without_library_warns_once_and_works(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_importing_a_copy_without_library_warns_once_and_works(tmp_path: Path) -
     assert result.stdout.split() == ["1", "True"]
 
 
-def test_loading_again_is_quiet() -> None:
+def test_loading_again_gives_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", library.NotBuiltWarning)
         assert library.load()
@@ -87,7 +87,7 @@ def test_loading_again_is_quiet() -> None:
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_each_instruction_set_computes_the_same(capability: str) -> None:
-    """ATEN_CPU_CAPABILITY selects the kernels; what the processor lacks, PyTorch lowers by itself."""
+    """ATEN_CPU_CAPABILITY selects the kernels. PyTorch lowers it to what the processor has."""
     code = (
         "import torch\n"
         "from tests.op.cases import CASES, relative_error, run_op, run_reference\n"

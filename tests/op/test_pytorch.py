@@ -1,4 +1,4 @@
-"""The op among PyTorch's own: opcheck, tracing, compilation, autocast, FLOP counting."""
+"""The op in PyTorch: opcheck, tracing, compilation, autocast, FLOP counting."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def test_opcheck(case: Case, device: torch.device) -> None:
 
 @pytest.mark.parametrize("case", CASES[:8], ids=str)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_fake_kernels_foretell_shapes_dtypes_and_strides(case: Case, dtype: torch.dtype) -> None:
+def test_fake_kernels_return_the_right_shapes_dtypes_and_strides(case: Case, dtype: torch.dtype) -> None:
     x, offset = case.inputs(dtype)
     settings = tuple(case.settings.values())
     real = (
@@ -51,7 +51,7 @@ def test_fake_kernels_foretell_shapes_dtypes_and_strides(case: Case, dtype: torc
 
 
 def test_compiled_in_one_graph_with_one_recompilation(device: torch.device) -> None:
-    """The backend captures and runs the graphs of forward and backward without generating code for them."""
+    """The backend captures the graphs of forward and backward and runs them, without code generation."""
     torch._dynamo.reset()
     compilations = 0
 
@@ -158,7 +158,7 @@ def test_torch_func_gradient(device: torch.device) -> None:
 
 @pytest.mark.parametrize("in_dims", [(0, 0), (2, 1), (0, None), (None, 0)], ids=str)
 def test_vmap_and_gradients_under_it(in_dims: tuple[int | None, int | None], device: torch.device) -> None:
-    """A batch of batches, and the gradients of each entry, equal one call after the other."""
+    """vmap over calls and over their gradients equals separate calls."""
     cases = [Case().inputs(device=device, seed=seed) for seed in range(3)]
 
     def batch(index: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -191,7 +191,7 @@ def test_vmap_of_the_bare_op_is_a_loop() -> None:
     assert torch.equal(result, torch.stack([inter_frame_attention(one) for one in x]))
 
 
-def test_deterministic_algorithms_are_no_error(device: torch.device) -> None:
+def test_deterministic_algorithms_are_supported(device: torch.device) -> None:
     case = Case()
     x, offset = case.inputs(device=device)
     grad = torch.randn_like(x)

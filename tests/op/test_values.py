@@ -1,4 +1,4 @@
-"""The op equals its twin in plain PyTorch: shapes, dtypes, strides, neighbourhoods, heads, awkward offsets."""
+"""The op equals the reference in plain PyTorch: shapes, dtypes, strides, neighbourhoods, heads, special offsets."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor
 from cuda_sifa import decomposition, inter_frame_attention, reference
 from tests.op.cases import CASES, Case, is_same, relative_error, run_op, run_reference
 
-# Some hundred roundings of the dtype: sums over channels, corners and taps in another order.
+# A few hundred roundings of the dtype: sums over channels, corners and taps in another order.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}
 
 
@@ -28,25 +28,25 @@ def test_equals_the_reference(case: Case, dtype: torch.dtype, device: torch.devi
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("case", CASES[::3], ids=str)
-def test_half_precision_errs_no_more_than_plain_pytorch(case: Case, dtype: torch.dtype, device: torch.device) -> None:
-    """Against float64 on the same rounded inputs, at most twice the error of the reference, which rounds its result."""
+def test_half_precision_is_as_accurate_as_plain_pytorch(case: Case, dtype: torch.dtype, device: torch.device) -> None:
+    """Compared with float64 on the same rounded inputs: at most twice the error of the reference, which rounds once."""
     x, offset = case.inputs(dtype, device)
     grad = torch.randn_like(x)
     exact = run_reference(case, x.double(), None if offset is None else offset.double(), grad.double())
     plain = run_reference(case, x, offset, grad)
     for name, result in run_op(case, x, offset, grad).items():
         assert result.dtype == dtype
-        # Half a unit in the last place where plain PyTorch happens to be exact.
+        # Half a unit in the last place if plain PyTorch is exact by chance.
         allowed = 2 * relative_error(plain[name], exact[name]) + torch.finfo(dtype).eps / 2
         assert relative_error(result, exact[name]) <= allowed, name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_offsets_in_float32_beside_a_half_x(dtype: torch.dtype, device: torch.device) -> None:
+def test_offsets_in_float32_for_half_precision(dtype: torch.dtype, device: torch.device) -> None:
     case = Case(shape=(1, 3, 16, 5, 60))
     x, offset = case.inputs(dtype, device)
     assert offset is not None
-    offset = offset.float() + 1e-4  # finer than either half type resolves
+    offset = offset.float() + 1e-4  # finer than both half types resolve
     grad = torch.randn_like(x)
     expected = run_reference(case, x, offset, grad)
     result = run_op(case, x, offset, grad)
@@ -57,7 +57,7 @@ def test_offsets_in_float32_beside_a_half_x(dtype: torch.dtype, device: torch.de
 
 
 def _layouts(x: Tensor) -> dict[str, Tensor]:
-    """The same values under other strides."""
+    """The same values with other strides."""
     n, t, c, h, w = x.shape
     padded = torch.full((n, t + 1, c + 2, h + 1, w + 3), math.nan, dtype=x.dtype, device=x.device)
     padded[:, 1:, 1:-1, 1:, 2:-1] = x
@@ -84,7 +84,7 @@ def test_any_strides(layout: str, device: torch.device) -> None:
 
 
 def test_stride_zero(device: torch.device) -> None:
-    """Expanded inputs, and the gradient that sum().backward() makes, are read as what they stand for."""
+    """Expanded inputs, and the expanded gradient of sum().backward(), equal their copies."""
     case = Case(shape=(3, 3, 4, 5, 6))
     x, offset = case.inputs(device=device)
     assert offset is not None
@@ -112,7 +112,7 @@ def test_zero_offsets_are_the_regular_neighbourhood(kernel_size: int, device: to
 
 
 def test_by_hand() -> None:
-    """One query, one tap, half a pixel to the right of the left pixel of two: the mean of 4 and 6, weighed by 3 * 5."""
+    """One query and one tap, half a pixel to the right of the left pixel: the mean of 4 and 6, with weight 3 * 5."""
     x = torch.tensor([[3.0, 0.0], [4.0, 6.0]], dtype=torch.float64).view(1, 2, 1, 1, 2)
     offset = torch.tensor([[0.0, 0.0], [0.5, 0.0]], dtype=torch.float64).view(1, 1, 2, 1, 2)
     attended = inter_frame_attention(x, offset, kernel_size=1)
@@ -121,26 +121,28 @@ def test_by_hand() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30, -1e30, 2.0**31, -(2.0**63)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-def test_a_tap_at_no_place_contributes_nothing(value: float, dtype: torch.dtype, device: torch.device) -> None:
+def test_a_tap_far_outside_or_at_nan_contributes_nothing(
+    value: float, dtype: torch.dtype, device: torch.device
+) -> None:
     case = Case(shape=(1, 3, 5, 4, 6))
     x, offset = case.inputs(dtype, device)
     assert offset is not None
     strange, outside = offset.clone(), offset.clone()
     place = torch.tensor(value, dtype=torch.float64).to(device, dtype)
-    strange[:, :, 4], outside[:, :, 4] = place, 1000.0  # the vertical displacement of tap 2, everywhere
+    strange[:, :, 4], outside[:, :, 4] = place, 1000.0  # the vertical displacement of tap 2, at every position
     strange[0, 0, 9, 1, 2], outside[0, 0, 9, 1, 2] = place, 1000.0
     grad = torch.randn_like(x)
     expected, result = run_op(case, x, outside, grad), run_op(case, x, strange, grad)
     for name in expected:
         assert is_same(name, result[name], expected[name]), name
     assert not result["grad_offset"][:, :, 4:6].any()
-    for name, twin in run_reference(case, x, strange, grad).items():
-        assert relative_error(result[name], twin) < 4 * torch.finfo(dtype).eps + 1e-13, name
+    for name, plain in run_reference(case, x, strange, grad).items():
+        assert relative_error(result[name], plain) < 4 * torch.finfo(dtype).eps + 1e-13, name
 
 
 @pytest.mark.parametrize("axis", ["y", "x"])
 def test_the_border_is_zero_from_one_pixel_outside(axis: str, device: torch.device) -> None:
-    """Samples fade to zero within the pixel around the map: at -1 and at the size nothing is left."""
+    """Samples fall to zero within one pixel around the map: at -1 and at the size they are zero."""
     x = torch.ones(1, 2, 1, 4, 4, dtype=torch.float64, device=device)
     for place, expected in [
         (-1.0, 0.0),
@@ -188,7 +190,7 @@ def test_the_last_frame_attends_to_nothing(device: torch.device) -> None:
     assert attended[:, :-1].all()
 
 
-def test_the_memory_of_the_inputs_is_left_alone(device: torch.device) -> None:
+def test_the_inputs_are_not_changed(device: torch.device) -> None:
     case = Case()
     x, offset = case.inputs(device=device)
     assert offset is not None
@@ -199,7 +201,7 @@ def test_the_memory_of_the_inputs_is_left_alone(device: torch.device) -> None:
 
 
 def with_threads(counts: tuple[int, ...], run: Callable[[], Any]) -> list[Any]:
-    """What `run` returns with each number of threads."""
+    """The results of `run` with each number of threads."""
     threads = torch.get_num_threads()
     try:
         results = []
@@ -221,7 +223,7 @@ def test_the_same_bits_for_any_number_of_threads(case: Case) -> None:
 
 
 def test_an_overflow_is_the_same_for_any_number_of_threads() -> None:
-    """Which positions share a block with one between pixels depends on where a thread begins; its sums must not."""
+    """The threads determine which positions share a block with one between pixels. The sums must not change."""
     x = torch.ones(1, 2, 1, 1, 40002)
     x[..., 20010] = 1e30
     offset = torch.zeros(1, 1, 2, 1, 40002)
@@ -234,7 +236,7 @@ def test_an_overflow_is_the_same_for_any_number_of_threads() -> None:
 
 @pytest.mark.parametrize("channels", [1024, 1025])
 def test_large_values_whose_mean_product_is_finite(channels: int) -> None:
-    """The scale comes before the second product, as in the reference: 9 x 2.5e23 x 5e11, and not 1024 times that."""
+    """The scale is applied before the second product, as in the reference: 9 x 2.5e23 x 5e11, not 1024 times that."""
     x = torch.full((1, 2, channels, 3, 3), 5e11)
     attended = inter_frame_attention(x)
     assert attended[0, 0, :, 1, 1].isfinite().all()
@@ -258,7 +260,7 @@ def test_the_decomposition_for_exporters_is_the_op(case: Case) -> None:
 
 
 def test_the_reference_is_the_definition() -> None:
-    """The reference against loops over every index, written from the paper's formula."""
+    """The reference equals loops over every index, written from the formula in the paper."""
     case = Case(shape=(1, 2, 4, 3, 4), groups=2, dilation=2)
     x, offset = case.inputs()
     assert offset is not None

@@ -1,22 +1,21 @@
-// The memory that one thread works in. Every structure of the kernels takes its arrays from one arena: a first pass
+// The memory that one thread works in. Every structure of the kernels takes its arrays from an arena: a first pass
 // without memory counts the bytes, a second pass hands them out.
 #pragma once
 
-#include "vector.h"
+#include "kernel.h"
 
 namespace sifa::SIFA_CAPABILITY {
 
-// The memory that one thread works in, handed out in pieces that begin at a cache line, where vectors are loaded
-// fastest. Without memory it only counts.
+// Every array begins at a cache line, where vectors are loaded fastest.
 struct Arena {
-  char* memory;
+  char* memory;  // null: count the bytes only
   int64_t used = 0;
 
   template <typename E>
-  E* take(int64_t n) {
-    E* piece = memory ? reinterpret_cast<E*>(memory + used) : nullptr;
+  E* allocate(int64_t n) {
+    E* array = memory ? reinterpret_cast<E*>(memory + used) : nullptr;
     used += (n * int64_t(sizeof(E)) + 63) / 64 * 64;
-    return piece;
+    return array;
   }
 };
 

@@ -1,9 +1,11 @@
 // The backward pass: the gradients of one pair of frames, one position after the other.
 #pragma once
 
+#include "arena.h"
 #include "channels.h"
 #include "geometry.h"
 #include "neighbourhood.h"
+#include "storage.h"
 
 namespace sifa::SIFA_CAPABILITY {
 
@@ -13,20 +15,22 @@ struct BackwardScratch {
   static constexpr bool widens = !std::is_same_v<S, K>;
 
   Block<T> block;
-  K* grad;  // widened: one position's, and frames
-  K* frame[2];
+  // Buffers for the conversion of half precision.
+  K* grad;      // of one position
+  K* frame[2];  // queries and keys
 
-  void take(const Shape& s, Arena& arena) {
-    block.take(s, arena);
-    grad = arena.take<K>(widens ? s.channels : 0);
-    for (K*& widened : frame) widened = arena.take<K>(widens ? s.frame_size() : 0);
+  void allocate(const Shape& s, Arena& arena) {
+    block.allocate(s, arena);
+    grad = arena.allocate<K>(widens ? s.channels : 0);
+    for (K*& converted : frame) converted = arena.allocate<K>(widens ? s.frame_size() : 0);
   }
 };
 
-// From the dot products a and b to the weights c and h of the cells; adds the gradient of this position's offsets.
+// From the dot products a and b of one position and head to the weights c and h of its pixels. Adds to the gradient of
+// the position's offsets.
 template <typename T>
-static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbourhood<T>& near,
-                            T* grad_offset) {
+static void weigh_pixels_backward(const Shape& s, const Taps<T>& taps, int p, T scale, Neighbourhood<T>& near,
+                                  T* grad_offset) {
   if (!s.deformable) {
     for (int64_t u = 0; u < near.count; ++u) {
       near.c[u] = scale * near.a[u];
@@ -36,26 +40,26 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale,
   }
   for (T* values : {near.c, near.h}) near.clear(values);
   for (T* values : {near.a, near.b}) near.clear_around(values);
-  const int* left_cells = near.left_cells;
-  for (int64_t at = p, end = s.taps() * kPositions; at < end; at += kPositions, left_cells += 2, grad_offset += 2) {
+  const int* left = near.left_corners;
+  for (int64_t at = p, end = s.taps() * kPositions; at < end; at += kPositions, left += 2, grad_offset += 2) {
     const T fy = taps.fy[at], fx = taps.fx[at];
     T w[4], a[4], b[4], d = 0, e = 0;
     for (int i = 0; i < 4; ++i) {
-      const int64_t cell = left_cells[i / 2] + i % 2;
+      const int64_t u = left[i / 2] + i % 2;
       const bool reads = taps.reads[at] >> i & 1;
       w[i] = taps.weight[i][at];
-      a[i] = reads ? near.a[cell] : 0;
-      b[i] = reads ? near.b[cell] : 0;
+      a[i] = reads ? near.a[u] : 0;
+      b[i] = reads ? near.b[u] : 0;
       d += w[i] * a[i];
       e += w[i] * b[i];
     }
     d *= scale;
     e *= scale;
-    T slope[4];  // of the result by the weight of each corner
+    T slope[4];  // derivative of the result by the weight of each corner
     for (int i = 0; i < 4; ++i) {
-      const int64_t cell = left_cells[i / 2] + i % 2;
-      near.c[cell] += w[i] * d;
-      near.h[cell] += w[i] * e;
+      const int64_t u = left[i / 2] + i % 2;
+      near.c[u] += w[i] * d;
+      near.h[u] += w[i] * e;
       slope[i] = d * b[i] + e * a[i];
     }
     grad_offset[0] += (1 - fx) * (slope[2] - slope[0]) + fx * (slope[3] - slope[1]);
@@ -63,6 +67,7 @@ static void attend_backward(const Shape& s, const Taps<T>& taps, int p, T scale,
   }
 }
 
+// The pair of frames (t, t + 1) of sample n. Adds to the gradients of both frames.
 template <typename S, typename K, typename T>
 static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t,
                           BackwardScratch<S, K>& scratch) {
@@ -77,7 +82,7 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
   T* grad_offset = s.deformable ? args.grad_offset + (n * s.pairs() + t) * pixels * field : nullptr;
   Block<T>& block = scratch.block;
   for (block.first = 0; block.first < pixels; block.first += kPositions) {
-    block.count = int(least(pixels - block.first, kPositions));
+    block.count = int(smaller(pixels - block.first, kPositions));
     if (s.deformable) locate<T, false>(s, args.offset, n, t, block.first, block.count, block.taps);
     block.collect(s, s.channels);
     for (int p = 0; p < block.count; ++p) {
@@ -86,8 +91,8 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
       Neighbourhood<T>& near = block.near[p];
       for (int64_t i = 0; s.deformable && i < field; ++i) grad_offset[pixel * field + i] = 0;
       for (int64_t g = 0; g < s.channels; g += group) {
-        dot_products<true, false>(near.count, near.cell, keys + g, query + g, incoming + g, group, near.a, near.b);
-        attend_backward(s, block.taps, p, scale, near, s.deformable ? grad_offset + pixel * field : nullptr);
+        dot_products<true, false>(near.count, near.pixel, keys + g, query + g, incoming + g, group, near.a, near.b);
+        weigh_pixels_backward(s, block.taps, p, scale, near, s.deformable ? grad_offset + pixel * field : nullptr);
         scatter(near, keys + g, query + g, incoming + g, group, grad_queries + at + g, grad_keys + g);
       }
     }

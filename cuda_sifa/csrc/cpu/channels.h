@@ -1,18 +1,28 @@
-// Arithmetic over the channels of pixels: dot products with the query, weighted sums, and the gradients that are added
-// to the pixels. These loops take nearly all of the time. Everything else prepares their arguments.
+// Arithmetic over the channels of pixels: dot products with the query, weighted sums, and gradients that are added to
+// pixels. These loops take nearly all of the time; all other code prepares their arguments.
 #pragma once
 
 #include "neighbourhood.h"
+#include "storage.h"
 #include "vector.h"
 
 namespace sifa::SIFA_CAPABILITY {
 
-// A block of cells whose dot products are computed together: as many accumulators as one lane reduction can merge.
+// How many pixels are processed together: as many accumulators as one sum over the lanes can merge.
 template <typename T>
-constexpr int kBlock = kLanes<T> < kCellBlock ? kLanes<T> : kCellBlock;
+constexpr int kBlock = kLanes<T> < kPixelBlock ? kLanes<T> : kPixelBlock;
 
-// Vectors of channels that a loop keeps in registers: half of those there are, 32 with AVX-512, else 16.
-constexpr int kMostInRegisters = SIFA_VECTOR_BYTES == 64 ? 16 : 8;
+// How many vectors of channels a loop keeps in registers: half of the registers, which are 32 with AVX-512, else 16.
+constexpr int kRegisterVectors = SIFA_VECTOR_BYTES == 64 ? 16 : 8;
+
+// The pixels of a frame: number i at first + i * stride.
+template <typename K>
+struct Frame {
+  const K* first;
+  int64_t stride;
+};
+
+// ---- Dot products ---------------------------------------------------------------------------------------------------
 
 // The sums over the lanes of Count vectors at once, in the first lanes of the result. Each step merges two vectors into
 // one that holds partial sums of both, `Group` lanes for each sum, until one vector holds all of them.
@@ -31,40 +41,35 @@ SIFA_INLINE Vec<T> lane_sums(const Vec<T>* v) {
   }
 }
 
-// Writes the sums over the lanes of Count vectors, and up to a vector's length beyond them, or with Add adds them.
+// Stores the sums over the lanes of Count vectors, and up to one vector beyond them. With Add, adds them instead.
 template <bool Add, typename T, int Count>
-SIFA_INLINE void keep_lane_sums(const Vec<T>* v, T* sums) {
+SIFA_INLINE void store_lane_sums(const Vec<T>* v, T* sums) {
   const Vec<T> all = lane_sums<T, Count>(v);
   if constexpr (Add) {
-    using Some = typename Part<T, Count * sizeof(T)>::type;
+    using Some = VectorOf<T, Count * sizeof(T)>;
     store_as(sums, load_as<Some>(sums) + load_as<Some>(&all));
   } else {
     store<T>(sums, all);
   }
 }
 
-// The pixels of a frame: number i at `first` + i * stride.
-template <typename K>
-struct Frame {
-  const K* first;
-  int64_t stride;
-};
-
-// a[u] = <q, keys + cell[u]> and, with Two, b[u] = <g, keys + cell[u]>, over n channels, for Count cells; with Add
-// added to what is there. A multiply-add takes four cycles or five and two can begin in each, so there are sums enough
-// to have as many under way: the channels of a cell go to `apart` of them in turn.
+// For Count pixels, over n channels: a[u] = <q, keys + pixel[u]> and, with Two, b[u] = <g, keys + pixel[u]>. With Add,
+// adds to a and b.
+//
+// A multiply-add takes four or five cycles and two can begin in each cycle, so about eight must run at once. The
+// channels of a pixel therefore go to several accumulators in turn.
 template <typename K, bool Two, bool Add, int Count, typename T>
-SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a, T* b) {
+SIFA_INLINE void dot_products_of(const int64_t* pixel, const K* keys, const K* q, const K* g, int64_t n, T* a, T* b) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
-  constexpr int apart = Two ? 1 : kMostInRegisters / Count < vectors ? 1 : kMostInRegisters / Count;
-  constexpr int units = apart > vectors ? apart / vectors : 1;  // read in one step
+  constexpr int accumulators = Two ? 1 : kRegisterVectors / Count < vectors ? 1 : kRegisterVectors / Count;
+  constexpr int units = accumulators > vectors ? accumulators / vectors : 1;  // read in one step
   const K* key[Count];
-  Vec<T> sum_a[apart][Count], sum_b[Count];
+  Vec<T> sum_a[accumulators][Count], sum_b[Count];
 #pragma GCC unroll 16
   for (int i = 0; i < Count; ++i) {
-    key[i] = keys + cell[i];
+    key[i] = keys + pixel[i];
 #pragma GCC unroll 16
-    for (int part = 0; part < apart; ++part) sum_a[part][i] = Vec<T>{};
+    for (int j = 0; j < accumulators; ++j) sum_a[j][i] = Vec<T>{};
     if (Two) sum_b[i] = Vec<T>{};
   }
   const auto step = [&](int64_t c, auto several) {
@@ -83,7 +88,7 @@ SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q,
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; ++v) {
           const int at = unit * vectors + v;
-          sum_a[at % apart][i] += query[at] * value[v];
+          sum_a[at % accumulators][i] += query[at] * value[v];
           if (Two) sum_b[i] += grad[at] * value[v];
         }
       }
@@ -94,11 +99,11 @@ SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q,
   if (units > 1)
     for (; c + lanes <= n; c += lanes) step(c, std::integral_constant<int, 1>());
 #pragma GCC unroll 16
-  for (int part = 1; part < apart; ++part)
+  for (int j = 1; j < accumulators; ++j)
 #pragma GCC unroll 16
-    for (int i = 0; i < Count; ++i) sum_a[0][i] += sum_a[part][i];
-  keep_lane_sums<Add, T, Count>(sum_a[0], a);
-  if (Two) keep_lane_sums<Add, T, Count>(sum_b, b);
+    for (int i = 0; i < Count; ++i) sum_a[0][i] += sum_a[j][i];
+  store_lane_sums<Add, T, Count>(sum_a[0], a);
+  if (Two) store_lane_sums<Add, T, Count>(sum_b, b);
   if constexpr (vectors == 1) {
     for (; c < n; ++c) {
       for (int i = 0; i < Count; ++i) {
@@ -109,21 +114,25 @@ SIFA_INLINE void dot_products_of(const int64_t* cell, const K* keys, const K* q,
   }
 }
 
+// The same for `count` pixels, in blocks. The last block may run past the end of the list.
 template <bool Two, bool Add, typename K, typename T>
-static void dot_products(int64_t count, const int64_t* cell, const K* keys, const K* q, const K* g, int64_t n, T* a,
+static void dot_products(int64_t count, const int64_t* pixel, const K* keys, const K* q, const K* g, int64_t n, T* a,
                          T* b) {
   constexpr int block = kBlock<T>, half = block / 2;
   int64_t u = 0;
-  for (; u + half < count; u += block) dot_products_of<K, Two, Add, block>(cell + u, keys, q, g, n, a + u, b + u);
+  for (; u + half < count; u += block) dot_products_of<K, Two, Add, block>(pixel + u, keys, q, g, n, a + u, b + u);
   if (u + 1 == count)
-    dot_products_of<K, Two, Add, 1>(cell + u, keys, q, g, n, a + u, b + u);  // of nine, say
+    dot_products_of<K, Two, Add, 1>(pixel + u, keys, q, g, n, a + u, b + u);  // the last of nine, for example
   else if (u < count)
-    dot_products_of<K, Two, Add, half>(cell + u, keys, q, g, n, a + u, b + u);
+    dot_products_of<K, Two, Add, half>(pixel + u, keys, q, g, n, a + u, b + u);
 }
 
-// result = sum_u scale * c[u] * (keys + cell[u]), Width units of channels at a time from channel `from` to `to`.
+// ---- Weighted sums --------------------------------------------------------------------------------------------------
+
+// result = sum_u scale * c[u] * (keys + pixel[u]), from channel `from`, Width units at a time while they fit before
+// `to`. Returns the first channel that is left.
 template <typename K, int Width, typename T>
-SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const K* keys, const T* c, T scale,
+SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* pixel, const K* keys, const T* c, T scale,
                                       int64_t from, int64_t to, K* result) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   for (; from + Width * lanes <= to; from += Width * lanes) {
@@ -131,7 +140,7 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const 
 #pragma GCC unroll 16
     for (int i = 0; i < Width * vectors; ++i) sums[i] = Vec<T>{};
     for (int64_t u = 0; u < count; ++u) {
-      const K* key = keys + cell[u] + from;
+      const K* key = keys + pixel[u] + from;
       const T weight = scale * c[u];
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) {
@@ -148,20 +157,23 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* cell, const 
 }
 
 template <typename K, typename T>
-static void weighted_sum(int64_t count, const int64_t* cell, const K* keys, const T* c, T scale, int64_t n, K* result) {
-  constexpr int most = kMostInRegisters / Unit<K>::vectors;
-  int64_t from = weighted_sum_part<K, most>(count, cell, keys, c, scale, 0, n, result);
-  from = weighted_sum_part<K, most / 2>(count, cell, keys, c, scale, from, n, result);
-  from = weighted_sum_part<K, 1>(count, cell, keys, c, scale, from, n, result);
+static void weighted_sum(int64_t count, const int64_t* pixel, const K* keys, const T* c, T scale, int64_t n,
+                         K* result) {
+  constexpr int most = kRegisterVectors / Unit<K>::vectors;
+  int64_t from = weighted_sum_part<K, most>(count, pixel, keys, c, scale, 0, n, result);
+  from = weighted_sum_part<K, most / 2>(count, pixel, keys, c, scale, from, n, result);
+  from = weighted_sum_part<K, 1>(count, pixel, keys, c, scale, from, n, result);
   if constexpr (Unit<K>::vectors == 1) {
     for (; from < n; ++from) {
       result[from] = 0;
-      for (int64_t u = 0; u < count; ++u) result[from] += scale * c[u] * keys[cell[u] + from];
+      for (int64_t u = 0; u < count; ++u) result[from] += scale * c[u] * keys[pixel[u] + from];
     }
   }
 }
 
-// grad_query += sum_u h[u] v_u and grad_keys at each cell += c[u] g + h[u] q.
+// ---- Gradients of pixels --------------------------------------------------------------------------------------------
+
+// grad_query += sum_u h[u] v_u, and grad_keys at each pixel += c[u] g + h[u] q. Channels as in weighted_sum_part.
 template <typename K, int Width, typename T>
 SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t from,
                                  int64_t to, T* grad_query, T* grad_keys) {
@@ -177,8 +189,8 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, co
     for (int i = 0; i < all; ++i) sums[i] = load(grad_query + from + i * kLanes<T>);
     for (int64_t u = 0; u < near.count; ++u) {
       const T c = near.c[u], h = near.h[u];
-      const K* key = keys + near.cell[u] + from;
-      T* grad_key = grad_keys + near.cell[u] + from;
+      const K* key = keys + near.pixel[u] + from;
+      T* grad_key = grad_keys + near.pixel[u] + from;
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) {
         Vec<T> value[vectors];
@@ -206,35 +218,11 @@ static void scatter(const Neighbourhood<T>& near, const K* keys, const K* q, con
   if constexpr (Unit<K>::vectors == 1) {
     for (; from < n; ++from) {
       for (int64_t u = 0; u < near.count; ++u) {
-        grad_query[from] += near.h[u] * keys[near.cell[u] + from];
-        grad_keys[near.cell[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
+        grad_query[from] += near.h[u] * keys[near.pixel[u] + from];
+        grad_keys[near.pixel[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
       }
     }
   }
-}
-
-// n values in T: where they lie if they are stored so, else widened into `buffer`.
-template <typename T, typename S>
-SIFA_INLINE const T* widened(const S* from, int64_t n, T* buffer) {
-  if constexpr (std::is_same_v<S, T>) {
-    return from;
-  } else {
-    widen(from, n, buffer);
-    return buffer;
-  }
-}
-
-// Where to compute what is to be stored at `to`: there, or in a buffer. keep() then stores n values.
-template <typename K, typename S>
-SIFA_INLINE K* result_for(S* to, K* buffer) {
-  if constexpr (std::is_same_v<S, K>)
-    return to;
-  else
-    return buffer;
-}
-template <typename K, typename S>
-SIFA_INLINE void keep(const K* result, int64_t n, S* to) {
-  if constexpr (!std::is_same_v<S, K>) narrow(result, n, to);
 }
 
 }  // namespace sifa::SIFA_CAPABILITY

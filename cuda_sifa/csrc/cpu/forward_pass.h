@@ -1,19 +1,21 @@
 // The forward pass: from dot products to weights to results, one batch of positions after the other.
 #pragma once
 
+#include "arena.h"
 #include "channels.h"
+#include "geometry.h"
 #include "neighbourhood.h"
 #include "small_heads.h"
+#include "storage.h"
 
 namespace sifa::SIFA_CAPABILITY {
 
-// The keys around one position fill the first cache when a pixel has many channels, and every key is then read from the
-// second, twice for each position. Beyond this many bytes of a pixel a batch of positions goes through the channels in
-// chunks, of which the keys around a row of positions stay in the cache.
+// If a pixel has many channels, the keys around one position fill the first-level cache, and every key is read twice
+// from the second level for each position. Heads of more than kWholeBytes therefore go through their channels in
+// chunks, for a batch of several blocks: the chunks of the keys around a row of positions stay in the cache.
 constexpr int64_t kWholeBytes = 2048, kChunkBytes = 1024;
-constexpr int kMostBlocks = 8;
+constexpr int kMaxBlocks = 8;
 
-// S is what is stored, K what is computed on: S, or float for half precision that is widened beforehand.
 template <typename S, typename K>
 struct ForwardScratch {
   using T = typename Unit<K>::Real;
@@ -21,32 +23,43 @@ struct ForwardScratch {
 
   bool in_chunks;
   int64_t chunk;  // channels
-  int blocks;     // of positions in a batch
-  Block<T> block[kMostBlocks];
+  int blocks;     // of positions in a batch; one if not in chunks
+  Block<T> block[kMaxBlocks];
   Corners<K> corners;
-  K* zeros;  // a pixel
-  // The keys, copied, with a cache line between pixels: pixels of a power of two bytes would share few lines.
+  K* zeros;  // one pixel
+  // A copy of the keys with a cache line between pixels: pixels of a power of two bytes would share few cache lines.
   K* packed;
   int64_t packed_stride, packed_frame = -1;
-  K *queries, *result;  // widened: a batch of queries, and one position's result
+  // Buffers for the conversion of half precision.
+  K* queries;  // of a batch
+  K* result;   // of one position
 
-  void take(const Shape& s, Arena& arena) {
+  void allocate(const Shape& s, Arena& arena) {
     const int64_t group = s.channels / s.groups, line = 64 / int64_t(sizeof(K));
     in_chunks = s.deformable && group * int64_t(sizeof(K)) > kWholeBytes;
     chunk = in_chunks ? kChunkBytes / int64_t(sizeof(K)) : group;
-    blocks = in_chunks ? kMostBlocks : 1;
-    for (int i = 0; i < blocks; ++i) block[i].take(s, arena);
-    corners.take(s, arena);
-    zeros = arena.take<K>(s.channels);
+    blocks = in_chunks ? kMaxBlocks : 1;
+    for (int i = 0; i < blocks; ++i) block[i].allocate(s, arena);
+    corners.allocate(s, arena);
+    zeros = arena.allocate<K>(s.channels);
     packed_stride = (s.channels + line - 1) / line * line + line;
-    packed = arena.take<K>(widens || in_chunks ? s.height * s.width * packed_stride : 0);
-    queries = arena.take<K>(widens ? blocks * kPositions * s.channels : 0);
-    result = arena.take<K>(widens ? s.channels : 0);
+    packed = arena.allocate<K>(widens || in_chunks ? s.height * s.width * packed_stride : 0);
+    queries = arena.allocate<K>(widens ? blocks * kPositions * s.channels : 0);
+    result = arena.allocate<K>(widens ? s.channels : 0);
     if (arena.memory) __builtin_memset(zeros, 0, s.channels * sizeof(K));
   }
 };
 
-// Frame number `frame` of x, as keys of so many positions.
+// Consecutive positions of a frame, in the blocks scratch.block[0 .. blocks - 1]; what they read and what they write.
+template <typename S, typename K>
+struct Batch {
+  int blocks;
+  const K* queries;  // of the first position
+  Frame<K> keys;
+  S* out;  // of the first position
+};
+
+// Frame number `frame` of x as the keys of so many positions: in x itself, or as a copy.
 template <typename S, typename K>
 static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t positions, ForwardScratch<S, K>& scratch) {
   const int64_t pixels = s.height * s.width;
@@ -65,26 +78,26 @@ static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t posit
   return {scratch.packed, scratch.packed_stride};
 }
 
-// From the dot products a to the weights c of the cells, in place of the sums over taps and corners; returns the
-// weights. Of the regular neighbourhood one is the other.
+// From the dot products a of one position and head to the weights c of its pixels. Returns the weights, which in the
+// regular neighbourhood are the dot products themselves. weighted_sum() applies the scale.
 template <typename T>
-static const T* attend(const Shape& s, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
+SIFA_INLINE const T* weigh_pixels(const Shape& s, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
   if (!s.deformable) return near.a;
   const int64_t all = s.taps();
   T *a = near.a, *c = near.c;
   near.clear(c);
   near.clear_around(a);
-  const int* left_cells = near.left_cells;
-  if (!taps.between[p]) {  // on pixels
+  const int* left_corners = near.left_corners;
+  if (!taps.between[p]) {  // all sampling points lie on pixels
     for (int64_t t = 0; t < all; ++t) {
-      const int64_t cell = left_cells[2 * t];
-      c[cell] += taps.weight[0][t * kPositions + p] * a[cell];
+      const int64_t u = left_corners[2 * t];
+      c[u] += taps.weight[0][t * kPositions + p] * a[u];
     }
     return c;
   }
   for (int64_t t = 0, at = p; t < all; ++t, at += kPositions) {
     const T w0 = taps.weight[0][at], w1 = taps.weight[1][at], w2 = taps.weight[2][at], w3 = taps.weight[3][at];
-    const int64_t upper = left_cells[2 * t], lower = left_cells[2 * t + 1];
+    const int64_t upper = left_corners[2 * t], lower = left_corners[2 * t + 1];
     const T d = (w0 * a[upper] + w1 * a[upper + 1]) + (w2 * a[lower] + w3 * a[lower + 1]);
     c[upper] += w0 * d;
     c[upper + 1] += w1 * d;
@@ -94,93 +107,122 @@ static const T* attend(const Shape& s, const Taps<T>& taps, int p, Neighbourhood
   return c;
 }
 
-// The positions of a batch of blocks. `queries` points at the first of them, keys and out at a frame.
+// Three ways to compute a head, whose channels begin at g: few channels, all channels at once, in chunks.
+
 template <typename S, typename K>
-static void forward_batch(const Shape& s, int blocks, const K* queries, Frame<K> keys, S* out,
-                          ForwardScratch<S, K>& scratch) {
+SIFA_INLINE void forward_small_head(const Shape& s, const Batch<S, K>& batch, int64_t g,
+                                    ForwardScratch<S, K>& scratch) {
   using T = typename Unit<K>::Real;
-  const int64_t channels = s.channels, group = channels / s.groups, chunk = scratch.chunk;
-  const int64_t start = scratch.block[0].first * channels;
+  const int64_t group = s.channels / s.groups;
+  const Block<T>& block = scratch.block[0];
+  const Frame<K> head = {batch.keys.first + g, batch.keys.stride};
+  if (s.deformable)
+    scratch.corners.compute(s, block.taps, head, scratch.zeros);
+  else
+    scratch.corners.compute_regular(s, block.first, head, scratch.zeros);
+  attend_block<kRegisterVectors / Unit<K>::vectors>(s, block, scratch.corners, batch.queries + g, T(1) / T(group),
+                                                    group / Unit<K>::lanes, scratch.result, batch.out + g);
+}
+
+template <typename S, typename K>
+SIFA_INLINE void forward_head(const Shape& s, const Batch<S, K>& batch, int64_t g, ForwardScratch<S, K>& scratch) {
+  using T = typename Unit<K>::Real;
+  const int64_t group = s.channels / s.groups;
   const T scale = T(1) / T(group);
-  const auto each = [&](auto work) {
-    for (int i = 0; i < blocks; ++i) {
-      Block<T>& block = scratch.block[i];
-      for (int p = 0; p < block.count; ++p) work(block, p, (block.first + p) * channels);
-    }
-  };
-  for (int64_t g = 0; g < channels; g += group) {
-    if (in_registers<K>(s)) {
-      const Block<T>& only = scratch.block[0];
-      const Frame<K> head = {keys.first + g, keys.stride};
-      if (s.deformable)
-        scratch.corners.point(s, only.taps, head, scratch.zeros);
-      else
-        scratch.corners.point_regular(s, only.first, head, scratch.zeros);
-      each([&](Block<T>& block, int p, int64_t at) {
-        K* result = result_for(out + at + g, scratch.result);
-        attend_in_registers(s, block.taps, scratch.corners, p, queries + (at - start) + g, scale,
-                            group / Unit<K>::lanes, result);
-        keep(result, group, out + at + g);
-      });
-    } else {
-      // Of the channels from c: all of the head, or a chunk.
-      const auto dots = [&](Block<T>& block, int p, int64_t at, int64_t c, auto add) {
-        const Neighbourhood<T>& near = block.near[p];
-        const int64_t some = least(g + group - c, chunk);
-        dot_products<false, add>(near.count, near.cell, keys.first + c, queries + (at - start) + c, queries, some,
-                                 near.a, near.b);
-      };
-      const auto sums = [&](Block<T>& block, int p, int64_t at, int64_t c, const T* weights) {
-        const Neighbourhood<T>& near = block.near[p];
-        const int64_t some = least(g + group - c, chunk);
-        K* result = result_for(out + at + c, scratch.result);
-        weighted_sum(near.count, near.cell, keys.first + c, weights, scale, some, result);
-        keep(result, some, out + at + c);
-      };
-      if (!scratch.in_chunks) {
-        each([&](Block<T>& block, int p, int64_t at) {
-          dots(block, p, at, g, std::false_type());
-          const T* weights = attend(s, block.taps, p, block.near[p]);
-          sums(block, p, at, g, weights);  // while the keys are in the cache
-        });
-      } else {
-        each([&](Block<T>& block, int p, int64_t) { block.near[p].clear(block.near[p].a); });
-        for (int64_t c = g; c < g + group; c += chunk)
-          each([&](Block<T>& block, int p, int64_t at) { dots(block, p, at, c, std::true_type()); });
-        each([&](Block<T>& block, int p, int64_t) { attend(s, block.taps, p, block.near[p]); });
-        for (int64_t c = g; c < g + group; c += chunk)
-          each([&](Block<T>& block, int p, int64_t at) { sums(block, p, at, c, block.near[p].c); });
-      }
-    }
+  const K *keys = batch.keys.first + g, *query = batch.queries + g;
+  S* out = batch.out + g;
+  Block<T>& block = scratch.block[0];
+  for (int p = 0; p < block.count; ++p, query += s.channels, out += s.channels) {
+    Neighbourhood<T>& near = block.near[p];
+    dot_products<false, false>(near.count, near.pixel, keys, query, query, group, near.a, near.b);
+    const T* weights = weigh_pixels(s, block.taps, p, near);
+    K* result = result_memory(out, scratch.result);
+    weighted_sum(near.count, near.pixel, keys, weights, scale, group, result);  // while the keys are in the cache
+    store_result(result, group, out);
   }
 }
 
 template <typename S, typename K>
+SIFA_INLINE void forward_head_in_chunks(const Shape& s, const Batch<S, K>& batch, int64_t g,
+                                        ForwardScratch<S, K>& scratch) {
+  using T = typename Unit<K>::Real;
+  const int64_t group = s.channels / s.groups, end = g + group, chunk = scratch.chunk;
+  const T scale = T(1) / T(group);
+  // Calls work(block, p, first channel of the position).
+  const auto for_each_position = [&](auto work) {
+    for (int i = 0; i < batch.blocks; ++i) {
+      Block<T>& block = scratch.block[i];
+      for (int p = 0; p < block.count; ++p) work(block, p, (i * kPositions + p) * s.channels);
+    }
+  };
+  for_each_position([&](Block<T>& block, int p, int64_t) { block.near[p].clear(block.near[p].a); });
+  for (int64_t c = g; c < end; c += chunk) {
+    for_each_position([&](Block<T>& block, int p, int64_t at) {
+      const Neighbourhood<T>& near = block.near[p];
+      dot_products<false, true>(near.count, near.pixel, batch.keys.first + c, batch.queries + at + c, batch.queries,
+                                smaller(end - c, chunk), near.a, near.b);
+    });
+  }
+  for_each_position([&](Block<T>& block, int p, int64_t) { weigh_pixels(s, block.taps, p, block.near[p]); });
+  for (int64_t c = g; c < end; c += chunk) {
+    for_each_position([&](Block<T>& block, int p, int64_t at) {
+      const Neighbourhood<T>& near = block.near[p];
+      const int64_t n = smaller(end - c, chunk);
+      K* result = result_memory(batch.out + at + c, scratch.result);
+      weighted_sum(near.count, near.pixel, batch.keys.first + c, near.c, scale, n, result);
+      store_result(result, n, batch.out + at + c);
+    });
+  }
+}
+
+template <typename S, typename K>
+static void forward_batch(const Shape& s, const Batch<S, K>& batch, ForwardScratch<S, K>& scratch) {
+  const int64_t group = s.channels / s.groups;
+  for (int64_t g = 0; g < s.channels; g += group) {
+    if (fits_registers<K>(s))
+      forward_small_head(s, batch, g, scratch);
+    else if (!scratch.in_chunks)
+      forward_head(s, batch, g, scratch);
+    else
+      forward_head_in_chunks(s, batch, g, scratch);
+  }
+}
+
+// Positions [begin, end) of frame t of sample n.
+template <typename S, typename K>
+static void forward_frame(const Shape& s, const ForwardArgs& args, int64_t n, int64_t t, int64_t begin, int64_t end,
+                          ForwardScratch<S, K>& scratch) {
+  using T = typename Unit<K>::Real;
+  const int64_t frame = n * s.frames + t;
+  const S* x = static_cast<const S*>(args.x);
+  const S* queries = x + frame * s.frame_size();
+  S* out = static_cast<S*>(args.out) + frame * s.frame_size();
+  const Frame<K> keys = keys_of(s, x, frame + 1, end - begin, scratch);
+  for (int64_t first = begin, last; first < end; first = last) {
+    last = smaller(first + scratch.blocks * kPositions, end);
+    const int blocks = int((last - first + kPositions - 1) / kPositions);
+    for (int i = 0; i < blocks; ++i) {
+      Block<T>& block = scratch.block[i];
+      block.first = first + i * kPositions;
+      block.count = int(smaller(last - block.first, kPositions));
+      if (s.deformable) locate<T, true>(s, args.offset, n, t, block.first, block.count, block.taps);
+      if (!fits_registers<K>(s)) block.collect(s, keys.stride);
+    }
+    const int64_t at = first * s.channels;
+    const K* converted = widened<K>(queries + at, (last - first) * s.channels, scratch.queries);
+    forward_batch(s, Batch<S, K>{blocks, converted, keys, out + at}, scratch);
+  }
+}
+
+// Positions [begin, end) of all N * (T-1) * H * W queries.
+template <typename S, typename K>
 static void forward_positions(const Shape& s, const ForwardArgs& args, int64_t begin, int64_t end,
                               ForwardScratch<S, K>& scratch) {
-  using T = typename Unit<K>::Real;
-  const int64_t channels = s.channels, pixels = s.height * s.width;
+  const int64_t pixels = s.height * s.width;
   for (int64_t next = begin; next < end;) {
-    const int64_t pair = next / pixels, n = pair / s.pairs(), t = pair % s.pairs(), frame = n * s.frames + t;
-    const int64_t first = next - pair * pixels, last = least(end - pair * pixels, pixels);
-    next += last - first;
-    const S* x = static_cast<const S*>(args.x);
-    const Frame<K> keys = keys_of(s, x, frame + 1, last - first, scratch);
-    const S* stored = x + frame * s.frame_size();
-    S* out = static_cast<S*>(args.out) + frame * s.frame_size();
-    for (int64_t at = first, batch_end; at < last; at = batch_end) {
-      batch_end = least(at + scratch.blocks * kPositions, last);
-      const int blocks = int((batch_end - at + kPositions - 1) / kPositions);
-      for (int i = 0; i < blocks; ++i) {
-        Block<T>& block = scratch.block[i];
-        block.first = at + i * kPositions;
-        block.count = int(least(batch_end - block.first, kPositions));
-        if (s.deformable) locate<T, true>(s, args.offset, n, t, block.first, block.count, block.taps);
-        if (!in_registers<K>(s)) block.collect(s, keys.stride);
-      }
-      const K* queries = widened<K>(stored + at * channels, (batch_end - at) * channels, scratch.queries);
-      forward_batch(s, blocks, queries, keys, out, scratch);
-    }
+    const int64_t pair = next / pixels, start = pair * pixels, stop = smaller(end, start + pixels);
+    forward_frame(s, args, pair / s.pairs(), pair % s.pairs(), next - start, stop - start, scratch);
+    next = stop;
   }
 }
 

@@ -20,8 +20,8 @@
 namespace sifa {
 namespace {
 
-// The kernels for this machine's processor, chosen when the library runs, not where it was built. ATen's own choice is
-// followed, so ATEN_CPU_CAPABILITY=default|avx2|avx512 selects ours too.
+// The kernels for the processor of this machine, selected when the library runs, not when it is built. The choice is
+// that of ATen, so ATEN_CPU_CAPABILITY=default|avx2|avx512 selects these kernels too.
 template <typename Acc>
 const Kernels<Acc>& kernels() {
 #if defined(__x86_64__)
@@ -68,16 +68,16 @@ Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset
   return shape;
 }
 
-// Rows and columns are 32-bit integers beside float coordinates.
+// The kernels compute rows and columns as 32-bit integers where coordinates are float.
 void check_extents(const at::Tensor& x) {
   TORCH_CHECK_VALUE(x.size(3) <= 1 << 30 && x.size(4) <= 1 << 30, "height and width of x must be at most 2^30, got ",
                     shape_of(x.sizes()));
 }
 
-// How many pieces of work, of so many multiply-adds each, a thread is worth starting for.
-int64_t worth_a_thread(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
+// The grain size of at::parallel_for: how many items, of so many multiply-adds each, are worth one more thread.
+int64_t grain_size(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
 
-// The last frames of all samples have no next frame: zeros at the pixels [begin, end) of them.
+// The last frame of each sample has no next frame. Fills the pixels [begin, end) of all last frames with zeros.
 void clear_last_frames(const Shape& shape, at::Tensor& out, int64_t begin, int64_t end) {
   const int64_t pixels = shape.height * shape.width, pixel = shape.channels * out.element_size();
   char* first = static_cast<char*>(out.mutable_data_ptr()) + shape.pairs() * pixels * pixel;
@@ -92,10 +92,10 @@ template <typename Acc>
 void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at::Tensor>& offset, at::Tensor& out) {
   const Kernels<Acc>& kernel = kernels<Acc>();
   const ForwardArgs args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, out.mutable_data_ptr()};
-  const int64_t grain = worth_a_thread(shape.channels * shape.taps() * 6);
+  const int64_t grain = grain_size(shape.channels * shape.taps() * 6);
   const int64_t pairs = shape.pairs();
   at::parallel_for(0, shape.batch * pairs * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
-    // Of N * (T-1) * H * W positions each thread has its share, and so of the N * H * W pixels.
+    // Each thread has a part of the N * (T-1) * H * W positions, and the same part of the N * H * W last pixels.
     clear_last_frames(shape, out, begin / pairs, end / pairs);
     const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, false));
     kernel.forward(shape, args, begin, end, memory.get());
@@ -124,9 +124,9 @@ void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& 
   const Kernels<Acc>& kernel = kernels<Acc>();
   const BackwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, grad.const_data_ptr(),
                                grad_x.mutable_data_ptr<Acc>(), offset ? grad_offset.mutable_data_ptr<Acc>() : nullptr};
-  // A pair of frames adds to the gradients of both. Even pairs share no frame, nor do odd ones: two rounds, each
-  // without a race whatever the offsets are, and each sum in the same order for any number of threads.
-  const int64_t grain = worth_a_thread(shape.frame_size() * shape.taps() * 15);
+  // A pair of frames adds to the gradients of both frames. Even pairs share no frame, and odd pairs share no frame. So
+  // there are two rounds without races, and every sum has the same order for any number of threads.
+  const int64_t grain = grain_size(shape.frame_size() * shape.taps() * 15);
   for (int64_t parity = 0; parity < 2; ++parity) {
     const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
     at::parallel_for(0, shape.batch * per_sample, grain, [&](int64_t begin, int64_t end) {
@@ -141,7 +141,7 @@ at::Tensor narrowed(const Shape& shape, const at::Tensor& grad_x, at::ScalarType
   at::Tensor stored = empty_channels_last(grad_x.sizes(), grad_x.options().dtype(type));
   const Kernels<float>& kernel = kernels<float>();
   const int64_t pixels = shape.batch * shape.frames * shape.height * shape.width;
-  at::parallel_for(0, pixels, worth_a_thread(shape.channels), [&](int64_t begin, int64_t end) {
+  at::parallel_for(0, pixels, grain_size(shape.channels), [&](int64_t begin, int64_t end) {
     kernel.narrow(shape, grad_x.const_data_ptr<float>(), stored.mutable_data_ptr(), begin, end);
   });
   return stored;

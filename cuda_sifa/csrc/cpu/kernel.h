@@ -1,5 +1,5 @@
 // The interface between the PyTorch side of the CPU op (inter_frame_attention.cpp) and its kernels (kernel_impl.h,
-// compiled once for each instruction set). Free of PyTorch.
+// compiled once for each instruction set). Does not use PyTorch.
 //
 // kernel_<capability>.cpp includes this file before it selects an instruction set. So the standard headers of the
 // kernels are all included here: whatever they define stays runnable on every processor.
@@ -13,13 +13,13 @@ namespace sifa {
 
 enum class Storage { Double, Float, Half, BFloat16 };
 
-// x, out, grad and grad_x lie dense in memory as (N, T, H, W, C). The offset has any strides, in elements.
+// x, out, grad and grad_x are dense in memory as (N, T, H, W, C). The offset has any strides, in elements.
 struct Shape {
   int64_t batch, frames, channels, height, width;
   int64_t kernel_size, dilation, groups;
   bool deformable;            // false: no offset, the regular neighbourhood
   Storage storage;            // of x, out and grad
-  Storage offset_storage;     // that of x, or Float beside half precision
+  Storage offset_storage;     // as x, or Float if x is half precision
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
 
   int64_t pairs() const { return frames > 0 ? frames - 1 : 0; }
@@ -39,21 +39,21 @@ struct BackwardArgs {
   const void* x;
   const void* offset;
   const void* grad;
-  Acc* grad_x;       // zero-filled by the caller; of half precision its channels are in an order that narrow() knows
+  Acc* grad_x;       // the caller fills it with zeros; for half precision, narrow() knows the order of its channels
   Acc* grad_offset;  // dense (N, T-1, H, W, 2*k*k); null without offsets
 };
 
-// One set of entry points for each instruction set. `memory` is one thread's own while it works, of so many bytes as
-// scratch() says, at a multiple of 64.
+// The entry points, one set for each instruction set. `memory` belongs to one thread during the call. It begins at a
+// multiple of 64 and has the number of bytes that scratch() returns.
 template <typename Acc>
 struct Kernels {
   int64_t (*scratch)(const Shape&, bool backward);
   // Positions [begin, end) of all N * (T-1) * H * W queries.
   void (*forward)(const Shape&, const ForwardArgs&, int64_t begin, int64_t end, void* memory);
-  // The pair of frames (t, t + 1) of sample n: writes into the gradients of both frames, so two pairs that share a
-  // frame must not run at once.
+  // The pair of frames (t, t + 1) of sample n. Adds to the gradients of both frames, so two pairs that share a frame
+  // must not run at the same time.
   void (*backward)(const Shape&, const BackwardArgs<Acc>&, int64_t n, int64_t t, void* memory);
-  // Of half precision: the gradient of x at pixels [begin, end) of all N * T * H * W, as it is stored.
+  // For half precision: converts the gradient of pixels [begin, end) of all N * T * H * W to the type of x.
   void (*narrow)(const Shape&, const Acc* grad_x, void* stored, int64_t begin, int64_t end);
 };
 

@@ -1,28 +1,30 @@
 // The CPU kernels: the method, and their entry points. kernel_<capability>.cpp includes this file, once for each
 // instruction set.
 //
-// One position p of frame t attends to k*k taps of frame t+1; each tap is a weighted sum of the four pixels (corners)
+// One position p of frame t attends to k*k taps of frame t+1. Each tap is a weighted sum of the four pixels (corners)
 // around its sampling point, and neighbouring taps share corners. So the work on channels is done once for each
-// DISTINCT pixel ("cell") of the neighbourhood, not once for each tap or corner. With q the query, v_u the distinct
-// pixels, w_ju the bilinear weight of pixel u in tap j and s = groups / C:
+// DISTINCT pixel of the neighbourhood, not once for each tap or corner. With q the query, v_u the distinct pixels, w_ju
+// the bilinear weight of pixel u in tap j and s = groups / C:
 //
 //   forward    a_u = <q, v_u>          d_j = s * sum_u w_ju a_u         out = sum_u (sum_j w_ju d_j) v_u
-//   backward   b_u = <g, v_u>          e_j = s * sum_u w_ju b_u         g the incoming gradient
+//   backward   b_u = <g, v_u>          e_j = s * sum_u w_ju b_u         g is the incoming gradient
 //              c_u = sum_j w_ju d_j    h_u = sum_j w_ju e_j         (forward: out = sum_u c_u v_u)
 //              grad_q = sum_u h_u v_u          grad_v_u += c_u g + h_u q
 //              grad_offset_j = sum_u dw_ju (d_j b_u + e_j a_u)
 //
-// Two passes over the cells with one multiply-add an element forward, and two passes with two and three backward. Heads
-// of few channels go forward another way, tap by tap: attend_in_registers.
+// The forward pass reads the pixels twice, with one multiply-add for each element; the backward pass reads them twice,
+// with two and with three multiply-adds. The forward pass of heads with few channels works differently: small_heads.h.
 #pragma once
 
+#include "arena.h"
 #include "backward_pass.h"
 #include "forward_pass.h"
+#include "storage.h"
 
 namespace sifa::SIFA_CAPABILITY {
 
-// Calls `use` with what x is stored as and what is computed on. Half is widened beforehand, since some twenty positions
-// read every key, and so is BFloat16 where heads are no whole number of units.
+// Calls `use` with a value of the types S and K (see storage.h). Half is converted to float before, because about
+// twenty positions read every key. So is BFloat16 if a head is not a whole number of units.
 template <typename T, typename Use>
 static auto with_types(const Shape& s, Use use) {
   if constexpr (std::is_same_v<T, float>) {
@@ -35,48 +37,49 @@ static auto with_types(const Shape& s, Use use) {
   return use(T{}, T{});
 }
 
+// The arrays of `Scratch` in `memory`, which has as many bytes as scratch_entry() returns.
 template <typename Scratch>
-static Scratch laid_in(void* memory, const Shape& s) {
+static Scratch allocated(void* memory, const Shape& s) {
   Arena arena{static_cast<char*>(memory)};
   Scratch scratch;
-  scratch.take(s, arena);
+  scratch.allocate(s, arena);
   return scratch;
 }
 
 template <typename T>
 static int64_t scratch_entry(const Shape& s, bool backward) {
-  return with_types<T>(s, [&](auto stored, auto key) {
-    using S = decltype(stored);
+  return with_types<T>(s, [&](auto storage, auto key) {
+    using S = decltype(storage);
     using K = decltype(key);
     Arena arena{nullptr};
     if (backward)
-      BackwardScratch<S, K>().take(s, arena);
+      BackwardScratch<S, K>().allocate(s, arena);
     else
-      ForwardScratch<S, K>().take(s, arena);
+      ForwardScratch<S, K>().allocate(s, arena);
     return arena.used;
   });
 }
 
 template <typename T>
 static void forward_entry(const Shape& s, const ForwardArgs& args, int64_t begin, int64_t end, void* memory) {
-  with_types<T>(s, [&](auto stored, auto key) {
-    auto scratch = laid_in<ForwardScratch<decltype(stored), decltype(key)>>(memory, s);
+  with_types<T>(s, [&](auto storage, auto key) {
+    auto scratch = allocated<ForwardScratch<decltype(storage), decltype(key)>>(memory, s);
     forward_positions(s, args, begin, end, scratch);
   });
 }
 
 template <typename T>
 static void backward_entry(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t, void* memory) {
-  with_types<T>(s, [&](auto stored, auto key) {
-    auto scratch = laid_in<BackwardScratch<decltype(stored), decltype(key)>>(memory, s);
+  with_types<T>(s, [&](auto storage, auto key) {
+    auto scratch = allocated<BackwardScratch<decltype(storage), decltype(key)>>(memory, s);
     backward_pair(s, args, n, t, scratch);
   });
 }
 
 template <typename T>
 static void narrow_entry(const Shape& s, const T* grad_x, void* stored, int64_t begin, int64_t end) {
-  with_types<T>(s, [&](auto as, auto key) {
-    using S = decltype(as);
+  with_types<T>(s, [&](auto storage, auto key) {
+    using S = decltype(storage);
     using K = decltype(key);
     S* to = static_cast<S*>(stored);
     begin *= s.channels;

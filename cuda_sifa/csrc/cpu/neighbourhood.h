@@ -1,7 +1,7 @@
-// Which distinct pixels each position reads. The taps of a position share pixels: this file lists every pixel once, and
-// the work on channels is then done once for each pixel of the list.
+// Which distinct pixels each position reads. Neighbouring taps share pixels: this code lists every pixel once, so that
+// the work on channels is done once for each pixel of the list, not once for each corner of each tap.
 //
-// As in geometry.h there are no branches on where a tap samples, except on rare cases.
+// As in geometry.h, it does not branch on where a tap samples, except for rare cases.
 #pragma once
 
 #include "arena.h"
@@ -11,54 +11,55 @@
 
 namespace sifa::SIFA_CAPABILITY {
 
-// Lists of cells are padded so that blocks of cells may run over the end.
-constexpr int kCellBlock = 8;
+// Lists of pixels are padded so that blocks of this many pixels may run past the end.
+constexpr int kPixelBlock = 8;
 
-// The distinct pixels ("cells") of one position's neighbourhood, row by row, and what is computed for each.
+// The distinct pixels of one position's neighbourhood, row by row, and what is computed for each pixel.
 template <typename T>
 struct Neighbourhood {
-  int count;         // cells
-  int64_t* cell;     // where each pixel begins in its frame, in elements
+  int count;         // pixels in the list
+  int64_t* pixel;    // where each pixel begins in its frame, in elements
   T *a, *b, *c, *h;  // see kernel_impl.h; there is room before and after
-  // Two for each tap: the cell of its upper left and of its lower left corner; the right corner is the next one. A
-  // corner that is not read may be any cell, also -1 or `count`: its weight is zero. (Where another cell's dot product
-  // is infinite, that makes a NaN of what may be an infinity otherwise.)
-  int* left_cells;
-  int64_t most;  // room for values, a whole number of vectors
+  // Two for each tap: the places in the list of its upper left and its lower left corner. The right corner has the next
+  // place. A corner that is not read may have any place, even -1 or `count`: its weight is zero. (If the dot product at
+  // that place is infinite, the result is NaN where it could be infinite.)
+  int* left_corners;
+  int64_t capacity;  // for values, a whole number of vectors
 
-  void take(const Shape& s, Arena& arena) {
-    const int64_t cells = (s.deformable ? 4 : 1) * s.taps() + kCellBlock;
-    cell = arena.take<int64_t>(cells);
-    most = (cells + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  void allocate(const Shape& s, Arena& arena) {
+    const int64_t pixels = (s.deformable ? 4 : 1) * s.taps() + kPixelBlock;
+    pixel = arena.allocate<int64_t>(pixels);
+    capacity = (pixels + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
     for (T** values : {&a, &b, &c, &h}) {
-      arena.take<T>(kLanes<T>);
-      *values = arena.take<T>(most + kLanes<T>);
+      arena.allocate<T>(kLanes<T>);
+      *values = arena.allocate<T>(capacity + kLanes<T>);
     }
-    left_cells = arena.take<int>(s.deformable ? 2 * s.taps() : 0);
+    left_corners = arena.allocate<int>(s.deformable ? 2 * s.taps() : 0);
   }
 
-  void end(int cells) {
-    count = cells;
-    const int64_t last = cells > 0 ? cell[cells - 1] : 0;
-    for (int i = 0; i < kCellBlock; ++i) cell[cells + i] = last;  // near by in the cache
+  // Ends the list after n pixels.
+  void finish(int n) {
+    count = n;
+    const int64_t last = n > 0 ? pixel[n - 1] : 0;
+    for (int i = 0; i < kPixelBlock; ++i) pixel[n + i] = last;  // padding that is already in the cache
   }
 
-  // The regular neighbourhood one pixel further to the right, when neither is cut off at its left or right.
-  void follow(const Neighbourhood& before, int64_t stride) {
-    count = before.count;
-    for (int64_t i = 0; i < count + kCellBlock; ++i) cell[i] = before.cell[i] + stride;
+  // The regular neighbourhood one pixel to the right of `left`, if both have all their columns inside the map.
+  void shift_right(const Neighbourhood& left, int64_t stride) {
+    count = left.count;
+    for (int64_t i = 0; i < count + kPixelBlock; ++i) pixel[i] = left.pixel[i] + stride;
   }
 
-  // All, not `count`: how often a loop goes round is better not random either.
+  // All values, not `count` of them: a loop of a constant length is easier to predict.
   void clear(T* values) const {
-    for (int64_t i = 0; i < most; i += kLanes<T>) store<T>(values + i, Vec<T>{});
+    for (int64_t i = 0; i < capacity; i += kLanes<T>) store<T>(values + i, Vec<T>{});
   }
 
-  // The values of corners that are not read.
+  // The values that left_corners may reach before and after the list.
   void clear_around(T* values) const { values[-1] = values[count] = values[count + 1] = 0; }
 };
 
-// The taps of the regular neighbourhood that lie inside the map.
+// Lists the taps of the regular neighbourhood that lie inside the map.
 template <typename T>
 static void collect_regular(const Shape& s, int64_t stride, int64_t y, int64_t x, Neighbourhood<T>& near) {
   const int64_t k = s.kernel_size, reach = k / 2 * s.dilation;
@@ -67,30 +68,32 @@ static void collect_regular(const Shape& s, int64_t stride, int64_t y, int64_t x
     if (row < 0 || row >= s.height) continue;
     for (int64_t j = 0, col = x - reach; j < k; ++j, col += s.dilation) {
       if (col < 0 || col >= s.width) continue;
-      near.cell[n++] = (row * s.width + col) * stride;
+      near.pixel[n++] = (row * s.width + col) * stride;
     }
   }
-  near.end(n);
+  near.finish(n);
 }
 
-// Corners are merged by a map of bits, one for each pixel of a window around the taps of a position: 8 rows of 8 bits
-// nearly always. A bit's rank among those set is the number of its cell.
-struct Columns {
-  int32_t set[256][8];  // the numbers of the bits that are set in each byte, the lowest first
-  constexpr Columns() : set() {
+// ---- Displaced taps: corners are merged in a bitmap, one bit for each pixel of a window around the taps -------------
+
+// A pixel's place in the list is the rank of its bit: the number of set bits before it. The window nearly always has 8
+// rows of 8 pixels, one byte for each row.
+struct BitNumbers {
+  int32_t of[256][8];  // the numbers of the set bits of each byte, in ascending order
+  constexpr BitNumbers() : of() {
     for (int byte = 0; byte < 256; ++byte)
       for (int bit = 0, n = 0; bit < 8; ++bit)
-        if (byte >> bit & 1) set[byte][n++] = bit;
+        if (byte >> bit & 1) of[byte][n++] = bit;
   }
 };
-static constexpr Columns kColumns;
+static constexpr BitNumbers kBitNumbers;
 
-// The number of the cell of a bit, or of the cell before it if the bit is not set.
+// The place of a bit's pixel, or of the pixel before it if the bit is not set.
 SIFA_INLINE int64_t rank_of(uint64_t map, int64_t bit) {
   return __builtin_popcountll(map & ~(~uint64_t(1) << bit)) - 1;
 }
 
-// The windows around the taps of each position of a block, and of those of 8 rows and columns at most the maps and the
+// The windows around the taps of each position of a block. For windows of at most 8 x 8 pixels also the bitmap, and the
 // bit of each tap's upper left corner.
 template <typename T>
 struct Windows {
@@ -98,18 +101,18 @@ struct Windows {
   uint64_t* map;
   Int<T>* bit;
 
-  void take(const Shape& s, Arena& arena) {
+  void allocate(const Shape& s, Arena& arena) {
     const int64_t positions = s.deformable ? kPositions : 0;
-    for (Int<T>** values : {&top, &left, &rows, &cols}) *values = arena.take<Int<T>>(positions);
-    map = arena.take<uint64_t>(positions);
-    bit = arena.take<Int<T>>(positions * s.taps());
+    for (Int<T>** values : {&top, &left, &rows, &cols}) *values = arena.allocate<Int<T>>(positions);
+    map = arena.allocate<uint64_t>(positions);
+    bit = arena.allocate<Int<T>>(positions * s.taps());
   }
 
-  void lay(const Shape& s, const Taps<T>& taps) {
+  void compute(const Shape& s, const Taps<T>& taps) {
     const int64_t all = kPositions * s.taps();
     for (int p = 0; p < kPositions; p += kLanes<T>) {
-      const auto lines = load_as<Ints<T>>(taps.row + p), columns = load_as<Ints<T>>(taps.col + p);
-      Ints<T> first_row = lines, last_row = lines, first_col = columns, last_col = columns;
+      const auto first_rows = load_as<Ints<T>>(taps.row + p), first_cols = load_as<Ints<T>>(taps.col + p);
+      Ints<T> first_row = first_rows, last_row = first_rows, first_col = first_cols, last_col = first_cols;
       for (int64_t at = p + kPositions; at < all; at += kPositions) {
         const auto row = load_as<Ints<T>>(taps.row + at), col = load_as<Ints<T>>(taps.col + at);
         first_row = row < first_row ? row : first_row;
@@ -126,11 +129,11 @@ struct Windows {
       store_as(rows + p, Ints<T>(last_row - first_row + 2));
       store_as(cols + p, Ints<T>(last_col - first_col + 2));
     }
-    for (int p = 0; p < kPositions; p += kPlaces) {
-      Maps bits{};
+    for (int p = 0; p < kPositions; p += kLanes64) {
+      Bitmaps bits{};
       for (int64_t at = p; at < all; at += kPositions) {
-        const Maps upper = __builtin_convertvector(load_as<IntsOfPlaces<T>>(bit + at), Maps);
-        const Maps reads = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.reads + at), Maps);
+        const Bitmaps upper = __builtin_convertvector(load_as<NarrowInts<T>>(bit + at), Bitmaps);
+        const Bitmaps reads = __builtin_convertvector(load_as<NarrowInts<T>>(taps.reads + at), Bitmaps);
         bits |= (reads & 3) << upper | (reads >> 2) << ((upper + 8) & 63);
       }
       store_as(map + p, bits);
@@ -138,82 +141,81 @@ struct Windows {
   }
 };
 
-// The distinct corners of position p's taps, in a window of 8 rows and columns.
+// Lists the distinct corners of position p's taps, in a window of at most 8 x 8 pixels.
 template <typename T>
 static void collect_window(const Shape& s, int64_t stride, const Windows<T>& windows, int p, Neighbourhood<T>& near) {
-  using Eight = typename Part<int64_t, 64>::type;
-  using EightColumns = typename Part<int32_t, 32>::type;
+  using Eight = VectorOf<int64_t, 64>;
+  using EightColumns = VectorOf<int32_t, 32>;
   const uint64_t map = windows.map[p];
   int64_t line = (int64_t(windows.top[p]) * s.width + windows.left[p]) * stride;
   int64_t n = 0;
 #pragma GCC unroll 8
   for (int row = 0; row < 8; ++row, line += s.width * stride) {
     const uint8_t columns = uint8_t(map >> 8 * row);
-    // All eight are written; the next row overwrites those that are too many.
-    store_as(near.cell + n,
-             line + stride * __builtin_convertvector(load_as<EightColumns>(kColumns.set[columns]), Eight));
+    // Always writes eight; the next row overwrites those that are too many.
+    store_as(near.pixel + n,
+             line + stride * __builtin_convertvector(load_as<EightColumns>(kBitNumbers.of[columns]), Eight));
     n += __builtin_popcount(columns);
   }
   for (int64_t tap = 0; tap < s.taps(); ++tap) {
     const int64_t bit = windows.bit[tap * kPositions + p];
-    near.left_cells[2 * tap] = int(rank_of(map, bit));
-    near.left_cells[2 * tap + 1] = int(rank_of(map, (bit + 8) & 63));
+    near.left_corners[2 * tap] = int(rank_of(map, bit));
+    near.left_corners[2 * tap + 1] = int(rank_of(map, (bit + 8) & 63));
   }
-  near.end(int(n));
+  near.finish(int(n));
 }
 
-// In a wider window, of rows of 2^row_bits bits.
-constexpr int64_t kMostWords = 32;
+// The same in a larger window, with rows of 2^row_bits bits.
+constexpr int64_t kMaxWords = 32;
 
 template <typename T>
-static void collect_wide(const Shape& s, int64_t stride, const Taps<T>& taps, const Windows<T>& windows, int p,
-                         int row_bits, Neighbourhood<T>& near) {
+static void collect_large_window(const Shape& s, int64_t stride, const Taps<T>& taps, const Windows<T>& windows, int p,
+                                 int row_bits, Neighbourhood<T>& near) {
   const int64_t top = windows.top[p], left = windows.left[p], rows = windows.rows[p];
   const int64_t count = s.taps(), words = ((rows << row_bits) + 63) / 64, below = int64_t(1) << row_bits;
-  uint64_t wanted[kMostWords];
-  int64_t rank[kMostWords];
+  uint64_t map[kMaxWords];
+  int64_t rank[kMaxWords];  // of the first bit of each word
   const auto bit_of = [&](int64_t tap) {
     const int64_t at = tap * kPositions + p;
     return (taps.row[at] - top) << row_bits | (taps.col[at] - left);
   };
-  for (int64_t i = 0; i < words; ++i) wanted[i] = 0;
+  for (int64_t i = 0; i < words; ++i) map[i] = 0;
   for (int64_t tap = 0; tap < count; ++tap) {
     const int64_t bit = bit_of(tap);
     const uint64_t reads = uint64_t(taps.reads[tap * kPositions + p]);
-    wanted[bit / 64] |= (reads & 3) << bit % 64;
-    wanted[(bit + below) / 64] |= (reads >> 2) << (bit + below) % 64;
+    map[bit / 64] |= (reads & 3) << bit % 64;
+    map[(bit + below) / 64] |= (reads >> 2) << (bit + below) % 64;
   }
   int64_t n = 0;
   for (int64_t i = 0; i < words; ++i) {
     rank[i] = n;
-    for (uint64_t bits = wanted[i]; bits != 0; bits &= bits - 1) {
+    for (uint64_t bits = map[i]; bits != 0; bits &= bits - 1) {
       const int64_t bit = 64 * i + __builtin_ctzll(bits);
-      near.cell[n++] = ((top + (bit >> row_bits)) * s.width + left + (bit & (below - 1))) * stride;
+      near.pixel[n++] = ((top + (bit >> row_bits)) * s.width + left + (bit & (below - 1))) * stride;
     }
   }
   for (int64_t tap = 0; tap < count; ++tap) {
     for (int64_t lower = 0, bit = bit_of(tap); lower < 2; ++lower, bit += below)
-      near.left_cells[2 * tap + lower] = int(rank[bit / 64] + rank_of(wanted[bit / 64], bit % 64));
+      near.left_corners[2 * tap + lower] = int(rank[bit / 64] + rank_of(map[bit / 64], bit % 64));
   }
-  near.end(int(n));
+  near.finish(int(n));
 }
 
-// Taps flung far apart: every corner is a cell of its own.
+// Without a window, for taps that lie far apart: every corner has its own place in the list.
 template <typename T>
-static void collect_apart(const Shape& s, int64_t stride, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
-  int n = 0, *left_cells = near.left_cells;
+static void collect_unmerged(const Shape& s, int64_t stride, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
+  int n = 0, *left_corners = near.left_corners;
   for (int64_t at = p; at < kPositions * s.taps(); at += kPositions) {
     for (int corner = 0; corner < 4; corner += 2) {
       const int64_t pixel = (taps.row[at] + corner / 2) * s.width + taps.col[at];
-      *left_cells++ = n - 1 + int(taps.reads[at] >> corner & 1);
+      *left_corners++ = n - 1 + int(taps.reads[at] >> corner & 1);
       for (int right = 0; right < 2; ++right)
-        if (taps.reads[at] >> (corner + right) & 1) near.cell[n++] = (pixel + right) * stride;
+        if (taps.reads[at] >> (corner + right) & 1) near.pixel[n++] = (pixel + right) * stride;
     }
   }
-  near.end(n);
+  near.finish(n);
 }
 
-// The distinct corners of position p's taps.
 template <typename T>
 static void collect_displaced(const Shape& s, int64_t stride, const Taps<T>& taps, const Windows<T>& windows, int p,
                               Neighbourhood<T>& near) {
@@ -221,35 +223,37 @@ static void collect_displaced(const Shape& s, int64_t stride, const Taps<T>& tap
   if (rows <= 8 && cols <= 8) return collect_window(s, stride, windows, p, near);
   int row_bits = 3;
   while (row_bits < 6 && cols > 1 << row_bits) ++row_bits;
-  if (cols <= 1 << row_bits && rows << row_bits <= 64 * kMostWords)
-    collect_wide(s, stride, taps, windows, p, row_bits, near);
+  if (cols <= 1 << row_bits && rows << row_bits <= 64 * kMaxWords)
+    collect_large_window(s, stride, taps, windows, p, row_bits, near);
   else
-    collect_apart(s, stride, taps, p, near);
+    collect_unmerged(s, stride, taps, p, near);
 }
 
-// Positions that follow one another in a frame, with their taps and neighbourhoods.
+// ---- A block of positions -------------------------------------------------------------------------------------------
+
+// Consecutive positions of a frame, with their taps and neighbourhoods.
 template <typename T>
 struct Block {
-  int64_t first;  // the number of the first position in its frame
+  int64_t first;  // number of the first position in its frame
   int count;
   Taps<T> taps;
   Windows<T> windows;
   Neighbourhood<T> near[kPositions];
 
-  void take(const Shape& s, Arena& arena) {
-    taps.take(s, arena);
-    windows.take(s, arena);
-    for (Neighbourhood<T>& one : near) one.take(s, arena);
+  void allocate(const Shape& s, Arena& arena) {
+    taps.allocate(s, arena);
+    windows.allocate(s, arena);
+    for (Neighbourhood<T>& one : near) one.allocate(s, arena);
   }
 
-  // `stride`: from one pixel of the keys to the next, in elements.
+  // Lists the pixels of every position. `stride`: from one pixel of the keys to the next, in elements.
   void collect(const Shape& s, int64_t stride) {
     if (!s.deformable) {
       const int64_t reach = s.kernel_size / 2 * s.dilation;
       int64_t y = first / s.width, x = first % s.width;
       for (int p = 0; p < count; ++p) {
         if (p > 0 && x > reach && x + reach < s.width)
-          near[p].follow(near[p - 1], stride);
+          near[p].shift_right(near[p - 1], stride);
         else
           collect_regular(s, stride, y, x, near[p]);
         if (++x == s.width) {
@@ -259,7 +263,7 @@ struct Block {
       }
       return;
     }
-    windows.lay(s, taps);
+    windows.compute(s, taps);
     for (int p = 0; p < count; ++p) collect_displaced(s, stride, taps, windows, p, near[p]);
   }
 };

@@ -3,36 +3,38 @@
 // saves the time to make the list.
 #pragma once
 
+#include "arena.h"
 #include "channels.h"
 #include "geometry.h"
-#include "kernel.h"
+#include "neighbourhood.h"
+#include "storage.h"
 #include "vector.h"
 
 namespace sifa::SIFA_CAPABILITY {
 
-// Heads of so many channels go through attend_in_registers. A unit of two vectors needs work to be loaded, and the
-// other way loads less often.
+// Whether heads have so few channels. The limit is lower where a unit has two vectors: to load such a unit costs extra
+// work, and the other way loads less often.
 template <typename K>
-static bool in_registers(const Shape& s) {
+static bool fits_registers(const Shape& s) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   const int64_t group = s.channels / s.groups;
-  return group % lanes == 0 && group <= kMostInRegisters / vectors / vectors * lanes;
+  return group % lanes == 0 && group <= kRegisterVectors / vectors / vectors * lanes;
 }
 
-// Where the corners of a block's taps are in memory, numbered as the taps; `zeros` for those that are not read. Of the
-// regular neighbourhood the first corners alone.
+// The addresses of the corners of a block's taps, in the order of the taps; `zeros` for a corner that is not read. The
+// regular neighbourhood needs the first corner of each tap only.
 template <typename K>
 struct Corners {
-  const K** corner[4];
+  const K** address[4];
 
-  void take(const Shape& s, Arena& arena) {
-    for (const K*** pixels : {&corner[0], &corner[1], &corner[2], &corner[3]})
-      *pixels = arena.take<const K*>(in_registers<K>(s) ? kPositions * s.taps() : 0);
+  void allocate(const Shape& s, Arena& arena) {
+    for (const K*** corner : {&address[0], &address[1], &address[2], &address[3]})
+      *corner = arena.allocate<const K*>(fits_registers<K>(s) ? kPositions * s.taps() : 0);
   }
 
-  void point_regular(const Shape& s, int64_t first_position, Frame<K> keys, const K* zeros) {
+  void compute_regular(const Shape& s, int64_t first_position, Frame<K> keys, const K* zeros) {
     const int64_t reach = s.kernel_size / 2 * s.dilation, pixel = keys.stride * sizeof(K);
-    int64_t row[kPositions], col[kPositions], *to = reinterpret_cast<int64_t*>(corner[0]);
+    int64_t row[kPositions], col[kPositions], *to = reinterpret_cast<int64_t*>(address[0]);
     row[0] = first_position / s.width;
     col[0] = first_position % s.width;
     for (int p = 1; p < kPositions; ++p) {
@@ -42,37 +44,37 @@ struct Corners {
     }
     for (int64_t row_by = -reach; row_by <= reach; row_by += s.dilation) {
       for (int64_t col_by = -reach; col_by <= reach; col_by += s.dilation, to += kPositions) {
-        for (int p = 0; p < kPositions; p += kPlaces) {
+        for (int p = 0; p < kPositions; p += kLanes64) {
           const Addresses y = load_as<Addresses>(row + p) + row_by, x = load_as<Addresses>(col + p) + col_by;
           const Addresses inside = (y >= 0) & (y < s.height) & (x >= 0) & (x < s.width);
-          const Addresses address = (y * s.width + x) * pixel + reinterpret_cast<int64_t>(keys.first);
-          store_as(to + p, inside ? address : Addresses{} + reinterpret_cast<int64_t>(zeros));
+          const Addresses there = (y * s.width + x) * pixel + reinterpret_cast<int64_t>(keys.first);
+          store_as(to + p, inside ? there : Addresses{} + reinterpret_cast<int64_t>(zeros));
         }
       }
     }
   }
 
   template <typename T>
-  void point(const Shape& s, const Taps<T>& taps, Frame<K> keys, const K* zeros) {
+  void compute(const Shape& s, const Taps<T>& taps, Frame<K> keys, const K* zeros) {
     const int64_t pixel = keys.stride * sizeof(K), line = s.width * pixel, step[4] = {0, pixel, line, line + pixel};
-    for (int64_t at = 0; at < kPositions * s.taps(); at += kPlaces) {
-      const Addresses row = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.row + at), Addresses);
-      const Addresses col = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.col + at), Addresses);
-      const Addresses reads = __builtin_convertvector(load_as<IntsOfPlaces<T>>(taps.reads + at), Addresses);
+    for (int64_t at = 0; at < kPositions * s.taps(); at += kLanes64) {
+      const Addresses row = __builtin_convertvector(load_as<NarrowInts<T>>(taps.row + at), Addresses);
+      const Addresses col = __builtin_convertvector(load_as<NarrowInts<T>>(taps.col + at), Addresses);
+      const Addresses reads = __builtin_convertvector(load_as<NarrowInts<T>>(taps.reads + at), Addresses);
       const Addresses first = row * line + col * pixel + reinterpret_cast<int64_t>(keys.first);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i)
-        store_as(corner[i] + at,
+        store_as(address[i] + at,
                  Addresses((reads & (1 << i)) != 0 ? first + step[i] : Addresses{} + reinterpret_cast<int64_t>(zeros)));
     }
   }
 };
 
-// Heads of few channels: a tap's sample stays in registers until its weight is known. That takes more multiply-adds
-// than to merge the corners of all taps, but no time to merge them. With one corner all taps lie on pixels.
-template <int Points, int Width, typename K, typename T>
-static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corners<K>& corners, int p, const K* q,
-                                T scale, K* result) {
+// The result of position p, for a head of Width units. PerTap: corners to read for each tap, four, or one if all taps
+// lie on pixels.
+template <int PerTap, int Width, typename K, typename T>
+SIFA_INLINE void attend_position(const Shape& s, const Taps<T>& taps, const Corners<K>& corners, int p, const K* q,
+                                 T scale, K* result) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors, all = Width * vectors;
   Vec<T> query[all], sum[all];
 #pragma GCC unroll 16
@@ -83,10 +85,10 @@ static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corne
     sum[i] = Vec<T>{};
   }
   for (int64_t at = p, end = s.taps() * kPositions; at < end; at += kPositions) {
-    Vec<T> value[all], dots[2] = {};  // a single sum would wait for each multiply-add
+    Vec<T> value[all], dots[2] = {};  // with one sum, each multiply-add would wait for the previous one
 #pragma GCC unroll 4
-    for (int corner = 0; corner < Points; ++corner) {
-      const K* pixel = corners.corner[corner][at];
+    for (int corner = 0; corner < PerTap; ++corner) {
+      const K* pixel = corners.address[corner][at];
       const T weight = taps.weight[corner][at];
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) {
@@ -94,7 +96,7 @@ static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corne
         Unit<K>::load(pixel + i * lanes, part);
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; ++v) {
-          if (Points > 1) part[v] = weight * part[v];
+          if (PerTap > 1) part[v] = weight * part[v];
           value[i * vectors + v] = corner == 0 ? part[v] : value[i * vectors + v] + part[v];
         }
       }
@@ -109,17 +111,29 @@ static void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corne
   for (int i = 0; i < Width; ++i) Unit<K>::store(result + i * lanes, sum + i * vectors);
 }
 
-// `units`: of channels. Points: corners of each tap.
-template <typename K, int Width = kMostInRegisters / Unit<K>::vectors, typename T>
-SIFA_INLINE void attend_in_registers(const Shape& s, const Taps<T>& taps, const Corners<K>& corners, int p, const K* q,
-                                     T scale, int64_t units, K* result) {
+// The results of a block. `queries` and `out` are those of the first position and begin at the head; `buffer` holds one
+// result before its conversion. Not inlined: each Width has a loop of its own, with all registers.
+template <int PerTap, int Width, typename S, typename K, typename T>
+__attribute__((noinline)) static void attend_block(const Shape& s, const Block<T>& block, const Corners<K>& corners,
+                                                   const K* queries, T scale, K* buffer, S* out) {
+  for (int p = 0; p < block.count; ++p, queries += s.channels, out += s.channels) {
+    K* result = result_memory(out, buffer);
+    attend_position<PerTap, Width>(s, block.taps, corners, p, queries, scale, result);
+    store_result(result, Width * Unit<K>::lanes, out);
+  }
+}
+
+// The same for a head of `units` units: selects the Width.
+template <int Width, typename S, typename K, typename T>
+SIFA_INLINE void attend_block(const Shape& s, const Block<T>& block, const Corners<K>& corners, const K* queries,
+                              T scale, int64_t units, K* buffer, S* out) {
   if constexpr (Width > 0) {
     if (units != Width)
-      attend_in_registers<K, Width - 1>(s, taps, corners, p, q, scale, units, result);
-    else if (s.deformable && taps.any_between)
-      attend_in_registers<4, Width>(s, taps, corners, p, q, scale, result);
+      attend_block<Width - 1>(s, block, corners, queries, scale, units, buffer, out);
+    else if (s.deformable && block.taps.any_between)
+      attend_block<4, Width>(s, block, corners, queries, scale, buffer, out);
     else
-      attend_in_registers<1, Width>(s, taps, corners, p, q, scale, result);
+      attend_block<1, Width>(s, block, corners, queries, scale, buffer, out);
   }
 }
 

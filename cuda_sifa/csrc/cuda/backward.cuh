@@ -1,5 +1,5 @@
-// The backward kernels for displaced neighbourhoods that take one tap after the other: for neighbourhoods of any size,
-// and for deterministic gradients. tiled_backward.cuh is the fast one.
+// The backward kernels for displaced neighbourhoods of any size, and for deterministic gradients. They compute one tap
+// after the other. tiled_backward.cuh has the fast kernel.
 //
 // With q the query, g the incoming gradient, v_i the four pixels around a tap's sampling point, w_i their bilinear
 // weights and s = groups / C:
@@ -8,8 +8,8 @@
 //   grad_q += e * sum_i w_i v_i          grad_v_i += w_i * (d g + e q)
 //   grad_offset = sum over heads and i of dw_i (d b_i + e a_i)
 //
-// A launch covers every second pair of frames, so that it reads a frame as queries or as keys and never both: the
-// gradient of the queries needs no atomics then. The second launch adds to what the first one scattered.
+// A launch covers every second pair of frames. It reads a frame either as queries or as keys, never as both, so the
+// gradient of the queries needs no atomics. The second launch adds to the sums of the first one.
 #pragma once
 
 #include "lanes.cuh"
@@ -22,10 +22,10 @@ struct BackwardArgs {
   const S* __restrict__ x;
   const void* __restrict__ offset;
   const S* __restrict__ grad;
-  A* __restrict__ grad_x;          // frames that this launch has as keys, or had before, hold zeros or sums
+  A* __restrict__ grad_x;          // frames that this launch or the previous one has as keys hold zeros or sums
   void* __restrict__ grad_offset;  // dense (N, T-1, H, W, 2*k*k), in the type of the offset
-  A* __restrict__ weights;         // (N, T-1, H, W, groups, k*k, 2): d and e, in place of scattering; or null
-  bool add_to_queries;             // the queries' frames hold sums already
+  A* __restrict__ weights;         // (N, T-1, H, W, groups, k*k, 2): d and e, stored instead of scattering; or null
+  bool add_to_queries;             // the frames of the queries hold sums already
 };
 
 template <typename S>
@@ -40,7 +40,7 @@ __device__ __forceinline__ void store_offset_gradient(const BackwardArgs<S>& arg
   static_cast<S*>(args.grad_offset)[index] = narrow<S>(value);
 }
 
-// Adds to or stores the gradient of a position as a query: nothing else writes there during this launch.
+// Stores the gradient of a position as a query, or adds to it. Nothing else writes there during this launch.
 template <typename S, int Width, int Vectors, typename L>
 __device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int end, const L& lanes,
                                                      const Stretch<S, Width, Vectors>& result) {
@@ -64,7 +64,7 @@ __device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args
   }
 }
 
-// Adds to the gradient of a pixel as a key, as other blocks may at the same time.
+// Adds to the gradient of a pixel as a key. Other blocks may do so at the same time.
 template <typename S, int Width, int Vectors, typename L>
 __device__ __forceinline__ void add_to_keys(Accumulator<S>* to, int end, const L& lanes,
                                             const Stretch<S, Width, Vectors>& share) {
@@ -73,10 +73,10 @@ __device__ __forceinline__ void add_to_keys(Accumulator<S>* to, int end, const L
     if (share.channel(lanes, v) < end) add_atomically(to + share.channel(lanes, v), share.value[v]);
 }
 
-// The slopes of a tap's contribution along y and x, from its eight dot products.
+// From the eight dot products of a tap: its weight d, the slope e of its weight, and the gradient of its offset.
 template <typename A>
 struct TapSums {
-  A d = 0, e = 0;  // weight and its slope
+  A d = 0, e = 0;
   A along_y, along_x;
 
   __device__ __forceinline__ TapSums(const A (&a)[4], const A (&b)[4], A fy, A fx, A scale) {
@@ -88,7 +88,7 @@ struct TapSums {
     }
     d *= scale;
     e *= scale;
-    A slope[4];  // of the result by the weight of each corner
+    A slope[4];  // derivative of the result by the weight of each corner
 #pragma unroll
     for (int i = 0; i < 4; ++i) slope[i] = d * b[i] + e * a[i];
     along_y = (1 - fx) * (slope[2] - slope[0]) + fx * (slope[3] - slope[1]);
@@ -96,7 +96,7 @@ struct TapSums {
   }
 };
 
-// The dot products of query and incoming gradient (of one head) with the four corners, in every lane.
+// The dot products of the query and of the incoming gradient (of one head) with the four corners, in every lane.
 template <typename S, int Width, typename L>
 __device__ __forceinline__ void corner_products(const S* query, const S* incoming, const S* keys, const Problem& p,
                                                 const Sample<Accumulator<S>>& tap, const L& lanes,
@@ -125,84 +125,105 @@ __device__ __forceinline__ void corner_products(const S* query, const S* incomin
   }
 }
 
+// The steps of backward_by_taps_kernel for one position of a pair of frames. All lanes of a group run all steps; only
+// an active group writes.
+template <typename S, int Width>
+struct BackwardByTaps {
+  using A = Accumulator<S>;
+  using Part = Stretch<S, Width, 1>;
+
+  const Problem& p;
+  const BackwardArgs<S>& args;
+  const Lanes<>& lanes;
+  const OffsetField<S> field = {args.offset, p};
+  const int k = p.kernel_size, taps = k * k, channels = p.head_channels();
+  const A scale = A(1) / A(channels);
+
+  // The gradient of the offsets. Stores the weights of the taps too, unless args.weights is null.
+  __device__ __forceinline__ void offset_gradients(const Tile& tile, int position, const S* keys, bool active) const {
+    const int y = tile.row(position), col = tile.col(position);
+    const int64_t at = tile.frame(p) * p.frame_size() + tile.pixel(position, p) * p.channels;
+    const int64_t place = tile.pair(p) * p.pixels() + tile.pixel(position, p);
+    for (int tap = 0; tap < taps; ++tap) {
+      const Sample<A> sample = sample_at<false>(field, tile.n, tile.t, y, col, tap / k, tap % k);
+      A along_y = 0, along_x = 0;
+      for (int head = 0; head < p.groups; ++head) {
+        A a[4], b[4];
+        const int c = head * channels;
+        corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
+        const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
+        along_y += sums.along_y;
+        along_x += sums.along_x;
+        if (args.weights && active && lanes.lane == 0) {
+          A* weights = args.weights + 2 * ((place * p.groups + head) * taps + tap);
+          weights[0] = sums.d;
+          weights[1] = sums.e;
+        }
+      }
+      if (active && lanes.lane == 0) {
+        store_offset_gradient(args, p, 2 * (place * taps + tap), along_y);
+        store_offset_gradient(args, p, 2 * (place * taps + tap) + 1, along_x);
+      }
+    }
+  }
+
+  // The gradient of the query. Adds to the gradients of its keys too, if args.weights is null.
+  __device__ __forceinline__ void frame_gradients(const Tile& tile, int position, const S* keys, A* grad_keys,
+                                                  bool active) const {
+    const int y = tile.row(position), col = tile.col(position);
+    const int64_t at = tile.frame(p) * p.frame_size() + tile.pixel(position, p) * p.channels;
+    for (int head = 0; head < p.groups; ++head) {
+      const int c = head * channels;
+      for (int from = 0; from < channels; from += Part::size(lanes)) {
+        const int rest = channels - from;
+        Part q, g, result;
+        q.read(args.x + at + c + from, rest, lanes);
+        g.read(args.grad + at + c + from, rest, lanes);
+        result.zero();
+        for (int tap = 0; tap < taps; ++tap) {
+          const Sample<A> sample = sample_at<true>(field, tile.n, tile.t, y, col, tap / k, tap % k);
+          A a[4], b[4];
+          corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
+          const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
+          Part value;
+          value.sample(keys + c + from, rest, lanes, p, sample);
+          result.add(sums.e, value);
+          if (args.weights || !active) continue;
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            if (!sample.reads(i)) continue;
+            Part share;
+            share.zero();
+            share.add(sample.weight(i) * sums.d, g);
+            share.add(sample.weight(i) * sums.e, q);
+            add_to_keys(grad_keys + sample.element(i, p) + c + from, rest, lanes, share);
+          }
+        }
+        if (active) store_query_gradient(args, at + c + from, rest, lanes, result);
+      }
+    }
+  }
+};
+
 template <typename S, int Width>
 __global__ void __launch_bounds__(kThreads, 2)
     backward_by_taps_kernel(const Problem p, const Tiles tiles, const int lane_count, const BackwardArgs<S> args) {
-  using A = Accumulator<S>;
-  using Part = Stretch<S, Width, 1>;
   const Lanes<> lanes(lane_count);
-  const OffsetField<S> field{args.offset, p};
-  const int k = p.kernel_size, taps = k * k, groups = p.groups, channels = p.head_channels();
-  const A scale = A(1) / A(channels);
-
+  const BackwardByTaps<S, Width> steps{p, args, lanes};
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
-    const int64_t frame = tile.frame(p);
-    const S* keys = args.x + (frame + 1) * p.frame_size();
-    A* grad_keys = args.grad_x + (frame + 1) * p.frame_size();
+    const int64_t next = (tile.frame(p) + 1) * p.frame_size();
+    const S* keys = args.x + next;
+    Accumulator<S>* grad_keys = args.grad_x + next;
     lanes.for_each(tile.positions(), [&](int position, bool active) {
-      const int y = tile.row(position), col = tile.col(position);
-      const int64_t at = frame * p.frame_size() + tile.pixel(position, p) * p.channels;
-      const int64_t place = tile.pair(p) * p.pixels() + tile.pixel(position, p);
-
-      for (int tap = 0; tap < taps; ++tap) {
-        const Sample<A> sample = sample_at<false>(field, tile.n, tile.t, y, col, tap / k, tap % k);
-        A along_y = 0, along_x = 0;
-        for (int head = 0; head < groups; ++head) {
-          A a[4], b[4];
-          const int c = head * channels;
-          corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
-          const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
-          along_y += sums.along_y;
-          along_x += sums.along_x;
-          if (args.weights && active && lanes.lane == 0) {
-            A* weights = args.weights + 2 * ((place * groups + head) * taps + tap);
-            weights[0] = sums.d;
-            weights[1] = sums.e;
-          }
-        }
-        if (active && lanes.lane == 0) {
-          store_offset_gradient(args, p, 2 * (place * taps + tap), along_y);
-          store_offset_gradient(args, p, 2 * (place * taps + tap) + 1, along_x);
-        }
-      }
-
-      for (int head = 0; head < groups; ++head) {
-        const int c = head * channels;
-        for (int from = 0; from < channels; from += Part::size(lanes)) {
-          const int rest = channels - from;
-          Part q, g, result;
-          q.read(args.x + at + c + from, rest, lanes);
-          g.read(args.grad + at + c + from, rest, lanes);
-          result.zero();
-          for (int tap = 0; tap < taps; ++tap) {
-            const Sample<A> sample = sample_at<true>(field, tile.n, tile.t, y, col, tap / k, tap % k);
-            A a[4], b[4];
-            corner_products<S, Width>(args.x + at + c, args.grad + at + c, keys + c, p, sample, lanes, a, b);
-            const TapSums<A> sums(a, b, sample.fy, sample.fx, scale);
-            Part value;
-            value.sample(keys + c + from, rest, lanes, p, sample);
-            result.add(sums.e, value);
-            if (args.weights || !active) continue;
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-              if (!sample.reads(i)) continue;
-              Part share;
-              share.zero();
-              share.add(sample.weight(i) * sums.d, g);
-              share.add(sample.weight(i) * sums.e, q);
-              add_to_keys(grad_keys + sample.element(i, p) + c + from, rest, lanes, share);
-            }
-          }
-          if (active) store_query_gradient(args, at + c + from, rest, lanes, result);
-        }
-      }
+      steps.offset_gradients(tile, position, keys, active);
+      steps.frame_gradients(tile, position, keys, grad_keys, active);
     });
   }
 }
 
-// The deterministic way to the gradient of the keys, from the weights of backward_by_taps_kernel: one thread for each
-// channel of a frame adds the shares of all positions, always in the same order.
+// The deterministic gradient of the keys, from the weights that backward_by_taps_kernel stored. One thread for each
+// channel of a frame adds the contributions of all positions, always in the same order.
 template <typename S>
 __global__ void __launch_bounds__(kThreads, 2)
     add_in_order_kernel(const Problem p, const Tiles pairs, const BackwardArgs<S> args) {

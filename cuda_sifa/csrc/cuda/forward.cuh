@@ -1,13 +1,14 @@
-// The forward kernels. One group of lanes computes one position and head: each tap is sampled once, its dot product
-// with the query taken, and the sample added to the result with that weight.
+// The forward kernels. One group of lanes computes one position and head. It samples each tap once, computes the dot
+// product with the query, and adds the sample to the result with that weight.
 #pragma once
 
 #include "lanes.cuh"
 
 namespace sifa {
 
-// A head that a group of lanes holds whole. Exact: it has just as many channels as they do. Otherwise, so that a tap
-// costs no test for it, lanes and vectors beyond the head's end read some of its channels again and count nothing.
+// A head that fits into one group of lanes. Exact: it has exactly as many channels as the group can hold. Otherwise the
+// lanes and vectors beyond its end read other channels of the head again, which needs no branch, and their values are
+// not used.
 template <typename S, int Vectors, bool Exact, typename L>
 class WholeHead {
  public:
@@ -26,8 +27,8 @@ class WholeHead {
   // This lane's first channel of a head.
   __device__ __forceinline__ const S* of(const S* head) const { return head + first_; }
 
-  // The bilinear sample, `pixels` of this lane in pixel 0, the tap's place in bytes. All: every corner is to be read.
-  // Bytes to the next pixel, to the next row.
+  // The bilinear sample. `pixels`: this lane's channels of pixel 0. `right`, `down`: bytes to the next pixel and to the
+  // next row. The address in `tap` is in bytes too. All: every corner is read.
   template <bool All>
   __device__ __forceinline__ void sample(const S* pixels, int64_t right, int64_t down, const Sample<A>& tap,
                                          Part& sampled) const {
@@ -68,21 +69,21 @@ class WholeHead {
 
  private:
   __device__ __forceinline__ bool inside(int v) const { return Exact || (inside_ >> v & 1); }
-  // Channels from the lane's first vector to this one.
+  // Channels from the lane's first vector to vector v.
   __device__ __forceinline__ int step(int v) const { return inside(v) ? v * count_ * width : 0; }
 
   int first_, inside_, count_;
 };
 
-// Blocks of forward_kernel that a multiprocessor is to hold at once: the more channels a lane has, the more loads it
-// has under way by itself.
+// How many blocks of forward_kernel a multiprocessor should hold at once. Fewer if a lane has more channels, because it
+// then has more loads in flight.
 template <typename S, int Vectors>
 constexpr int kForwardBlocks = Vectors == 1                                  ? (sizeof(S) == 2 ? 3 : 4)
                                : Vectors * kWidth<S> <= 16 && sizeof(S) <= 4 ? 2
                                                                              : 1;
 
-// k = K, and no head has more channels than the lanes hold. The block works out the geometry of a whole tile at once,
-// in shared memory. `right`, `down`: bytes from a pixel to its neighbours.
+// For k = K and heads that fit into one group of lanes. The block computes the geometry of a whole tile at once, in
+// shared memory. `right`, `down`: bytes from a pixel to its neighbours.
 template <typename S, int K, int Count, int Vectors, bool Exact>
 __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
     forward_kernel(const Problem p, const Tiles tiles, const int64_t right, const int64_t down, const S* __restrict__ x,
@@ -90,11 +91,12 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
   using A = Accumulator<S>;
   using Part = Stretch<S, kWidth<S>, Vectors>;
   constexpr int taps = K * K;
-  // With very many channels the query is read anew for each tap, from the cache: the registers hold no more.
-  constexpr bool anew = kWidth<S> * Vectors * sizeof(A) > 64;
-  // Most taps have all their corners in the map and need no test for each. The whole warp is asked, whose groups would
-  // else go one way after the other. At the limit of the registers all taps are tested.
-  constexpr bool two_ways = Exact || kWidth<S> * Vectors * sizeof(A) < 128;
+  // With very many channels, the registers have no room for the query: each tap reads it again from the cache.
+  constexpr bool reload_query = kWidth<S> * Vectors * sizeof(A) > 64;
+  // Most taps have all their corners in the map, and need no test for each corner. The whole warp decides together: if
+  // its groups took different branches, they would run one after the other. Near the limit of the registers there is
+  // one branch only, with all tests.
+  constexpr bool two_branches = Exact || kWidth<S> * Vectors * sizeof(A) < 128;
   using Query = std::conditional_t<Vectors == 1, Part, StoredStretch<S, kWidth<S>, Vectors>>;
   extern __shared__ __align__(32) unsigned char shared_memory[];
   Sample<A>* samples = reinterpret_cast<Sample<A>*>(shared_memory);  // (position, tap)
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
-    __syncthreads();  // the samples of the tile before are no longer needed
+    __syncthreads();  // all threads have read the samples of the previous tile
     for (int i = int(threadIdx.x); i < tile.positions() * taps; i += kThreads) {
       const int position = i / taps, tap = i % taps;
       samples[i] = sample_at<true, int(sizeof(S))>(field, tile.n, tile.t, tile.row(position), tile.col(position),
@@ -120,14 +122,14 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
         const S* keys = whole.of(x + frame + p.frame_size() + head);
         Query query;
         Part result;
-        if (!anew) query.read(x + pixel + head, end, lanes);
+        if (!reload_query) query.read(x + pixel + head, end, lanes);
         result.zero();
 #pragma unroll 1
         for (int tap = 0; tap < taps; ++tap) {
-          if (anew) query.read(x + pixel + head, end, lanes);
+          if (reload_query) query.read(x + pixel + head, end, lanes);
           const Sample<A> place = samples[position * taps + tap];
           Part sampled;
-          if (two_ways && __all_sync(kWarp, (int(place.corners) & 15) == 15))
+          if (two_branches && __all_sync(kWarp, (int(place.corners) & 15) == 15))
             whole.template sample<true>(keys, right, down, place, sampled);
           else
             whole.template sample<false>(keys, right, down, place, sampled);
@@ -139,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
   }
 }
 
-// A neighbourhood of any size and heads of any length; every lane works out the geometry anew.
+// For neighbourhoods of any size and heads of any length. Every lane computes the geometry of every tap itself.
 template <typename S, int Width, int Vectors>
 __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
     forward_by_taps_kernel(const Problem p, const Tiles tiles, const int lane_count, const S* __restrict__ x,
@@ -160,8 +162,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
       for (int head = 0; head < p.channels; head += channels) {
         const S* keys = x + frame + p.frame_size() + head;
         const int64_t at = frame + tile.pixel(position, p) * p.channels + head;
-        // A head with more channels than the lanes hold is written stretch by stretch, its weights summed anew each
-        // time.
+        // A head that does not fit into the group is computed range by range, and each range sums the weights again.
         for (int from = 0; from < channels; from += Part::size(lanes)) {
           StoredStretch<S, Width, Vectors> query;
           Part result;
@@ -175,10 +176,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             for (int other = 0; other < channels; other += One::size(lanes)) {
               if (other == from) other += Part::size(lanes);
               if (other >= channels) break;
-              One more, there;
-              more.read(x + at + other, channels - other, lanes);
-              there.sample(keys + other, channels - other, lanes, p, place);
-              weight += more.dot(there);
+              One other_query, other_value;
+              other_query.read(x + at + other, channels - other, lanes);
+              other_value.sample(keys + other, channels - other, lanes, p, place);
+              weight += other_query.dot(other_value);
             }
             result.add(scale * lanes.sum(weight), value);
           }

@@ -1,4 +1,4 @@
-// The CUDA op: checks, layout, device and stream. The arithmetic is in the .cuh files, chosen in launch.cuh.
+// The CUDA op: checks, layout, device and stream. launch.cuh selects the kernels, which are in the other .cuh files.
 #include "kernels.h"
 
 #include <ATen/Context.h>
@@ -14,7 +14,7 @@
 #include "../checks.h"
 #include "../layout.h"
 
-// Storage types by the names that kernels_*.cu give them.
+// The storage types, declared as in kernels_*.cu: this file does not need the CUDA headers that define them.
 struct __half;
 struct __nv_bfloat16;
 
@@ -34,7 +34,7 @@ Problem problem_of_call(const at::Tensor& x, const std::optional<at::Tensor>& of
   return p;
 }
 
-// The stream that PyTorch's user has chosen on the current device.
+// The current stream of PyTorch on the device of x.
 Call call_on(const at::Tensor& x) {
   Call call{c10::cuda::getCurrentCUDAStream(x.get_device()).stream(), 0};
   C10_CUDA_CHECK(cudaDeviceGetAttribute(&call.multiprocessors, cudaDevAttrMultiProcessorCount, x.get_device()));

@@ -1,5 +1,5 @@
 // The interface between the PyTorch side of the CUDA op (inter_frame_attention.cpp) and its kernels (launch.cuh,
-// compiled once for each storage type). Free of PyTorch. All pointers are to memory of the current device.
+// compiled once for each storage type). Does not use PyTorch. All pointers are to memory of the current device.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -16,7 +16,7 @@ struct Problem {
   int batch, frames, channels, height, width;
   int kernel_size, dilation, groups;
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
-  bool offset_in_float;       // beside a half x
+  bool offset_in_float;       // the offset is float while x is half or bfloat16
 
   SIFA_HD int pairs() const { return frames - 1; }
   SIFA_HD int taps() const { return kernel_size * kernel_size; }
@@ -30,17 +30,18 @@ struct Call {
   int multiprocessors;  // of the device
 };
 
-// x and out dense as (N, T, H, W, C); offset null for the regular neighbourhood. Leaves the last frame of out alone.
+// x and out are dense (N, T, H, W, C); offset is null for the regular neighbourhood. Does not write the last frame of
+// out.
 template <typename S>
 cudaError_t run_forward(const Problem& p, const Call& call, const void* x, const void* offset, void* out);
 
-// Without offsets; writes all of grad_x, which is of S.
+// Without offsets. Writes all of grad_x, which has the type S.
 template <typename S>
 cudaError_t run_regular_backward(const Problem& p, const Call& call, const void* grad, const void* x, void* grad_x);
 
-// grad_x is of float (of double for double) and holds zeros in frames 1, 3, 5, ... and the last one; grad_offset dense
-// (N, T-1, H, W, 2*k*k), in the type of the offset. `weights`, room for (N, T-1, H, W, groups, k*k, 2) of grad_x's
-// type, makes the result deterministic; null: faster.
+// With offsets. grad_x is float (double for double) and holds zeros in frames 1, 3, 5, ... and in the last frame;
+// grad_offset is dense (N, T-1, H, W, 2*k*k), in the type of the offset. `weights` is memory for
+// (N, T-1, H, W, groups, k*k, 2) values of the type of grad_x and makes the result deterministic; null is faster.
 template <typename S>
 cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
                          void* grad_x, void* grad_offset, void* weights);

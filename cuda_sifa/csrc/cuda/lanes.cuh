@@ -1,4 +1,4 @@
-// A group of lanes and the channels that it holds.
+// A group of lanes that works on one position, and the channels that the group holds in registers.
 #pragma once
 
 #include "problem.cuh"
@@ -7,11 +7,12 @@ namespace sifa {
 
 constexpr unsigned kWarp = 0xffffffffu;
 
-// Lanes of a warp that work on one position: a power of two, at least 8. Together they hold a stretch of its channels,
-// each lane some 16-byte vectors. Count: how many, where the kernel knows, else 0.
+// The lanes of a warp that work on one position: a power of two, at least 8. Together they hold a range of its
+// channels, each lane some 16-byte vectors. Count: the number of lanes if the kernel knows it when it is compiled, else
+// 0.
 //
-// Groups of a warp stay together: every lane of the warp takes part in every shuffle. A mask that the compiler does not
-// know costs several instructions at each of them.
+// The groups of a warp stay together: every lane of the warp takes part in every shuffle. A mask that is unknown to the
+// compiler costs several instructions for each shuffle.
 template <int Count = 0>
 class Lanes {
  public:
@@ -22,8 +23,8 @@ class Lanes {
 
   __device__ __forceinline__ int count() const { return Count ? Count : count_; }
 
-  // Calls work(item, active) for items 0..items-1, one for each group of the block. A group for which none is left goes
-  // along with the last one, `active` false, and must write nothing.
+  // Calls work(item, active) for the items 0 to items - 1, one for each group of the block. A group without an item
+  // repeats the last one with `active` false, and must write nothing.
   template <typename Work>
   __device__ __forceinline__ void for_each(int items, const Work& work) const {
     const int in_warp = int(threadIdx.x) % 32 / count();
@@ -36,7 +37,7 @@ class Lanes {
     }
   }
 
-  // The largest value of the groups of the warp.
+  // The largest value among the groups of the warp.
   __device__ __forceinline__ int most(int value) const {
     if (count() < 32) value = max(value, __shfl_xor_sync(kWarp, value, 16));
     if (count() < 16) value = max(value, __shfl_xor_sync(kWarp, value, 8));
@@ -60,8 +61,8 @@ class Lanes {
     return __shfl_sync(kWarp, value, other, count());
   }
 
-  // Eight sums over the group at once: lane i returns sum i % 8. Each step halves the values a lane has to carry, so
-  // it takes 7 shuffles and one for each doubling beyond 8 lanes, where eight sums apart would take 24 and 8.
+  // Eight sums over the group at once: lane i returns sum i % 8. Each step halves the number of values in a lane, so it
+  // takes 7 shuffles, and one more for each doubling beyond 8 lanes. Eight separate sums would take 24, and 8 more.
   template <typename A>
   __device__ __forceinline__ A eight_sums(const A (&value)[8]) const {
     A four[4], two[2];
@@ -120,7 +121,8 @@ struct Stretch {
     }
   }
 
-  // The same without a test at each vector: those at and beyond `end` are the first ones again, and count for nothing.
+  // The same without a branch for each vector: a vector at or beyond `end` repeats the first channels. Its values must
+  // not be used.
   template <typename L>
   __device__ __forceinline__ void read_some(const S* from, int end, const L& lanes) {
 #pragma unroll
@@ -176,7 +178,7 @@ struct Stretch {
   }
 };
 
-// The same as it is stored, in half the registers for a half type. For reading only.
+// The same channels as they are stored: half precision takes half the registers. Read only.
 template <typename S, int Width, int Vectors>
 struct StoredStretch {
   Pack<S, Width> value[Vectors];
@@ -197,7 +199,7 @@ struct StoredStretch {
   __device__ __forceinline__ Accumulator<S> at(int v, int e) const { return element_of(value[v], e); }
 };
 
-// This lane's part of the dot product of two vectors of `channels` channels in memory.
+// This lane's part of the dot product of `channels` channels at two places in memory.
 template <typename S, int Width, typename L>
 __device__ __forceinline__ Accumulator<S> dot_in_memory(const S* a, const S* b, int channels, const L& lanes) {
   using Part = Stretch<S, Width, 1>;

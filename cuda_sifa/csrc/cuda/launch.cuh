@@ -1,5 +1,5 @@
-// Which kernel, how many lanes a position, how large a tile: by rule, from the sizes and the number of multiprocessors.
-// Host code, free of PyTorch.
+// Which kernel, how many lanes for a position, how large a tile: rules on the sizes and the number of multiprocessors.
+// Host code, without PyTorch.
 #pragma once
 
 #include <climits>
@@ -13,10 +13,10 @@
 namespace sifa {
 
 constexpr int kMinPositions = 8, kMaxPositions = 64;  // of a tile
-constexpr size_t kMaxShared = 48 * 1024;              // what every GPU gives a block without being asked
+constexpr size_t kMaxShared = 48 * 1024;              // what every GPU gives a block by default
 
-// Tiles as large as `max_positions` allows, for neighbours share the pixels that they read; smaller where there would
-// be too few blocks to fill the machine.
+// Tiles as large as `max_positions` allows, because neighbours share the pixels that they read; smaller if there would
+// be too few blocks for all multiprocessors.
 inline Tiles divide(const Problem& p, int first_pair, int pair_step, int pairs, int max_positions,
                     int multiprocessors) {
   Tiles tiles{8, 8, 0, 0, first_pair, pair_step, pairs, 0};
@@ -31,7 +31,7 @@ inline Tiles divide(const Problem& p, int first_pair, int pair_step, int pairs, 
     (tiles.rows >= tiles.cols ? tiles.rows : tiles.cols) /= 2;
   }
   count();
-  // The same number of tiles, of equal size where the map allows it.
+  // The same number of tiles, of equal size if the map allows it.
   tiles.rows = (p.height - 1) / tiles.down + 1;
   tiles.cols = (p.width - 1) / tiles.across + 1;
   return tiles;
@@ -39,14 +39,14 @@ inline Tiles divide(const Problem& p, int first_pair, int pair_step, int pairs, 
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-// Lanes for one position when each holds vectors of `width` channels.
+// The number of lanes for one position if each holds vectors of `width` channels.
 inline int lanes_for(const Problem& p, int width) {
   int lanes = 8;
   while (lanes < 32 && lanes * width < p.head_channels()) lanes *= 2;
   return lanes;
 }
 
-// 16-byte vectors that hold `Channels` channels; of doubles, which take more registers, half of them.
+// How many 16-byte vectors hold `Channels` channels. Double takes more registers, so half as many channels.
 template <typename S, int Channels>
 constexpr int vectors_for = Channels / (sizeof(S) == 8 ? 2 : 1) / kWidth<S>;
 
@@ -54,7 +54,8 @@ template <typename... Parameters, typename... Arguments>
 cudaError_t launch(void (*kernel)(Parameters...), int64_t blocks, size_t shared, cudaStream_t stream,
                    Arguments... arguments) {
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(unsigned(blocks < INT_MAX ? blocks : INT_MAX));  // every kernel walks on by gridDim.x
+  config.gridDim =
+      dim3(unsigned(blocks < INT_MAX ? blocks : INT_MAX));  // every kernel continues at the next tile with gridDim.x
   config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = shared;
   config.stream = stream;
@@ -83,9 +84,9 @@ cudaError_t launch_forward_by_taps(const Problem& p, const Call& call, const S* 
   return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? kWidth<S> : 1), x, offset, out);
 }
 
-// As few lanes as hold a head with some vectors each, and so more positions in a warp: what a tap costs beside its
-// channels (addresses, weights, the sum over the lanes) is the same for one position and for four. The more so where
-// the lanes hold the head exactly, for which k = 3, the paper's, has kernels of its own.
+// Few lanes with several vectors each, so that a warp has more positions: the other work for a tap (addresses, weights,
+// the sum over the lanes) costs the same for one position and for four. It is faster still if the lanes hold the head
+// exactly; k = 3, the size in the paper, has kernels for that.
 template <typename S, int K>
 cudaError_t launch_forward(const Problem& p, const Call& call, const S* x, const void* offset, S* out) {
   constexpr int some = vectors_for<S, 16>, most = vectors_for<S, 32>;
@@ -153,7 +154,7 @@ cudaError_t launch_tiled_kernel(const Problem& p, const Call& call, Tiles tiles,
   int max_positions = kTilePositions;
   while (Memory::bytes(max_positions, K * K, kMaxWindow) > kMaxShared) max_positions /= 2;
   tiles = divide(p, tiles.first_pair, tiles.pair_step, tiles.pairs, max_positions, call.multiprocessors);
-  // What the regular taps of the tile reach, the far pixel of a displaced cell, and offsets of up to 3 pixels.
+  // What the regular taps of the tile reach, the second pixel of a displaced cell, and offsets of up to 3 pixels.
   const int64_t margin = int64_t(K / 2) * p.dilation + 3;
   Window window{0, 0, 0, 0};
   if ((tiles.rows + 2 * margin + 1) * (tiles.cols + 2 * margin + 1) <= kMaxWindow)
@@ -176,7 +177,7 @@ cudaError_t launch_tiled_backward(const Problem& p, const Call& call, const Tile
   return launch_tiled_kernel<S, K, 32, some>(p, call, tiles, args);
 }
 
-// One launch: the pairs of `tiles`, whose sizes are still open.
+// One launch, for the pairs of `tiles`. The sizes of the tiles are not set yet.
 template <typename S>
 cudaError_t launch_backward(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
   constexpr int width = kWidth<S>;

@@ -1,4 +1,4 @@
-// The sizes of one call, how its positions are divided among blocks, and where a tap samples. Free of PyTorch.
+// How the positions of one call are divided among blocks, and where a tap samples. Does not use PyTorch.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,12 @@ namespace sifa {
 
 constexpr int kThreads = 256;  // of every block
 
-// Blocks that a multiprocessor is to hold at once, where a lane holds so many channels: with few of them, two, for
-// which a thread may use 128 registers; with many, one, whose threads have more loads under way instead.
+// How many blocks a multiprocessor should hold at once if a lane holds so many channels. With few channels two, where a
+// thread may use 128 registers; with many channels one, because each thread then has more loads in flight.
 template <typename S, int Channels>
 constexpr int kBlocks = Channels * sizeof(Accumulator<S>) <= 32 ? 2 : 1;
 
-// A rectangle of positions of one frame: what one block works on at a time. It never straddles two frames.
+// A rectangle of positions of one frame: what a block works on at one time.
 struct Tile {
   int n, t, y, x;  // sample, frame of the queries, upper left position
   int rows, cols;
@@ -31,9 +31,9 @@ struct Tile {
   __device__ __forceinline__ int64_t pair(const Problem& p) const { return int64_t(n) * p.pairs() + t; }
 };
 
-// All tiles of some of the pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample.
+// The tiles of some pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample.
 struct Tiles {
-  int rows, cols;    // of a tile; fewer at the lower and the right border
+  int rows, cols;    // of a tile; fewer at the lower and right borders of the map
   int down, across;  // tiles in a frame
   int first_pair, pair_step, pairs;
   int64_t count;
@@ -52,7 +52,7 @@ struct Tiles {
   }
 };
 
-// Where the taps of one position sample.
+// The offsets of a call, and from them where a tap samples.
 template <typename S>
 struct OffsetField {
   using A = Accumulator<S>;
@@ -65,7 +65,7 @@ struct OffsetField {
     return widen(static_cast<const S*>(offset)[index]);
   }
 
-  // False where tap (i, j) of position (y, x) samples nothing.
+  // False if tap (i, j) of position (y, x) samples nothing.
   __device__ __forceinline__ bool locate(int n, int t, int y, int x, int i, int j, Cell<A>& cell) const {
     const int64_t* stride = p.offset_strides;
     const int reach = p.kernel_size / 2, tap = i * p.kernel_size + j;
@@ -75,13 +75,13 @@ struct OffsetField {
   }
 };
 
-// One tap of one position as the kernels read it: its cell of four pixels and which of them to read.
+// One tap of one position as the kernels read it: its cell of four pixels, and which of them to read.
 template <typename A>
 struct alignas(4 * sizeof(A)) Sample {
-  int64_t corners;  // place of the upper left corner in its frame, plus one bit for each corner to read; see sample_at
+  int64_t corners;  // address of the upper left corner in its frame, plus one bit for each corner to read: sample_at
   A fy, fx;
 
-  // Of channel 0 of a corner, where places are in sixteenths of elements.
+  // The element of channel 0 of a corner, if addresses are in sixteenths of elements.
   __device__ __forceinline__ int64_t element(int corner, const Problem& p) const {
     return (corners >> 4) + (corner & 1 ? p.channels : 0) + (corner & 2 ? int64_t(p.width) * p.channels : 0);
   }
@@ -91,8 +91,8 @@ struct alignas(4 * sizeof(A)) Sample {
   }
 };
 
-// With SkipZero corners of weight zero are not read: three of four at integer offsets. The gradient of the offsets
-// needs them. Places are in units of 1 / Unit elements; a pixel has a multiple of 16 units.
+// SkipZero: corners of weight zero are not read (three of four at integer offsets); the gradient of the offsets needs
+// them. Addresses are in units of 1 / Unit elements. A pixel is a multiple of 16 units, so four bits are free.
 template <bool SkipZero, int Unit = 16, typename S>
 __device__ __forceinline__ Sample<Accumulator<S>> sample_at(const OffsetField<S>& field, int n, int t, int y, int x,
                                                             int i, int j) {

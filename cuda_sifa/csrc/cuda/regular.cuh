@@ -1,5 +1,5 @@
-// The regular neighbourhood, without offsets: no interpolation, and a backward pass in which every pixel collects its
-// own gradient, as a query and as a key, so that nothing is scattered.
+// The kernels for the regular neighbourhood, without offsets. They need no interpolation. In the backward pass every
+// pixel collects its own gradient, as a query and as a key, so nothing is scattered.
 #pragma once
 
 #include "lanes.cuh"
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
           for (int64_t row = int64_t(y) - reach; row <= int64_t(y) + reach; row += p.dilation) {
 #pragma unroll 3
             for (int64_t c = int64_t(col) - reach; c <= int64_t(col) + reach; c += p.dilation) {
-              const int count = in_map(row, c, p) ? channels : 0;  // else zeros
+              const int count = in_map(row, c, p) ? channels : 0;  // outside the map: zeros
               const S* key = keys + (row * p.width + c) * p.channels;
               Part value;
               value.read(key + from, count - from, lanes);
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
   }
 }
 
-// Tiles run over all frames here, the last one included.
+// Tiles cover all frames here, the last frame too.
 template <typename S, int Width, int Vectors>
 __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
     regular_backward_kernel(const Problem p, const Tiles tiles, const int lane_count, const S* __restrict__ x,
@@ -76,9 +76,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
           result.zero();
           for (int64_t row = int64_t(y) - reach; row <= int64_t(y) + reach; row += p.dilation) {
             for (int64_t c = int64_t(col) - reach; c <= int64_t(col) + reach; c += p.dilation) {
-              const int count = in_map(row, c, p) ? channels : 0;  // else zeros
+              const int count = in_map(row, c, p) ? channels : 0;  // outside the map: zeros
               const int left = count - from;
-              // The neighbourhood is symmetric: the queries that see this pixel lie where its own keys do.
+              // The neighbourhood is symmetric: the queries that read this pixel have the positions of its own keys.
               const int64_t there = (row * p.width + c) * p.channels + head;
               if (tile.t + 1 < p.frames) {  // as a query
                 const S* key = x + (frame + 1) * p.frame_size() + there;

@@ -1,4 +1,5 @@
-// How values are stored and how they are computed with: 16-byte vectors of the storage type, sums in float or double.
+// How values are stored and how they are computed with: vectors of 16 bytes in the storage type, sums in float or
+// double.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +22,7 @@ using Accumulator = typename AccumulatorOf<S>::type;
 template <typename S>
 constexpr int kWidth = 16 / int(sizeof(S));
 
-// Accumulators that one instruction moves, of the `Width` that belong to a vector in storage.
+// How many accumulators one instruction moves, out of the `Width` that belong to one stored vector.
 template <typename A, int Width>
 constexpr int kStored = Width < kWidth<A> ? Width : kWidth<A>;
 
@@ -43,13 +44,13 @@ __device__ __forceinline__ __nv_bfloat16 narrow<__nv_bfloat16>(float value) {
   return __float2bfloat16_rn(value);
 }
 
-// `Width` neighbours in memory, moved by one instruction. The address is a multiple of their size.
+// `Width` consecutive elements in memory, moved by one instruction. The address is a multiple of their size.
 template <typename S, int Width>
 struct alignas(sizeof(S) * Width) Pack {
   S value[Width];
 };
 
-// An element of a pack. A bfloat16 is the upper half of a float: from a whole word one instruction makes one.
+// An element of a pack. A bfloat16 is the upper half of a float, so one instruction converts it from a whole word.
 template <typename S, int Width>
 __device__ __forceinline__ Accumulator<S> element_of(const Pack<S, Width>& pack, int i) {
   if constexpr (std::is_same_v<S, __nv_bfloat16> && Width % 2 == 0) {
@@ -81,7 +82,7 @@ __device__ __forceinline__ void fill_zero(A (&values)[Width]) {
   for (int i = 0; i < Width; ++i) values[i] = 0;
 }
 
-// Adds to memory that other threads add to at the same time. From compute capability 9.0 on, four floats at once.
+// Adds to memory while other threads may add to it too. From compute capability 9.0 on, four floats at once.
 template <int Width, typename A>
 __device__ __forceinline__ void add_atomically(A* to, const A (&values)[Width]) {
   int i = 0;

@@ -1,7 +1,7 @@
-// CUDA's words for g++: what the kernels in cuda_sifa/csrc/cuda use, run on the CPU. Stands in for the header of the
-// same name. Every thread of a block is a fibre of its own; a barrier, or a shuffle, lets no fibre pass before those it
-// waits for have come; a block that can go no further is an error. Between two barriers the fibres run one after the
-// other, in an order that the caller picks, so that a missing barrier shows as a wrong result.
+// The parts of CUDA that the kernels in cuda_sifa/csrc/cuda use, for g++ and the CPU. Replaces the header of the same
+// name. Every thread of a block is a fibre. A fibre waits at a barrier or a shuffle until all fibres of the block or of
+// the warp have reached it; a block in which no fibre can continue is an error. Between two barriers the fibres run one
+// after the other, in an order that the caller selects, so a missing barrier causes a wrong result.
 #pragma once
 
 #if !defined(__x86_64__)
@@ -91,8 +91,8 @@ namespace emulation {
 
 enum class Waits { No, Block, Warp };
 
-// Where a fibre goes on: a stack pointer, or, on processors that the few lines of assembly are not written for, what
-// ucontext.h keeps (which asks the kernel for the signal mask at every switch).
+// Where a fibre continues: a stack pointer. On processors without the lines of assembly below, the context of
+// ucontext.h, which is slower because it reads the signal mask at every switch.
 #if defined(__x86_64__)
 struct Context {
   void* stack_pointer;
@@ -120,7 +120,7 @@ emulation_switch:
 )");
 inline void start(Context& context, unsigned char* stack, size_t size, void (*entry)()) {
   void** top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack + size) & ~uintptr_t(15));
-  top -= 2;  // `entry` finds the stack as after a call: 8 bytes off a multiple of 16
+  top -= 2;  // as after a call, the stack is 8 bytes off a multiple of 16 when `entry` begins
   *top = reinterpret_cast<void*>(entry);
   context.stack_pointer = std::memset(top - 6, 0, 6 * sizeof(void*));
 }
@@ -143,7 +143,8 @@ struct Fibre {
   uint3 thread;
   bool done;
   Waits waits;
-  // A warp's exchange: what this lane brings, and, once all lanes of `mask` have come, what each of them brought.
+  // The exchange of a warp: the value of this lane, and, when all lanes of `mask` have arrived, the values of all
+  // lanes.
   unsigned mask;
   int kind;
   alignas(16) unsigned char given[16];
@@ -152,7 +153,7 @@ struct Fibre {
 
 constexpr size_t kStack = 256 * 1024;
 
-// The block that runs.
+// The block that is running.
 struct Block {
   std::vector<Fibre> fibres;
   Context scheduler;
@@ -167,8 +168,8 @@ struct Block {
 };
 inline Block block;
 inline std::mt19937 order_random;
-inline int order = 0;                      // 0: ascending, 1: descending, 2: at random, anew each round
-inline unsigned max_blocks = 0xffffffffu;  // a smaller grid than asked for, for kernels that walk on by gridDim.x
+inline int order = 0;                      // 0: ascending, 1: descending, 2: random, different in each round
+inline unsigned max_blocks = 0xffffffffu;  // limits the grid: kernels continue with step gridDim.x
 inline long launches = 0, blocks_run = 0;
 
 inline Fibre& self() { return block.fibres[size_t(block.current)]; }
@@ -235,21 +236,21 @@ inline void run_block(int threads) {
     }
     if (left == 0) return;
     if (at_barrier == left) {
-      if (left != threads) fail("a thread ended before a barrier that others wait at");
+      if (left != threads) fail("a thread ended before a barrier at which others wait");
       for (int i = 0; i < threads; ++i) block.fibres[size_t(i)].waits = Waits::No;
     } else if (!running) {
-      fail("the block can go no further: a barrier or a shuffle that not all threads reach");
+      fail("no thread of the block can continue: not all threads reach a barrier or a shuffle");
     }
   }
 }
 
-// Brings `value` to the lanes of `mask` and returns what each of them brought.
+// Exchanges `value` among the lanes of `mask`. Returns the fibre, which has received the values of all lanes.
 template <typename T>
 const Fibre& exchange(unsigned mask, int kind, T value) {
   static_assert(sizeof(T) <= 16);
   Fibre& me = self();
   const int first = block.current / 32 * 32, lane = block.current % 32;
-  if (!(mask >> lane & 1)) fail("a lane shuffles under a mask that does not name it");
+  if (!(mask >> lane & 1)) fail("a lane shuffles with a mask that does not contain it");
   me.mask = mask;
   me.kind = kind;
   std::memcpy(me.given, &value, sizeof(T));
@@ -258,7 +259,7 @@ const Fibre& exchange(unsigned mask, int kind, T value) {
   for (int i = 0; i < 32; ++i) {
     if (!(mask >> i & 1)) continue;
     const Fibre& other = block.fibres[size_t(first + i)];
-    if (other.done) fail("a lane that has ended is named in a shuffle's mask");
+    if (other.done) fail("the mask of a shuffle contains a lane that has ended");
     if (other.waits == Waits::Warp && (other.mask != mask || other.kind != kind))
       fail("lanes of one warp meet in different shuffles");
     all = all && other.waits == Waits::Warp;
@@ -279,7 +280,7 @@ const Fibre& exchange(unsigned mask, int kind, T value) {
 
 template <typename T>
 T shuffle(unsigned mask, int kind, T value, int source) {
-  if (!(mask >> source & 1)) fail("a shuffle reads a lane that takes no part");
+  if (!(mask >> source & 1)) fail("a shuffle reads a lane that is not in its mask");
   const Fibre& me = exchange(mask, kind, value);
   T result;
   std::memcpy(&result, me.received[source], sizeof(T));
@@ -287,7 +288,7 @@ T shuffle(unsigned mask, int kind, T value, int source) {
 }
 
 inline size_t shared_limit = 48 * 1024;
-void prepare_shared(size_t bytes);  // by the program: the array belongs to the kernels' namespace
+void prepare_shared(size_t bytes);  // the program defines it: the array is in the namespace of the kernels
 
 }  // namespace emulation
 
