@@ -19,14 +19,7 @@ from datasets.lmdb_frames import SHARD_PATTERN
 from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.extraction_pool import extract_in_processes
 from datasets.preparation.labels import sources_from_labels
-from datasets.preparation.records import (
-    ExtractionJob,
-    clash,
-    expected_record,
-    is_up_to_date,
-    parse_record,
-    read_record,
-)
+from datasets.preparation.records import ExtractionJob, clash, expected_record, is_up_to_date, parse_record, read_record
 from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders
 from datasets.preparation.writers import RECORD_FILE, PackedWriter, check_packed_path
 from datasets.readers import Format

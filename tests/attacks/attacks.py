@@ -109,7 +109,7 @@ def _damaged_store(files: Files, folder: Path, draw: random.Random, format: str,
 
 
 def record(files: Files, folder: Path, draw: random.Random) -> Command:
-    """The notes that an extraction left beside its frames."""
+    """The notes that an extraction left with its frames."""
     root = folder / "frames"
     shutil.copytree(files.stores["FRAME"], root)
     notes = sorted(f for f in root.rglob("*") if f.is_file() and f.suffix != ".jpg")
