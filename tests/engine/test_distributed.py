@@ -1,12 +1,9 @@
 """What a network becomes for several processes, as far as one process can tell; the rest is in test_script_runs.py."""
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from common.errors import UserError
@@ -88,13 +85,6 @@ def test_empty_variables_count_as_not_set(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setenv(name, "")
     process = start()
     assert (process.rank, process.world_size, process.is_main) == (0, 1, True)
-
-
-@pytest.fixture
-def _process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("_process_group")

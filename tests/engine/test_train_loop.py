@@ -1,7 +1,5 @@
 """An epoch of training and a validation on a network small enough to follow, and the shares of several processes."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,13 +181,6 @@ def test_gradients_that_no_scale_makes_finite_stop_the_run() -> None:
     with pytest.raises(Diverged, match="not finite at too many steps up to iteration 4"):
         train_one_epoch(training, DataLoader(Clips(24), batch_size=4), config, save=lambda: saved.append(1))
     assert training.scaler.get_scale() == 0.25
-
-
-@pytest.fixture
-def _process_group(tmp_path: Path) -> Iterator[None]:
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("_process_group")
