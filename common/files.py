@@ -69,8 +69,12 @@ def make_folder(folder: Path) -> None:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of the content of a file."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of the content of a file, of which little is in memory at a time."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
 
 
 def check_stored_archive(path: Path) -> None:

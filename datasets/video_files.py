@@ -1,6 +1,5 @@
 """The VIDEO format: video files, of which a clip decodes what it needs."""
 
-import hashlib
 import math
 import os
 from collections import Counter
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 
 from common.errors import DataError
+from common.files import digest
 from datasets.annotations import check_relative_path
 from datasets.limits import check_clip_size, check_frame_size, check_regular_file
 from datasets.video_formats import codec_hint, open_container
@@ -21,6 +21,8 @@ from datasets.video_formats import codec_hint, open_container
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 if "OPENCV_LOG_LEVEL" not in os.environ:
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
+USUAL_RATE = 25.0  # frames per second
 
 
 class VideoFiles:
@@ -69,11 +71,7 @@ class VideoFiles:
         check_relative_path(video_path)
         check_regular_file(self.root / video_path, f"the video {self.root / video_path}")
         try:
-            with open(self.root / video_path, "rb") as stream:
-                digest = hashlib.blake2b()
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-                return digest.digest()
+            return digest(self.root / video_path).encode()
         except OSError as error:
             raise DataError(f"the video {self.root / video_path} cannot be read: {error.strerror}") from None
 
@@ -150,6 +148,12 @@ def open_video(file: Path) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
+def frame_rate(capture: cv2.VideoCapture) -> float:
+    """Frames per second; 25 if the file or camera gives no plausible rate."""
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate < 1000 else USUAL_RATE
+
+
 def _count_frames(file: Path) -> int:
     with open_video(file) as capture:
         frames = 0
@@ -188,8 +192,7 @@ def _decode_frames(file: Path, positions: Collection[int]) -> Iterator[tuple[int
 
 def _repeats_at_rate(capture: cv2.VideoCapture, fps: float) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes all frames of a video; each is yielded with the number of multiples of 1 / fps at which it is shown."""
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    usual_step = 1 / rate if 0 < rate < 1000 else 0.04  # seconds
+    usual_step = 1 / frame_rate(capture)  # seconds
     shown: np.ndarray | None = None
     start = now = 0.0
     total = 0  # repeats so far

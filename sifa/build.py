@@ -23,6 +23,7 @@ from engine.samplers import DistributedVideoSampler
 from engine.schema import WEIGHT_FILES, Config
 from engine.signals import StopSignals
 from sifa.classes import check_same_classes, class_names
+from sifa.weight_files import read_weight_file
 
 log = logging.getLogger("sifa")
 
@@ -88,9 +89,8 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         if file := getattr(config.network, key):
             if not Path(file).is_file():
                 raise ConfigError(f"network.{key}: there is no file {file}")
-            read = models.read_safetensors if models.is_safetensors(Path(file)) else read_checkpoint
             try:
-                report = load(model, read(Path(file)))
+                report = load(model, read_weight_file(Path(file)))
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
             tables.append(f"{file}: {report.table()}")

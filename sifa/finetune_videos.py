@@ -1,6 +1,5 @@
 """The videos of a fine-tuning: their classes, and which recordings are trained on or validated on."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import DataError, printable
+from common.files import digest
 from datasets.annotations import Video, read_list
 from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.labels import sources_from_labels
@@ -70,20 +70,12 @@ def _mark_copies(video_dir: Path, videos: Sequence[Source]) -> list[Source]:
     """The videos, each with the first one that has the same bytes. Only files of equal size are read."""
     files = [video_dir / video.path for video in videos]
     sizes = [file.stat().st_size if file.is_file() else 0 for file in files]
-    count, first = Counter(sizes), dict[tuple[int, bytes], str]()
+    count, first = Counter(sizes), dict[tuple[int, str], str]()
     marked = []
     for video, file, size in zip(videos, files, sizes, strict=True):
-        original = first.setdefault((size, _digest(file)), video.path) if size and count[size] > 1 else video.path
+        original = first.setdefault((size, digest(file)), video.path) if size and count[size] > 1 else video.path
         marked.append(video if original == video.path else replace(video, copy_of=original))
     return marked
-
-
-def _digest(file: Path) -> bytes:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.digest()
 
 
 def class_names(videos: Sequence[Source]) -> list[str]:

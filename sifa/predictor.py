@@ -19,8 +19,8 @@ from datasets.normalisation import normalise
 from datasets.sampling import test_positions
 from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles
-from engine.checkpoint import class_names_of, entry, load_weights, read_checkpoint, weights
-from engine.config import ConfigError
+from engine.checkpoint import class_names_of, load_weights, read_checkpoint, weights
+from engine.config import checkpoint_config
 from engine.metrics import mean_softmax
 from engine.schema import Config
 from models import Network
@@ -178,10 +178,7 @@ def load(
         raise ValueError(f"num_crops must be 1 (centre) or 3 (along the longer side), got {num_crops!r}")
     path = Path(checkpoint)
     contents = read_checkpoint(path)
-    try:
-        config = Config.model_validate(entry(contents, "config", path))
-    except ValueError as error:
-        raise ConfigError(f"checkpoint {path} is of another version: {' '.join(str(error).split())}") from None
+    config = checkpoint_config(contents, path)
     num_classes = config.dataset.num_classes
     model = build_network(config)
     load_weights(model, weights(contents, path), path)

@@ -14,7 +14,6 @@ from datasets.preparation.sources import VIDEO_EXTENSIONS
 from datasets.video_files import open_video
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes one slash of two
-USUAL_RATE = 25.0  # frames per second
 
 
 def find_videos(paths: Sequence[str]) -> list[Path]:
@@ -92,12 +91,6 @@ def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
     """Every frame until the end, uint8 (H, W, 3), RGB."""
     while (result := capture.read())[0]:
         yield cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
-
-
-def frame_rate(capture: cv2.VideoCapture) -> float:
-    """Frames per second; 25 if the file or camera gives no plausible rate."""
-    rate = capture.get(cv2.CAP_PROP_FPS)
-    return rate if 0 < rate < 1000 else USUAL_RATE
 
 
 def announced_frames(capture: cv2.VideoCapture) -> int:

@@ -1,5 +1,6 @@
-"""Files of weights under other names: those of this project, of the authors' release or of torchvision."""
+"""Files of weights: read in either format, or written under other names (of this project, the release, torchvision)."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,16 @@ from models.weight_conversion import IMAGE_NETWORKS, is_known_image_network, to_
 from models.weight_formats import recognise, tensors_of
 
 Target = Literal["ours", "release", "torchvision"]
+
+
+def read_weight_file(file: Path) -> Mapping[str, Any]:
+    """What a file of weights holds, .pth or .safetensors by its content.
+
+    Raises:
+        CheckpointError: it cannot be read.
+        ValueError: it is a damaged .safetensors.
+    """
+    return read_safetensors(file) if is_safetensors(file) else read_checkpoint(file)
 
 
 def convert_weights(
@@ -32,7 +43,7 @@ def convert_weights(
             is of an image network that no network here contains, or that would be half of a clip network.
     """
     try:
-        contents: Any = read_safetensors(source) if is_safetensors(source) else read_checkpoint(source)
+        contents = read_weight_file(source)
         kind = recognise(tensors_of(contents))
         if kind.imagenet and not is_known_image_network(contents):
             raise ValueError(

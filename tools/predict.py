@@ -26,7 +26,7 @@ from tqdm import tqdm
 import sifa
 from common import cli
 from common.errors import DataError, UserError, one_line, shown_name
-from datasets.video_files import open_video
+from datasets.video_files import frame_rate, open_video
 from sifa import video_stream
 from sifa.prediction_text import table, timeline, top, top_of_windows
 from sifa.predictor import Predictor, count_frames
@@ -115,7 +115,7 @@ def _warn(text: str) -> None:
 
 def _timing(capture: cv2.VideoCapture, predictor: Predictor, options: argparse.Namespace) -> tuple[float, int, int]:
     """Frames per second, frames of a window, and frames from the start of one window to the next."""
-    rate = video_stream.frame_rate(capture)
+    rate = frame_rate(capture)
     length = max(round(options.window * rate), 2) if options.window else predictor.span
     if length < predictor.span:
         _warn(f"a window has only {length} of the {predictor.span} frames of a clip: the last is repeated")

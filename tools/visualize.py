@@ -24,13 +24,13 @@ from tqdm import tqdm
 import sifa
 from common import cli
 from common.errors import UserError, shown_name
-from datasets.video_files import open_video
+from datasets.video_files import frame_rate, open_video
 from models.temporal import STAGES
+from sifa.export import SMALLEST_CROP
 from sifa.picture_files import check_writable, write_film, write_picture
 from sifa.predictor import Predictor
-from sifa.video_stream import check_video, frame_rate
+from sifa.video_stream import check_video
 from sifa.viewer import ArgumentError, Viewer
-from tools.export import SMALLEST_CROP
 
 
 def main(argv: Sequence[str] | None = None) -> int:

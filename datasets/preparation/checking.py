@@ -177,16 +177,13 @@ def _check_all(
     reader: Reader, videos: Sequence[Video], *, decode: bool, workers: int, desc: str = "check"
 ) -> tuple[list[Problem], list[str]]:
     """The problems of all videos, and the digest of each video's contents. A video may crash the process it is in."""
-    results: dict[int, tuple[list[Problem], str]] = {}
-    crashed: tuple[list[Problem], str] = [], CRASHED
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
-    found = run_in_processes(partial(check_video, reader, decode=decode), dict(enumerate(videos)), workers, crashed)
-    results.update(tqdm(found, total=len(videos), unit="video", dynamic_ncols=True, desc=desc))
-    problems, digests = [], []
+    found = run_in_processes(partial(check_video, reader, decode=decode), dict(enumerate(videos)), workers)
+    results = dict(tqdm(found, total=len(videos), unit="video", dynamic_ncols=True, desc=desc))
+    problems: list[Problem] = []
+    digests = []
     for index, video in enumerate(videos):
-        of_video, digest = results[index]
-        if digest == CRASHED:
-            of_video, digest = [Problem("broken", video.path, video.line, CRASHED)], ""
+        of_video, digest = results[index] or ([Problem("broken", video.path, video.line, CRASHED)], "")
         problems += of_video
         digests.append(digest)
     return problems, digests

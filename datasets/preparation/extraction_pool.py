@@ -30,23 +30,22 @@ def extract_in_processes(jobs: dict[str, ExtractionJob], workers: int) -> Iterat
     Returns:
         Path, number of frames and problem of each video as soon as it is done, see `extract_video`.
     """
-    for path, (frames, problem) in run_in_processes(extract_video, jobs, workers, (0, CRASHED)):
-        yield path, frames, problem
+    for path, result in run_in_processes(extract_video, jobs, workers):
+        yield path, *(result or (0, CRASHED))
 
 
 def run_in_processes(
-    function: Callable[[Job], Result], jobs: Mapping[Key, Job], workers: int, crashed: Result
-) -> Iterator[tuple[Key, Result]]:
+    function: Callable[[Job], Result], jobs: Mapping[Key, Job], workers: int
+) -> Iterator[tuple[Key, Result | None]]:
     """Calls a function for each job, in several processes.
 
     Args:
         function: that can be pickled.
         jobs: its arguments by a key.
         workers: processes at most.
-        crashed: the result of a job that kills its process.
 
     Returns:
-        Key and result of each job as soon as it is done.
+        Key and result of each job as soon as it is done; None for a job that kills its process.
     """
     left = dict(jobs)
     if not left:
@@ -66,11 +65,11 @@ def run_in_processes(
     # A video that crashes the decoder breaks the whole pool. Halving the rest finds it.
     keys = list(left)
     if len(jobs) == 1 and keys:
-        yield keys[0], crashed
+        yield keys[0], None
         return
     middle = (len(keys) + 1) // 2
     for half in (keys[:middle], keys[middle:]):
-        yield from run_in_processes(function, {key: left[key] for key in half}, workers, crashed)
+        yield from run_in_processes(function, {key: left[key] for key in half}, workers)
 
 
 def _start_worker() -> None:
