@@ -24,6 +24,6 @@ Next: ask the network about a video, and see where it looks,
   ${python#"$PWD"/} -m tools.predict data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
   ${python#"$PWD"/} -m tools.visualize data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth \\
     --stage res3 --crop_size 128
-or teach it classes of your own: README.md, "Your own videos".
+or teach it classes of your own: docs/own_videos.md.
 TEXT
 }
