@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from common.cli import cores
 from common.errors import DataError, printable
 from common.files import digest
 from datasets.annotations import Video, read_list
+from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
 from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.labels import sources_from_labels
 from datasets.preparation.sources import Source, frame_folders
 from datasets.preparation.splits import choose_validation, recordings
+from datasets.readers import Format
 
 
 class SplitRow(NamedTuple):
@@ -85,16 +88,39 @@ def class_names(videos: Sequence[Source]) -> list[str]:
     return sorted(names, key=lambda name: (int(name) if numbers else 0, name))
 
 
-def extracted_videos(list_file: Path, videos: Sequence[Source]) -> dict[str, Video]:
-    """The lines of a list of extracted frames, by the path of the video. Unreadable videos have none.
+def extract_videos(
+    video_dir: Path, out: Path, videos: Sequence[Source], *, labels: Path | None, format: Format, short_side: int
+) -> dict[str, Video]:
+    """Extracts the frames of all videos to out/frames, with a progress bar.
 
     Args:
-        list_file: written by tools.extract_frames.
-        videos: all videos that it was to extract.
+        video_dir: folder of all videos.
+        out: output directory of the fine-tuning, with classes.txt.
+        videos: all that are to be extracted.
+        labels: see `find_videos`.
+        format: storage of the frames.
+        short_side: of the frames, in pixels.
+
+    Returns:
+        The lines of a list, by the path of the video. Unreadable videos have none.
 
     Raises:
-        DataError: the list cannot be read.
+        DataError: no video can be read, or the frames cannot be written.
     """
+    list_file = out / "videos.txt"
+    list_file.unlink(missing_ok=True)
+    options = ExtractionOptions(
+        video_dir=video_dir,
+        out_dir=out / "frames",
+        list_file=list_file,
+        labels=labels,
+        classes_file=out / "classes.txt",
+        format=format,
+        short_side=short_side,
+        workers=cores(),
+    )
+    if not extract_dataset(options).usable:
+        raise DataError(f"no video of {video_dir} can be read")
     listed = {video.path: video for video in read_list(list_file, num_classes=len({video.label for video in videos}))}
     return {path: listed[folder] for path, folder in frame_folders(videos).items() if folder in listed}
 

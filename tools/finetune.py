@@ -26,13 +26,10 @@ import sifa
 import train_val_3d
 from common import cli
 from common.errors import DataError, UserError, describe
-from datasets.annotations import Video
-from datasets.preparation.sources import Source
 from engine.scores import load_scores
 from sifa.finetune import LONGEST_SPAN, FinetuneFolder, check_settings, direction_classes, finetune_settings, frame_side
-from sifa.finetune_videos import SplitRow, class_names, extracted_videos, find_videos, split_table, split_videos
+from sifa.finetune_videos import SplitRow, class_names, extract_videos, find_videos, split_table, split_videos
 from sifa.report import write_report
-from tools import extract_frames
 from visualization.score_summary import confusion_table
 
 
@@ -71,7 +68,10 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
     check_settings(settings(lengths=[LONGEST_SPAN for row in planned if row.split == "train"]), args.set)
     folder.open(videos, classes)
 
-    frames = extract(args, folder.path, frame_side(predictor.config), videos)
+    short_side = frame_side(predictor.config)
+    frames = extract_videos(
+        args.video_dir, folder.path, videos, labels=args.labels, format=args.format, short_side=short_side
+    )
     if missing := sorted(set(classes) - {video.label for video in videos if video.path in frames}):
         raise DataError(f"no video of the class {missing[0]!r} can be read")
     rows, unnamed = split([video for video in videos if video.path in frames])
@@ -88,22 +88,6 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         cli.say(
             "In one epoch the new classifier alone is trained: give --epochs 2 or more to train the network with it."
         )
-
-
-def extract(args: argparse.Namespace, out: Path, short_side: int, videos: Sequence[Source]) -> dict[str, Video]:
-    """Extracts the frames of all videos; returns the readable ones as lines of a list, by the path of the video."""
-    list_file = out / "videos.txt"
-    list_file.unlink(missing_ok=True)
-    command = [str(args.video_dir), str(out / "frames"), f"--list={list_file}", f"--classes={out / 'classes.txt'}"]
-    options = [f"--short_side={short_side}", f"--format={args.format}"]
-    code = extract_frames.main([*command, *options, *([f"--labels={args.labels}"] if args.labels else [])])
-    if code == cli.INTERRUPTED:
-        raise KeyboardInterrupt
-    if code == 2:
-        raise DataError("the frames could not be extracted, see the line above")
-    if not list_file.is_file():
-        raise DataError(f"no video of {args.video_dir} can be read")
-    return extracted_videos(list_file, videos)
 
 
 def show_split(rows: Sequence[SplitRow], unnamed: Sequence[str]) -> None:

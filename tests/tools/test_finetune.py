@@ -257,7 +257,7 @@ def test_options_are_checked_before_the_extraction(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(finetune, "extract", lambda *_: pytest.fail("this is hours later"))
+    monkeypatch.setattr(finetune, "extract_videos", lambda *_, **__: pytest.fail("this is hours later"))
     out = tmp_path / "out"
     where = videos, checkpoint, out
     assert "--set optimization.epoch=3: unknown key optimization.epoch" in mistake(
