@@ -95,7 +95,7 @@ def test_every_row_of_the_paper_has_its_file() -> None:
             *("offset-next_frame", "offset-conv3d", "offset-difference"),
             *("kernel-1", "kernel-5", "kernel-7", "kernel-9"),
             *("stages-res45", "stages-res345", "stages-res2345"),
-            *("temporal-conv", "temporal-shift"),
+            *("temporal-conv", "temporal-shift", "temporal-correlation", "temporal-difference"),
         )
     }
     assert {name_of(file) for file in PAPER} == networks | ablations
