@@ -198,6 +198,7 @@ class Trainer:
     def save(self) -> None:
         entries = self.state.checkpoint_entries()  # of all processes, so each takes part
         entries |= {"config": self.config.model_dump(), "classes": self.classes, "list": self.data.list_digest}
+        entries["trained_on"] = self.data.description
         self.logger.checkpoint(entries, epoch=None if self.state.iteration else self.state.epoch)
 
     def validate_if_due(self) -> None:

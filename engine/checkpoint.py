@@ -187,6 +187,7 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("epoch", "iteration", "iterations_per_epoch", "average_steps"), int),
     **dict.fromkeys(("config", "model", "ema", "optimizer", "scheduler", "scaler"), dict),
     **dict.fromkeys(("classes", "processes"), list),
+    "trained_on": str,
 }
 
 

@@ -58,4 +58,5 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
         name: (value / len(paths)).to(kinds[name][1]) if value.is_floating_point() else value
         for name, value in sums.items()
     }
-    return {"model": model, **{name: entry(contents, name, paths[-1]) for name in ("epoch", "config", "classes")}}
+    names = ["epoch", "config", "classes", *(["trained_on"] if "trained_on" in contents else [])]
+    return {"model": model, **{name: entry(contents, name, paths[-1]) for name in names}}

@@ -25,6 +25,7 @@ from engine.metrics import mean_softmax
 from engine.schema import Config
 from models import Network
 from sifa.build import build_network
+from sifa.trained_settings import trained_on
 
 BATCH = 8  # views at once: enough to keep a CPU busy, little memory
 
@@ -40,6 +41,7 @@ class Predictor:
         config: the configuration of its training.
         device: of the network.
         num_clips, num_crops: the views of a video, whose probabilities are averaged.
+        trained_on: the data of the training, for instance `drawn moving shapes: 8 classes, 800 videos`.
     """
 
     model: Network
@@ -48,6 +50,7 @@ class Predictor:
     device: torch.device
     num_clips: int
     num_crops: int
+    trained_on: str = ""
 
     @property
     def frames(self) -> int:
@@ -193,6 +196,7 @@ def load(
         device=torch.device(device),
         num_clips=num_clips or config.evaluation.eva_num_clips,
         num_crops=num_crops or config.evaluation.eva_num_crop,
+        trained_on=trained_on(contents, config, path),
     )
 
 

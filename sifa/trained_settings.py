@@ -1,4 +1,4 @@
-"""Whether an evaluation runs the network that was trained: some settings leave no trace in the weights."""
+"""What a network was trained on, and whether an evaluation runs it as it was trained: the weights do not tell."""
 
 import logging
 from collections.abc import Collection, Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from engine.checkpoint import CheckpointError
+from engine.checkpoint import CheckpointError, entry
 from engine.config import checkpoint_config
 from engine.distributed import is_main
 from engine.schema import Config
@@ -16,6 +16,25 @@ log = logging.getLogger("sifa")
 
 _SAMPLING = ("dataset.num_segments", "dataset.clip_length", "dataset.num_steps", "evaluation.eva_crop_size")
 _TRAINING_ALONE = ("dropout_ratio", "stochastic_depth", "activation_checkpointing")  # they do not change an answer
+
+
+def describe_data(config: Config) -> str:
+    """Name and number of classes of a data set, for instance `drawn moving shapes: 8 classes`."""
+    return f"{config.dataset.name or 'data without a name'}: {config.dataset.num_classes} classes"
+
+
+def trained_on(contents: dict[str, Any], config: Config, checkpoint: Path) -> str:
+    """What a checkpoint was trained on, for instance `drawn moving shapes: 8 classes, 800 videos`.
+
+    Args:
+        contents: of the checkpoint.
+        config: of the checkpoint; it describes the data where an older checkpoint has no entry `trained_on`.
+        checkpoint: for messages.
+
+    Raises:
+        CheckpointError: the entry is no text.
+    """
+    return entry(contents, "trained_on", checkpoint) if "trained_on" in contents else describe_data(config)
 
 
 def check_trained_settings(config: Config, contents: dict[str, Any], checkpoint: Path, asked: Collection[str]) -> None:

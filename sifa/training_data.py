@@ -17,6 +17,7 @@ from engine.prefetch import DevicePrefetcher
 from engine.samplers import RepeatedSampler, ResumableSampler, TrainSampler
 from engine.schema import Config
 from sifa.build import build_batches, build_dataset
+from sifa.trained_settings import describe_data
 
 log = logging.getLogger("sifa")
 
@@ -70,6 +71,11 @@ class TrainingData:
             f"videos of {config.dataset.num_classes} classes; {self.clips_per_step} clips a step, learning rate "
             f"{learning_rate:.3g}; writing {config.output_dir}"
         )
+
+    @property
+    def description(self) -> str:
+        """What a checkpoint says that it was trained on: name of the data, number of classes and videos."""
+        return f"{describe_data(self.config)}, {self.videos} videos"
 
     def epoch(self, epoch: int, done: int) -> DevicePrefetcher:
         """The batches of an epoch after its first `done` iterations."""

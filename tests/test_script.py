@@ -38,6 +38,7 @@ def test_what_a_run_leaves_behind(trained: Path) -> None:
     assert lines[-1]["top3"] == 100.0  # of three classes
     saved = torch.load(trained / "checkpoints/last.pth", weights_only=True)
     assert (saved["epoch"], saved["classes"], saved["config"]["dataset"]["num_classes"]) == (2, ["a", "b", "c"], 3)
+    assert saved["trained_on"] == f"{saved['config']['dataset']['name']}: 3 classes, 7 videos"
 
 
 def test_the_log_tells_loss_rate_speed_and_time_left(trained: Path) -> None:

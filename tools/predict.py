@@ -49,6 +49,7 @@ def predict(options: argparse.Namespace) -> int:
         with contextlib.suppress(KeyboardInterrupt):  # the usual end
             watch_camera(predictor, options)
         return 0
+    _say_trained_on(predictor, options)
     failed = 0
     describe = describe_windows if options.window else describe_video
     for video in tqdm(videos, unit="video", disable=None if len(videos) > 1 else True):
@@ -101,12 +102,18 @@ def describe_windows(video: Path, predictor: Predictor, options: argparse.Namesp
 def watch_camera(predictor: Predictor, options: argparse.Namespace) -> None:
     """Prints a prediction for each window of a camera until it has no more frames, which is an error."""
     with video_stream.open_camera(options.camera) as capture:
+        _say_trained_on(predictor, options)
         _, length, stride = _timing(capture, predictor, options)
         for window in predict_windows(video_stream.read_frames(capture), predictor, length, stride):
             now, best = time.strftime("%H:%M:%S"), top(window.probabilities, predictor.classes, options.top)
             line = f"{now}  {100 * best[0]['probability']:6.2f} %  {one_line(best[0]['class'])}"
             print(json.dumps({"time": now, "top": best}) if options.json else line, flush=True)
     raise UserError(f"camera {options.camera} gives no more pictures")
+
+
+def _say_trained_on(predictor: Predictor, options: argparse.Namespace) -> None:
+    if not options.json:
+        print(f"trained on {one_line(predictor.trained_on)}", flush=True)
 
 
 def _warn(text: str) -> None:

@@ -150,6 +150,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "weights alone": ({"config": None}, "has no entry 'config'; it has model, epoch, classes"),
     "another version": ({"config": {"network": {"depth": 50}}}, "is of another version"),
     "other names": ({"classes": ["left", "right"]}, "is damaged: it names 2 classes of 6"),
+    "no text": ({"trained_on": 8}, "is damaged: its entry 'trained_on' must be a str, got 8"),
     "other weights": ({"model": {"fc.weight": torch.zeros(2)}}, "does not fit this model"),
 }
 

@@ -54,8 +54,9 @@ def of_json(best: list[dict[str, Any]]) -> dict[str, float]:
 
 def test_a_table_of_five(run: Run, folder: Path) -> None:
     code, out, err = run(str(folder / "videos/a.avi"))
-    head, *rows = out.strip().splitlines()
+    trained_on, head, *rows = out.strip().splitlines()
     assert (code, err) == (0, "")
+    assert trained_on == f"trained on kinetics400: {len(CLASSES)} classes"
     assert head == f"{folder}/videos/a.avi  (30 frames, 6 views)"
     expected = sifa.load(folder / "last.pth").predict(folder / "videos/a.avi")
     order = expected.argsort(descending=True)[:5].tolist()
@@ -220,7 +221,9 @@ def test_a_camera_that_stops(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", lambda number: Camera(16))
     code, out, err = run("--camera=0", "--window=1.5", "--clips=1", "--crops=1")
     assert (code, err) == (2, "error: camera 0 gives no more pictures\n")
-    assert all(line.split()[-1] in CLASSES for line in out.splitlines())
+    trained_on, *predictions = out.splitlines()
+    assert trained_on.startswith("trained on ")
+    assert all(line.split()[-1] in CLASSES for line in predictions)
 
 
 def test_no_camera(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
