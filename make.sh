@@ -87,7 +87,8 @@ build() {
 run_tests() {
   build requirements-dev.txt
   say "testing"
-  "$python" -m pytest "$@"
+  # The tests share the cores between processes, so each computes on one thread. More than four would need much memory.
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
 }
 
 lint() {
