@@ -140,6 +140,9 @@ class Network(Section):
         "c2d_sifa_resnet50", description="the network, named as in the release: see models/__init__.py"
     )
     width: int | None = Field(None, ge=1, le=256, description="channels of res2, where not the paper's")
+    stem_frames: Literal[1, 4] | None = Field(
+        None, description="SIFA-Net: frames that the stem merges into one (4); with 1 none, at up to 4 times the cost"
+    )
     dropout_ratio: float = Field(0.5, ge=0, lt=1, description="before the classifiers")
     dual_head: bool | None = Field(None, description="SIFA-Net: a second res5 at the resolution of res4 (true)")
     stochastic_depth: float | None = Field(None, ge=0, lt=1, description="SIFA-Transformer: of the last block")
@@ -164,6 +167,9 @@ class Sifa(Section):
     temporal: Temporal = Field("sifa", description="what does")
     offset: OffsetSource = Field("motion_saliency", description="what predicts SIFA's offsets")
     offset_init: OffsetInit = Field("zero", description="kaiming: as the release starts its offsets")
+    branch_scale: float | None = Field(
+        None, ge=0, le=100, description="start of a learned factor of what attention adds, per channel; null: no factor"
+    )
 
     @field_validator("sifa_kernel")
     @classmethod

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from models.sifa import InterFrameAttention
 from models.temporal import STAGES, Stage
 
-STEM_FRAMES = 4  # consecutive frames of a clip that the stem merges into one feature frame
+STEM_FRAMES = 4  # consecutive frames of a clip that the paper's stems merge into one feature frame
 STEM_CENTRE = 2  # which of them an image network's stem sees after inflation, and which stands for them in pictures
 STEM_REASON = f"the stem merges {STEM_FRAMES} frames into one"  # why the frames of a clip are a multiple of it
 
@@ -47,6 +47,7 @@ class Network(nn.Module):
         clip_length: frames of a clip in training.
         frame_multiple: the number of frames of every clip is a multiple of this.
         frame_multiple_reason: why, for the error message.
+        stem_frames: consecutive frames of a clip that the stem merges into one feature frame.
         classifiers: names of the children that map features to logits.
         duplicated_stages: path of a second copy of a stage -> path of the original; image weights initialise both.
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
@@ -66,6 +67,7 @@ class Network(nn.Module):
         *,
         frame_multiple: int = STEM_FRAMES,
         frame_multiple_reason: str = STEM_REASON,
+        stem_frames: int = STEM_FRAMES,
         classifiers: tuple[str, ...] = ("fc",),
         duplicated_stages: dict[str, str] | None = None,
         activation_checkpointing: bool = False,
@@ -73,6 +75,7 @@ class Network(nn.Module):
         super().__init__()
         self.frame_multiple = frame_multiple
         self.frame_multiple_reason = frame_multiple_reason
+        self.stem_frames = stem_frames
         self.check_frames(clip_length)
         self.clip_length = clip_length
         self.classifiers = classifiers
@@ -96,6 +99,11 @@ class Network(nn.Module):
         self.check_frames(clips.shape[2])
 
     # ---- Description ------------------------------------------------------------------------------------------------
+
+    @property
+    def shown_frames(self) -> slice:
+        """Of the frames of a clip, those that stand for the feature frames in pictures: one of each."""
+        return slice(self.stem_frames // 2, None, self.stem_frames)  # the centre, as STEM_CENTRE of STEM_FRAMES
 
     def grid(self, stage: str) -> Grid:
         """Where in the clip the positions of a stage's maps are."""

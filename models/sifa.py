@@ -1,5 +1,6 @@
 """Inter-frame attention as a module: a convolution predicts the offsets from motion, then the op attends."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -70,6 +71,9 @@ class InterFrameAttention(nn.Module):
             convolution, the neighbourhood stays regular.
         offset_init: "zero" as the paper intends, or "kaiming" as in the release, whose network-wide initialisation
             overwrites the zeros with normal values (fan_out), so that its offsets start at several pixels.
+        branch_scale: start of a learned factor of each channel of the result. None as in the paper: no factor. The
+            result is cubic in the features, so it can be far from their size when training starts; a small factor
+            tames it.
 
     Shape:
         (N, T, C, H, W) to (N, T, C, H, W), zeros for the last frame.
@@ -79,6 +83,7 @@ class InterFrameAttention(nn.Module):
     """
 
     offset: nn.Conv2d | None
+    scale: nn.Parameter | None
 
     def __init__(
         self,
@@ -89,6 +94,7 @@ class InterFrameAttention(nn.Module):
         groups: int = 1,
         offset: OffsetSource = "motion_saliency",
         offset_init: OffsetInit = "zero",
+        branch_scale: float | None = None,
     ) -> None:
         super().__init__()
         if channels < 1:
@@ -98,9 +104,13 @@ class InterFrameAttention(nn.Module):
             raise ValueError(f"offset must be one of {', '.join(get_args(OffsetSource))}, got {offset!r}")
         if offset_init not in get_args(OffsetInit):
             raise ValueError(f"offset_init must be zero or kaiming, got {offset_init!r}")
+        if branch_scale is not None and not 0 <= branch_scale < math.inf:
+            raise ValueError(f"branch_scale must be a finite number of at least 0, got {branch_scale}")
         self.channels, self.kernel_size, self.dilation, self.groups = channels, kernel_size, dilation, groups
         self.offset_source: OffsetSource = offset
         self.offset_init: OffsetInit = offset_init
+        self.branch_scale = branch_scale
+        self.scale = None if branch_scale is None else nn.Parameter(torch.empty(channels))
         self.offset = None
         if offset != "regular":
             in_channels = 3 * channels if offset == "conv3d" else channels
@@ -108,7 +118,9 @@ class InterFrameAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises the offset convolution as `offset_init` says."""
+        """Initialises the offset convolution as `offset_init` says, and the factor as `branch_scale` says."""
+        if self.scale is not None and self.branch_scale is not None:
+            nn.init.constant_(self.scale, self.branch_scale)
         if self.offset is None:
             return
         if self.offset_init == "zero":
@@ -158,7 +170,8 @@ class InterFrameAttention(nn.Module):
 
     def forward(self, clip: Tensor) -> Tensor:
         offset = self.predict_offset(clip)
-        return inter_frame_attention(clip, offset, self.kernel_size, self.dilation, self.groups)
+        attended = inter_frame_attention(clip, offset, self.kernel_size, self.dilation, self.groups)
+        return attended if self.scale is None else attended * self.scale.to(attended.dtype)[:, None, None]
 
     def extra_repr(self) -> str:
         return (

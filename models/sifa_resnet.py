@@ -96,6 +96,8 @@ class SIFANetOptions:
         temporal_modelling: where and how the network models time.
         dropout_ratio: dropout before the classifiers.
         width: channels of res2; 64 is the ResNet of the paper, less makes small networks.
+        stem_frames: frames that the stem merges into one feature frame. The paper's 4, or 1: then frames meet in the
+            temporal modules alone (and in the maximum over pairs of frames of the dual head).
         dual_head: a second res5 at the resolution of res4 and half the frames, with a classifier of its own.
         activation_checkpointing: keep only the input of each bottleneck and compute the rest again in the backward
             pass.
@@ -107,8 +109,13 @@ class SIFANetOptions:
     )
     dropout_ratio: float = 0.5
     width: int = 64
+    stem_frames: int = STEM_FRAMES
     dual_head: bool = True
     activation_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.stem_frames not in (1, STEM_FRAMES):
+            raise ValueError(f"stem_frames must be 1 or {STEM_FRAMES}, got {self.stem_frames}")
 
 
 class SIFANet(Network):
@@ -120,8 +127,8 @@ class SIFANet(Network):
         clip_length: frames of a clip in training; others work as well, see Shape.
 
     Shape:
-        (N, 3, T, H, W) to a tuple of logits (N, num_classes), one for each head. T is a multiple of 4, with the dual
-        head of 8; H and W are arbitrary.
+        (N, 3, T, H, W) to a tuple of logits (N, num_classes), one for each head. T is a multiple of stem_frames, with
+        the dual head of twice as many; H and W are arbitrary.
 
     Raises:
         ValueError: clip_length, or T of an input, is not such a multiple.
@@ -131,11 +138,12 @@ class SIFANet(Network):
     channel_axis = 2
 
     def __init__(self, options: SIFANetOptions, *, num_classes: int, clip_length: int) -> None:
-        dual_head = options.dual_head
+        dual_head, stem_frames = options.dual_head, options.stem_frames
         super().__init__(
             clip_length,
-            frame_multiple=2 * STEM_FRAMES if dual_head else STEM_FRAMES,
-            frame_multiple_reason="4 in the stem, 2 in the dual head" if dual_head else STEM_REASON,
+            frame_multiple=2 * stem_frames if dual_head else stem_frames,
+            frame_multiple_reason=f"{stem_frames} in the stem, 2 in the dual head" if dual_head else STEM_REASON,
+            stem_frames=stem_frames,
             classifiers=("fc", "fc_dual") if dual_head else ("fc",),
             duplicated_stages={"layer4_dual": "layer4"} if dual_head else {},
             activation_checkpointing=options.activation_checkpointing,
@@ -143,7 +151,7 @@ class SIFANet(Network):
         self.dual_head = dual_head
         width = options.width
         # The release's 4x7x7 convolution with stride 4 over time is a 2D one over 3 channels of 4 stacked frames.
-        self.conv1 = nn.Conv2d(3 * STEM_FRAMES, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.conv1 = nn.Conv2d(3 * stem_frames, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
@@ -177,7 +185,7 @@ class SIFANet(Network):
 
     def forward(self, clip: Tensor) -> tuple[Tensor, ...]:
         self.check_batch(clip)
-        x = stack_frames(clip, STEM_FRAMES)  # (N, T/4, 12, H, W)
+        x = stack_frames(clip, self.stem_frames)  # (N, T/4, 12, H, W); with a stem of one frame T in place of T/4
         frames = x.shape[1]
         x = split_time(
             self.maxpool(self.relu(self.bn1(self.conv1(merge_time(x))))), frames

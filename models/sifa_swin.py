@@ -120,7 +120,7 @@ class SIFASwinOptions:
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
 
     Raises:
-        ValueError: width is not a multiple of heads.
+        ValueError: width is not a multiple of heads, or SIFA has a scale of its own.
     """
 
     width: int
@@ -134,6 +134,8 @@ class SIFASwinOptions:
     def __post_init__(self) -> None:
         if self.width % self.heads != 0:
             raise ValueError(f"width must be a multiple of the {self.heads} heads of res2, got {self.width}")
+        if self.temporal_modelling.branch_scale is not None:
+            raise ValueError("branch_scale is for SIFA-Net: SIFA-Transformer has a norm after SIFA")
 
 
 class SIFASwin(Network):

@@ -153,6 +153,7 @@ class TemporalModelling:
             regular neighbourhood of size `sifa_kernel`; "difference": temporal difference; "none": no module.
         offset: what predicts SIFA's offsets, see `InterFrameAttention`.
         offset_init: how the weights of that prediction start, see `InterFrameAttention`.
+        branch_scale: start of a learned factor of what attention adds, see `InterFrameAttention`.
 
     Raises:
         ValueError: a value is not as above.
@@ -163,6 +164,7 @@ class TemporalModelling:
     temporal: Temporal = "sifa"
     offset: OffsetSource = "motion_saliency"
     offset_init: OffsetInit = "zero"
+    branch_scale: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.sifa_kernel) != len(STAGES):
@@ -175,6 +177,8 @@ class TemporalModelling:
             raise ValueError(f"stages must be among {', '.join(STAGES)}, got {tuple(self.stages)}")
         if self.temporal not in get_args(Temporal):
             raise ValueError(f"temporal must be one of {', '.join(get_args(Temporal))}, got {self.temporal!r}")
+        if self.branch_scale is not None and not self.is_attention:
+            raise ValueError(f"branch_scale is a factor of attention, which temporal {self.temporal} has none of")
 
     @property
     def is_attention(self) -> bool:
@@ -194,9 +198,15 @@ class TemporalModelling:
         """
         if self.temporal == "sifa":
             kernel_size = self.sifa_kernel[STAGES.index(stage)]
-            return InterFrameAttention(channels, kernel_size, offset=self.offset, offset_init=self.offset_init)
+            return InterFrameAttention(
+                channels,
+                kernel_size,
+                offset=self.offset,
+                offset_init=self.offset_init,
+                branch_scale=self.branch_scale,
+            )
         if self.temporal == "centre":
-            return InterFrameAttention(channels, 1, offset="regular")
+            return InterFrameAttention(channels, 1, offset="regular", branch_scale=self.branch_scale)
         if self.temporal == "correlation":
             return TemporalCorrelation(channels, self.sifa_kernel[STAGES.index(stage)])
         if self.temporal == "difference":

@@ -99,6 +99,8 @@ def to_release(state_dict: StateDict, *, clip_length: int, sifa_kernel: int = 3)
 def _release_entry(name: str, value: Tensor) -> tuple[str, Tensor]:
     """Name and value in the release of a tensor that has one counterpart there."""
     if name in STEMS:
+        if value.shape[1] != 3 * STEM_FRAMES:
+            raise ValueError(f"the release has no place for {name}, a stem of one frame")
         return name, value.unflatten(1, (-1, STEM_FRAMES))
     if name.endswith("position_index"):
         return name, value.view(WINDOW**2, WINDOW**2)
@@ -166,6 +168,8 @@ def to_torchvision(state_dict: StateDict) -> tuple[dict[str, Tensor], list[str]]
 
 def _image_stem(name: str, kernel: Tensor) -> Tensor:
     """A stem's kernel for one frame, the inverse of `inflate_stem`."""
+    if kernel.shape[1] == 3:
+        return kernel
     frames = kernel.unflatten(1, (-1, STEM_FRAMES))
     if frames.index_fill(2, torch.tensor(STEM_CENTRE), 0).any():
         raise ValueError(f"{name} looks at more than one frame: no image network has such a stem")

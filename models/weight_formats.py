@@ -14,6 +14,7 @@ from torch import Tensor
 from models.network import STEM_CENTRE, STEM_FRAMES
 
 StateDict = Mapping[str, Tensor]
+_OURS = r"^layer4_dual\.|\.temporal\.|\.context\."  # names that no image network has
 STEMS = ("conv1.weight", "patch_embed.proj.weight")  # kernels of SIFA-Net's and SIFA-Transformer's stem
 
 
@@ -118,6 +119,9 @@ TIMM_SWIN = Format("timm's ImageNet Swin", _timm_swin, _SWIN_LACKS, imagenet=Tru
 def recognise(state_dict: StateDict) -> Format:
     """The format of a state dict without the prefix `module.`.
 
+    A SIFA-Net with a stem of one frame, one head and no stage that models time has the names of an image network, and
+    is taken for one.
+
     Raises:
         ValueError: the format is not known.
     """
@@ -132,7 +136,8 @@ def recognise(state_dict: StateDict) -> Format:
         if stem.dim() == 4 and stem.shape[1] == 3 * STEM_FRAMES:
             return PROJECT
         if name == "conv1.weight":
-            return RESNET
+            # A stem of one frame: the project's if it has what no image network has.
+            return PROJECT if any(re.search(_OURS, other) for other in state_dict) else RESNET
         return TIMM_SWIN if "layers.3.downsample.norm.weight" in state_dict else MICROSOFT_SWIN
     raise ValueError(
         "the weights are of no network that is known (the release's, ours, a ResNet or Swin of torchvision, timm or "

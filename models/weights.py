@@ -69,9 +69,9 @@ def load_release_state_dict(model: Network, state_dict: Mapping[str, Any]) -> Re
 def load_imagenet_state_dict(model: Network, state_dict: Mapping[str, Any]) -> Report:
     """Loads an ImageNet classifier of the network's depth and width, as the release inflates it.
 
-    2D kernels are applied to each frame, the stem's is placed at frame 2 of 4 (zeros elsewhere), res5's weights
-    initialise its second copy, too, and the ImageNet classifier is dropped. Temporal modules and classifiers of the
-    network keep their values. Position tables of another window size are interpolated.
+    2D kernels are applied to each frame, the stem's is placed at frame 2 of 4 (zeros elsewhere; a stem of one frame
+    takes it as it is), res5's weights initialise its second copy, too, and the ImageNet classifier is dropped. Temporal
+    modules and classifiers of the network keep their values. Position tables of another window size are interpolated.
 
     Args:
         model: gets the weights.
@@ -167,7 +167,7 @@ def _is_refused(model: Network, name: str, value: Tensor, own: StateDict, classi
 
 def _to_network(name: str, value: Tensor, own: StateDict, weight_format: Format, report: Report) -> Tensor:
     """A tensor in the network's shape where there is a rule for that; the report notes which."""
-    if weight_format.imagenet and name in STEMS and value.dim() == 4:
+    if weight_format.imagenet and name in STEMS and value.dim() == 4 and own[name].shape[1] != value.shape[1]:
         report.inflated.append(name)
         return inflate_stem(value)
     if name.endswith("relative_position_bias_table") and name in own and value.shape != own[name].shape:

@@ -16,7 +16,6 @@ import numpy as np
 from common.errors import UserError
 from datasets.sampling import test_positions
 from datasets.video_files import VideoFiles
-from models.network import STEM_CENTRE, STEM_FRAMES
 from sifa.predictor import Predictor, count_frames
 from visualization import Explanation, Moment, draw, explain, html_page
 
@@ -29,25 +28,21 @@ class ArgumentError(UserError):
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of a video: uint8 (T, H, W, 3), RGB, and the 0-based positions of its frames in the video."""
+    """A clip of a video: uint8 (T, H, W, 3), RGB.
+
+    `positions` are the 0-based positions of its frames in the video; `shown` are those of the frames that are drawn,
+    one for each frame of the network.
+    """
 
     frames: np.ndarray
     positions: list[int]
-
-    @property
-    def shown(self) -> list[int]:
-        """The position in the video of the frame that is drawn for each frame of the network."""
-        return _shown(self.positions)
-
-
-def _shown(positions: Sequence[int]) -> list[int]:
-    return list(positions[STEM_CENTRE::STEM_FRAMES])
+    shown: list[int]
 
 
 class Viewer:
     """Draws what a network does with the clips of a video.
 
-    Frames of the network are made of STEM_FRAMES frames of a clip. SIFA relates frame t to frame t+1: a pair t.
+    Frames of the network are made of one or more frames of a clip. SIFA relates frame t to frame t+1: a pair t.
 
     Args:
         predictor: with one crop, whose clips have two frames of the network at least.
@@ -79,7 +74,7 @@ class Viewer:
         self.num_frames = count_frames(self.video)
         self.size = predictor.size if crop_size is None else crop_size
         self.label, self.blocks, self.gamma = label, blocks, gamma
-        self.pairs = predictor.frames // STEM_FRAMES - 1
+        self.pairs = predictor.frames // predictor.model.stem_frames - 1
         self.stages = predictor.model.stages_with_sifa()
         if not self.stages:
             raise UserError("the network has no SIFA")
@@ -113,7 +108,11 @@ class Viewer:
     def clip(self, start: int) -> Clip:
         """Reads a clip. Raises DataError if it does not decode."""
         positions = self.positions(start)
-        return Clip(VideoFiles(self.video.parent).read(self.video.name, positions), positions)
+        frames = VideoFiles(self.video.parent).read(self.video.name, positions)
+        return Clip(frames, positions, self._shown(start))
+
+    def _shown(self, start: int) -> list[int]:
+        return self.positions(start)[self.predictor.model.shown_frames]
 
     def middle(self) -> int:
         """The start of the clip in the middle of the video."""
@@ -130,7 +129,7 @@ class Viewer:
 
         def distance(moment: tuple[int, int]) -> tuple[int, int]:
             start, t = moment
-            return abs(_shown(self.positions(start))[t] - frame), abs(2 * t - (self.pairs - 1))
+            return abs(self._shown(start)[t] - frame), abs(2 * t - (self.pairs - 1))
 
         return min(((start, t) for start in self.starts() for t in range(self.pairs)), key=distance)
 
@@ -142,7 +141,7 @@ class Viewer:
         starts = self.starts()
         if len(starts) >= self.pairs:
             return [(start, (self.pairs - 1) // 2) for start in starts], 1
-        shown = _shown(self.positions(self.middle()))
+        shown = self._shown(self.middle())
         return [(self.middle(), t) for t in range(self.pairs)], max(shown[1] - shown[0], 1)
 
     # ---- What the network does with a clip --------------------------------------------------------------------------
@@ -162,7 +161,7 @@ class Viewer:
     def drawn_frames(self, clip: Clip) -> np.ndarray:
         """The crop of the frames that are drawn, in the resolution of the video: uint8 (T', S', S', 3), RGB."""
         size = max(self.size, min(*clip.frames.shape[1:3], _SHARPEST))
-        frames = self.predictor.crops(clip.frames[STEM_CENTRE::STEM_FRAMES], size)[0].numpy()
+        frames = self.predictor.crops(clip.frames[self.predictor.model.shown_frames], size)[0].numpy()
         levels = np.round(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)
         return levels[frames]
 

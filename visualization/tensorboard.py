@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from models import Network
-from models.network import STEM_CENTRE, STEM_FRAMES
 from visualization.explanation import Explanation, explain
 from visualization.figure import Moment, draw
 
@@ -44,7 +43,7 @@ def record_attention(
         epoch: position on the axis of TensorBoard.
     """
     stages = model.stages_with_sifa()
-    if not stages or len(frames) < 2 * STEM_FRAMES:
+    if not stages or len(frames) < 2 * model.stem_frames:
         return
     drawn_stage = stages[-2:][0]
     with _evaluation_mode(model), torch.compiler.set_stance("force_eager"):  # compiled code has no hooks
@@ -58,17 +57,17 @@ def record_attention(
             lengths = [np.linalg.norm(a.offsets, axis=2).ravel() * stride for a in explanation.attentions]
             events.add_histogram(f"offset length in pixels/{stage}", np.concatenate(lengths), epoch)
             if stage == drawn_stage:
-                events.add_image("attention", _picture(frames, explanation, title, label, classes), epoch)
+                shown = frames[model.shown_frames]
+                events.add_image("attention", _picture(shown, explanation, title, label, classes), epoch)
 
 
 def _picture(frames: np.ndarray, explanation: Explanation, title: str, label: int, classes: list[str]) -> np.ndarray:
-    """(3, H, W) for add_image of TensorBoard."""
+    """(3, H, W) for add_image of TensorBoard; frames stand for the feature frames, one for each."""
     t, y, x = explanation.strongest_motion()
-    feature_frames = frames[STEM_CENTRE::STEM_FRAMES]
     predicted, right = (classes[i] if classes else str(i) for i in (explanation.label, label))
     height, width = explanation.cam.shape[1:]
     picture = draw(
-        Moment(feature_frames[t], feature_frames[t + 1], frames.shape[1], t, y, x),
+        Moment(frames[t], frames[t + 1], frames.shape[1], t, y, x),
         explanation,
         title=f"{predicted}  {100 * explanation.probability:.1f} %",
         subtitle=f"{title}, which is {right}; {explanation.stage}, whose maps are {height} x {width}",

@@ -45,6 +45,21 @@ def test_the_releases_initialisation_is_an_option() -> None:
     assert weight.std().item() == pytest.approx((2 / (18 * 9)) ** 0.5, rel=0.05)  # 0.11, of fan_out
 
 
+def test_branch_scale_is_a_factor_of_each_channel() -> None:
+    plain, scaled = InterFrameAttention(6), InterFrameAttention(6, branch_scale=0.25)
+    clip = torch.randn(2, 3, 6, 4, 5)
+    assert scaled.scale is not None
+    torch.testing.assert_close(scaled(clip), plain(clip) * 0.25)
+    with torch.no_grad():
+        scaled.scale[2] = 3.0
+    torch.testing.assert_close(scaled(clip)[:, :, 2], plain(clip)[:, :, 2] * 3)
+    scaled.reset_parameters()
+    assert torch.equal(scaled.scale, torch.full((6,), 0.25))
+    assert list(plain.state_dict()) == ["offset.weight"]  # off by default: no weight, no other name
+    with pytest.raises(ValueError, match="branch_scale must be a finite number of at least 0, got nan"):
+        InterFrameAttention(6, branch_scale=float("nan"))
+
+
 def by_definition(source: str, clip: Tensor, weight: Tensor) -> Tensor:
     """Offsets of frames 1..T-1, a frame at a time."""
     if source == "conv3d":

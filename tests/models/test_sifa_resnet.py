@@ -35,9 +35,34 @@ def test_one_head_takes_any_multiple_of_four(frames: int) -> None:
     assert [tuple(head.shape) for head in logits] == [(2, 5)]
 
 
+def test_with_a_stem_of_one_frame_and_no_temporal_module_the_order_of_frames_is_not_seen() -> None:
+    """The blind contestant of the study: any order gives the same logits. The paper's stem sees the order."""
+    clip = torch.randn(2, 3, 8, 32, 32)
+    order = torch.tensor([5, 2, 7, 0, 3, 6, 1, 4])
+    for stem_frames, is_blind in ((1, True), (4, False)):
+        model = open_branches(small(stem_frames=stem_frames, temporal="none", dual_head=False), 0.5).eval()
+        with torch.no_grad():
+            same = torch.allclose(model(clip)[0], model(clip[:, :, order])[0], rtol=1e-3, atol=1e-4)
+        assert same == is_blind
+
+
+def test_a_stem_of_one_frame_keeps_all_frames() -> None:
+    model = small(clip_length=6, stem_frames=1)
+    clips: list[torch.Size] = []
+    model.get_submodule("layer1").register_forward_pre_hook(lambda module, inputs: clips.append(inputs[0].shape))
+    with torch.no_grad():
+        model(torch.randn(1, 3, 6, 32, 32))
+    assert clips == [(1, 6, 4, 8, 8)]
+    with pytest.raises(ValueError, match=r"positive multiple of 2 \(1 in the stem, 2 in the dual head\), got 3"):
+        model(torch.randn(1, 3, 3, 32, 32))
+    with pytest.raises(ValueError, match="stem_frames must be 1 or 4, got 2"):
+        small(stem_frames=2)
+
+
 VARIANTS: list[dict[str, Any]] = [
     *({"temporal": temporal} for temporal in ("centre", "conv", "shift", "none")),
     *({"offset": offset} for offset in ("difference", "next_frame", "conv3d", "regular")),
+    {"branch_scale": 0.1, "stem_frames": 1},
     {"stages": []},
     {"stages": ["res5"], "sifa_kernel": (1, 1, 1, 9)},
     {"stages": ["res2", "res3", "res4", "res5"], "sifa_kernel": (7, 3, 3, 3), "offset_init": "kaiming"},

@@ -12,6 +12,7 @@ from torch import Tensor
 from engine.checkpoint import CheckpointError
 from engine.schema import Config
 from models import build_model, load_imagenet_state_dict, load_pretrained, load_release_state_dict
+from models.weight_conversion import to_release, to_torchvision
 from sifa.build import build_network, load_initial_weights
 from tests.models.checkpoints import CASE, narrow_release, network, swin, unchanged, values
 
@@ -66,6 +67,18 @@ def test_imagenet_weights_are_inflated(imagenet: dict[str, Tensor]) -> None:
     assert len(own) == 4 + (2 + 3 + 1 + 1) + 4 * (
         2 + 3 + 2 + 2
     )  # classifiers; offsets and contexts of res3, res4, res5 twice
+
+
+def test_a_stem_of_one_frame_takes_the_kernel_as_it_is(imagenet: dict[str, Tensor]) -> None:
+    model = build_model(CASE["net_name"], num_classes=5, clip_length=8, sifa_kernel=CASE["sifa_kernel"], stem_frames=1)
+    report = load_imagenet_state_dict(model, imagenet)
+    assert not report.inflated
+    assert torch.equal(model.state_dict()["conv1.weight"], imagenet["conv1.weight"])
+    ours = model.state_dict()  # three channels, as an image network's
+    assert load_pretrained(model, ours).source == "a checkpoint of this project"
+    assert torch.equal(to_torchvision(ours)[0]["conv1.weight"], imagenet["conv1.weight"])
+    with pytest.raises(ValueError, match=r"the release has no place for conv1\.weight, a stem of one frame"):
+        to_release(ours, clip_length=8)
 
 
 @pytest.mark.parametrize(
