@@ -2,7 +2,7 @@
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,19 +10,23 @@ import cv2
 import numpy as np
 
 from common.errors import DataError, UserError, shown_name
+from datasets.preparation.class_folders import videos_below
 from datasets.preparation.sources import VIDEO_EXTENSIONS
 from datasets.video_files import open_video
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # Path makes one slash of two
+_MOST_NAMED = 3  # skipped files of a folder
 
 
-def find_videos(paths: Sequence[str]) -> list[Path]:
+def find_videos(paths: Sequence[str], warn: Callable[[str], None] = lambda text: None) -> list[Path]:
     """The files, the videos in the folders and the matches of the patterns, in the given order.
 
-    A folder without a video is in the list itself, so that it fails as an unreadable file does: alone, not all.
+    Folders are searched with all folders below them, behind symbolic links too. A folder without a video is in the list
+    itself, so that it fails as an unreadable file does: alone, not all.
 
     Args:
         paths: files, folders and patterns such as `clips/**/*.mp4`.
+        warn: called with a sentence about the files of a folder that are no videos.
 
     Raises:
         UserError: a path is no file or folder and matches nothing, or there are only folders without videos.
@@ -38,7 +42,7 @@ def find_videos(paths: Sequence[str]) -> list[Path]:
                 f"{text or 'an empty name'}: there is no such file or folder, and as a pattern it fits none"
             )
         for path in map(Path, matches):
-            videos += (_videos_in(path) or [path]) if path.is_dir() else [path]
+            videos += (_videos_in(path, warn) or [path]) if path.is_dir() else [path]
     if videos and all(path.is_dir() for path in videos):
         raise UserError("; ".join(map(no_video_in, videos)))
     return videos
@@ -62,8 +66,13 @@ def _is_address(text: str) -> str:
     return f"{text} is an address: videos are read from files, download it first"
 
 
-def _videos_in(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file()]
+def _videos_in(folder: Path, warn: Callable[[str], None]) -> list[Path]:
+    found, skipped = videos_below(folder)
+    if skipped:
+        named = "; ".join(f"{shown_name(path)}: {reason}" for path, reason in list(skipped.items())[:_MOST_NAMED])
+        more = f"; and {len(skipped) - _MOST_NAMED} more" if len(skipped) > _MOST_NAMED else ""
+        warn(f"skipped in {shown_name(folder)}: {named}{more}")
+    return [folder / path for path in found]
 
 
 def no_video_in(folder: Path) -> str:

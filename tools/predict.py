@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Prints a prediction for each video, or for the camera; returns 1 if a video could not be predicted, else 0."""
-    videos = video_stream.find_videos(options.videos)
+    videos = video_stream.find_videos(options.videos, _warn)
     predictor = sifa.load(options.checkpoint, device=options.device, num_clips=options.clips, num_crops=options.crops)
     if options.camera is not None:
         with contextlib.suppress(KeyboardInterrupt):  # the usual end

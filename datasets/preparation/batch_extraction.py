@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from common.errors import DataError
-from common.files import make_folder, write_text
+from common.files import make_folder, table_cell, write_text
 from datasets.annotations import check_relative_path, format_classes, write_classes
 from datasets.lmdb_frames import SHARD_PATTERN
 from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
@@ -195,7 +195,7 @@ class _Results:
     def __init__(self, labels: dict[str, str], min_frames: int) -> None:
         self.labels, self.min_frames = labels, min_frames
         self.counts: dict[str, int] = {}
-        self._rows = ["path\tlabel\tkind\tframes\treason\n"]
+        self._rows = [("path", "label", "kind", "frames", "reason")]
 
     def add(self, path: str, frames: int, problem: str) -> None:
         """Adds a video. A problem is printed, and gets a row in the table."""
@@ -206,15 +206,14 @@ class _Results:
             self.counts[path] = frames
         if problem:
             tqdm.write(f"{_printable(path)}: {problem}", file=sys.stderr)
-            cells = (path, self.labels[path], kind, str(frames), problem)
-            self._rows.append("\t".join(map(_printable, cells)) + "\n")
+            self._rows.append((path, self.labels[path], kind, str(frames), problem))
 
     def skip(self, found: FolderVideos) -> None:
         """Adds the files that are no videos, and prints some of them and the class folders without a video."""
         for number, (path, reason) in enumerate(found.skipped.items()):
             if number < _MOST_LINES:
                 print(f"{_printable(path)}: skipped, {reason}", file=sys.stderr)
-            self._rows.append(f"{_printable(path)}\t\tskipped\t0\t{reason}\n")
+            self._rows.append((path, "", "skipped", "0", reason))
         if (more := len(found.skipped) - _MOST_LINES) > 0:
             print(f"{more} more files are no videos; the report names them", file=sys.stderr)
         if found.empty:
@@ -222,7 +221,8 @@ class _Results:
             print(f"{len(found.empty)} class folders have no video: {names}", file=sys.stderr)
 
     def write(self, file: Path) -> None:
-        write_text(file, "".join(self._rows))
+        lines = ("\t".join(table_cell(_printable(cell)) for cell in row) for row in self._rows)
+        write_text(file, "".join(f"{line}\n" for line in lines))
 
 
 def _jobs(

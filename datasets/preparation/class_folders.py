@@ -56,13 +56,9 @@ def find_in_folders(video_dir: Path) -> FolderVideos:
             if (video_dir / name).is_symlink():
                 skipped[name] = "it is a link to nothing"
             continue
-        found = len(sources)
-        for path in _files(video_dir, name, skipped):
-            if problem := _why_no_video(video_dir / path):
-                skipped[path] = problem
-            else:
-                sources.append(Source(path, name))
-        if len(sources) == found:
+        paths = _videos(video_dir, name, skipped)
+        sources += (Source(path, name) for path in paths)
+        if not paths:
             empty.append(name)
     if not sources:
         wanted = ", ".join(sorted(VIDEO_EXTENSIONS | OTHER_VIDEO_EXTENSIONS))
@@ -86,9 +82,30 @@ def check_no_split_folders(video_dir: Path, labels: Sequence[str], way_out: str)
         raise DataError(f"the sub-folders of {video_dir} must be classes, they are {names}: {way_out}")
 
 
+def videos_below(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The paths of all videos below a folder, as `find_in_folders` finds those of a class; and what was skipped, why.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    skipped: dict[str, str] = {}
+    return sorted(_videos(folder, ".", skipped)), skipped
+
+
 def files_below(video_dir: Path) -> Iterator[str]:
     """The paths of all files below a folder, behind symbolic links too; each folder is searched once."""
     yield from _files(video_dir, ".", {})
+
+
+def _videos(video_dir: Path, name: str, skipped: dict[str, str]) -> list[str]:
+    """The paths of the videos of a class folder; adds the other files to what is skipped."""
+    paths = []
+    for path in _files(video_dir, name, skipped):
+        if problem := _why_no_video(video_dir / path):
+            skipped[path] = problem
+        else:
+            paths.append(path)
+    return paths
 
 
 def _files(video_dir: Path, name: str, skipped: dict[str, str]) -> Iterator[str]:

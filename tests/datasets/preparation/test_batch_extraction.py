@@ -371,7 +371,7 @@ def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:
         sound.writeframes(bytes(16000))
     labels = tmp_path / "labels.csv"
     names = ("good.mp4", "short.mp4", "cut.avi", "empty.mp4", "sound.mp4", "gone.mp4")
-    labels.write_text("path,label\n" + "".join(f"x/{name},walk\n" for name in names))
+    labels.write_text("path,label\n" + "".join(f"x/{name},=walk\n" for name in names))
     for _ in range(2):  # a second run tells the same, of what it finds done too
         assert run(tmp_path, labels=labels, min_frames=4) == 4
         assert [line.split()[0] for line in list_lines(tmp_path)] == ["x/good", "x/cut"]
@@ -380,11 +380,11 @@ def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:
         frames = list_lines(tmp_path)[1].split()[1]
         kept = "announced frames can be decoded; it is kept with"
         assert sorted(row.split("\t") for row in rows) == [
-            ["x/cut.avi", "walk", "incomplete", frames, f"only {frames} of 20 {kept} {frames}"],
-            ["x/empty.mp4", "walk", "unreadable", "0", "the file is empty"],
-            ["x/gone.mp4", "walk", "missing", "0", "there is no such file"],
-            ["x/short.mp4", "walk", "too short", "3", "it has 3 frames, --min_frames is 4"],
-            ["x/sound.mp4", "walk", "unreadable", "0", "no frame of it can be decoded"],
+            ["x/cut.avi", "'=walk", "incomplete", frames, f"only {frames} of 20 {kept} {frames}"],
+            ["x/empty.mp4", "'=walk", "unreadable", "0", "the file is empty"],
+            ["x/gone.mp4", "'=walk", "missing", "0", "there is no such file"],
+            ["x/short.mp4", "'=walk", "too short", "3", "it has 3 frames, --min_frames is 4"],
+            ["x/sound.mp4", "'=walk", "unreadable", "0", "no frame of it can be decoded"],
         ]
 
 
