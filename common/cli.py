@@ -68,7 +68,7 @@ def run(command: Callable[[], int | None], *, interrupted: str = "") -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_stdout()
         return READER_GONE
     except (UserError, OSError) as error:
         print_error(describe(error))
@@ -77,6 +77,13 @@ def run(command: Callable[[], int | None], *, interrupted: str = "") -> int:
         if interrupted:
             print(interrupted, file=sys.stderr)
         return INTERRUPTED
+
+
+def close_stdout() -> None:
+    """Lets all that is printed from here on vanish, where nobody takes it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def never_fail_to_print() -> None:

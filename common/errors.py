@@ -37,7 +37,7 @@ def shown_name(name: object) -> str:
 
 
 def describe(error: Exception) -> str:
-    """The message of an error on one line; of a failed system call, the file and the reason."""
-    if isinstance(error, OSError) and error.filename is not None:
-        return one_line(f"{error.filename}: {error.strerror}")
+    """The message of an error on one line; of a failed system call, the file, where there is one, and the reason."""
+    if isinstance(error, OSError) and error.strerror:
+        return one_line(error.strerror if error.filename is None else f"{error.filename}: {error.strerror}")
     return one_line(error)

@@ -17,6 +17,7 @@ from engine.signals import Interrupted, StopSignals
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk is full",
+    errno.EFBIG: "a file is larger than the system allows (ulimit -f)",
     errno.EMFILE: "too many files are open (ulimit -n)",
     errno.ENFILE: "too many files are open on this machine",
     errno.ENOMEM: "the memory is full",

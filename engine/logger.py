@@ -1,11 +1,9 @@
 """What a run leaves behind in output_dir: log, metrics, TensorBoard events, configuration, checkpoints."""
 
-import importlib
 import json
 import logging
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,14 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from common.errors import UserError, printable
+from common import cli
+from common.errors import UserError, describe, printable
 from common.files import atomic_write, write_text
 from engine.checkpoint import LAST, PREVIOUS, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
+from engine.curves import Curves
 from engine.distributed import Process
 from engine.meters import Progress
 from engine.metrics import Metrics
@@ -45,7 +44,6 @@ class RunLogger:
     Attributes:
         folder: output_dir.
         checkpoints: the folder of its checkpoints.
-        events: of TensorBoard, by epoch; on rank 0 alone.
 
     Raises:
         UserError: output_dir cannot be written, or Weights & Biases is asked for and not installed.
@@ -55,7 +53,6 @@ class RunLogger:
         self.config, self.folder, self.writes = config, Path(config.output_dir), process.is_main
         self.checkpoints = self.folder / CHECKPOINTS
         self._bar: tqdm | None = None
-        self._wandb: Any = None
         # The logger belongs to the process: handlers of an earlier run in the same process are replaced.
         log.setLevel(logging.INFO if self.writes else logging.WARNING)
         log.propagate = False
@@ -68,27 +65,24 @@ class RunLogger:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             if trains:
                 write_text(self.folder / "config.yml", dump_config(config))
-            to_file = logging.FileHandler(self.folder / "log.txt", encoding="utf-8")
-            # Two axes, two runs of TensorBoard: a resume removes the later points of each.
-            self.events = SummaryWriter(str(self.folder / "tensorboard"))
-            self._step_events = SummaryWriter(str(self.folder / "tensorboard/steps"))
+            to_file = _LogFile(self.folder / "log.txt", encoding="utf-8")
+            self._curves = Curves(self.folder, config, trains=trains)
         except OSError as error:
             raise UserError(not_writable(self.folder, error)) from None
         to_file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(to_file)
-        if trains and config.logging.wandb:
-            self._wandb = _start_wandb(config)
 
     def __enter__(self) -> "RunLogger":
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Brings what is still buffered to the disk, and to Weights & Biases."""
         if self.writes:
-            self.events.close()
-            self._step_events.close()
-        if self._wandb is not None:
-            self._wandb.finish()
+            self._curves.close()
+
+    @property
+    def events(self) -> SummaryWriter:
+        """Of TensorBoard, by epoch; on rank 0 alone."""
+        return self._curves.events
 
     @contextmanager
     def bar(self, title: str, total: int, done: int = 0) -> Iterator[None]:
@@ -115,8 +109,9 @@ class RunLogger:
             progress: of these iterations.
         """
         log.info(f"epoch {epoch}/{self.config.optimization.epochs}  {progress}")
-        values = {name: value for name, value in asdict(progress).items() if name not in ("iteration", "of")}
-        self._scalars("step", values, iteration)
+        if self.writes:
+            values = {name: value for name, value in asdict(progress).items() if name not in ("iteration", "of")}
+            self._curves.add("step", values, iteration)
 
     def metrics(self, epoch: int, split: str, metrics: Metrics, **more: float) -> None:
         """Writes a line of metrics.jsonl, and the same figures to TensorBoard."""
@@ -125,18 +120,7 @@ class RunLogger:
         values = {**asdict(metrics), **more}
         with open(self.folder / FIGURES, "a", encoding="utf-8") as file:
             file.write(json.dumps({"epoch": epoch, "split": split, **values}) + "\n")
-        self._scalars(split, {name: value for name, value in values.items() if name != "videos"}, epoch)
-        self.events.flush()
-
-    def _scalars(self, group: str, values: dict[str, float], at: int) -> None:
-        if not self.writes:
-            return
-        events = self._step_events if group == "step" else self.events
-        for name, value in values.items():
-            events.add_scalar(f"{group}/{name}", value, at)
-        if self._wandb is not None:
-            axis = "iteration" if group == "step" else "epoch"
-            self._wandb.log({axis: at, **{f"{group}/{name}": value for name, value in values.items()}})
+        self._curves.add(split, {name: value for name, value in values.items() if name != "videos"}, epoch)
 
     def rewind(self, epoch: int, iteration: int) -> bool:
         """Removes later figures, which a killed run had written without saving the weights.
@@ -149,8 +133,7 @@ class RunLogger:
             Whether the validation of this epoch is among the figures that are left.
         """
         if self.writes and iteration:
-            _purge(self.events, epoch + 1)
-            _purge(self._step_events, iteration + 1)
+            self._curves.rewind(epoch, iteration)
         file = self.folder / FIGURES
         if not file.exists():
             return False
@@ -184,40 +167,28 @@ class RunLogger:
             copy_checkpoint(last, last.with_name(f"epoch_{epoch}.pth"))
 
 
-def _purge(events: SummaryWriter, step: int) -> None:
-    """Tells TensorBoard to ignore earlier events from this step on, as SummaryWriter's purge_step does."""
-    writer = events._get_file_writer()
-    writer.add_event(Event(step=step, file_version="brain.Event:2"))
-    writer.add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+class _LogFile(logging.FileHandler):
+    """log.txt. A line that cannot be written is on the console, with one warning."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's name
+        if not self.failed:
+            self.failed = True  # first: the warning comes here, too
+            error = sys.exc_info()[1]
+            reason = describe(error) if isinstance(error, Exception) else "no reason is known"
+            log.warning(f"{self.baseFilename} misses lines from here on: {reason}")
 
 
 class _Console(logging.Handler):
-    """The log on the console, above a bar where there is one."""
+    """The log on the console, above a bar where there is one. A console that is gone ends no run: log.txt goes on."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(printable(self.format(record)), file=sys.stdout)
-        sys.stdout.flush()
-
-
-def _start_wandb(config: Config) -> Any:
-    try:
-        wandb = importlib.import_module("wandb")
-    except ImportError:
-        raise UserError("logging.wandb needs Weights & Biases: pip install wandb") from None
-    # The name of the run there, so that a resumed training continues the same run.
-    name = Path(config.output_dir) / "wandb_id"
-    if not name.exists():
-        name.write_text(uuid.uuid4().hex, encoding="utf-8")
-    run = wandb.init(
-        project=config.logging.wandb,
-        dir=config.output_dir,
-        config=config.model_dump(),
-        id=name.read_text(encoding="utf-8"),
-        resume="allow",
-    )
-    for figures, axis in (("step/*", "iteration"), ("train/*", "epoch"), ("val/*", "epoch")):
-        run.define_metric(figures, step_metric=axis)
-    return run
+        try:
+            tqdm.write(printable(self.format(record)), file=sys.stdout)
+            sys.stdout.flush()
+        except OSError:  # the reader of a pipe has ended, or the disk of a file is full
+            cli.close_stdout()
 
 
 class EpochClock:

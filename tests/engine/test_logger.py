@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import logging
+import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -63,6 +65,36 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, monkeypatch: py
         written = stream.getvalue()
         assert "epoch 1/64  3/9  loss 1.5000  lr 1.00e-01  12.0 clips/s  waited 25 %  1.5 GiB\n" in written
         assert ("epoch 1/2" in written and "9/9" in written) == has_bar
+    logging.getLogger("sifa").handlers.clear()
+
+
+def test_curves_and_a_log_that_cannot_be_written_end_no_training(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with record(tmp_path) as run:
+        shutil.rmtree(tmp_path / "tensorboard")
+        for epoch in (1, 2):
+            run.progress(epoch, 3 * epoch, PROGRESS)
+            run.metrics(epoch, "val", METRICS)
+    assert lines(tmp_path) == [(1, "val"), (2, "val")]
+    output, errors = capfd.readouterr()
+    said = output.splitlines()
+    assert errors == ""
+    assert said.count(f"{tmp_path}/log.txt misses lines from here on: No space left on device") == 1
+    assert sum("TensorBoard gets no more of this run, which goes on without it: " in line for line in said) == 1
+    assert sum(line.startswith("epoch ") for line in said) == 2
+    logging.getLogger("sifa").handlers.clear()
+
+
+def test_a_console_whose_reader_has_gone_ends_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with monkeypatch.context() as patched, os.fdopen(writer, "w") as stdout, record(tmp_path) as run:
+        patched.setattr(sys, "stdout", stdout)
+        for epoch in (1, 2):
+            run.progress(epoch, epoch, PROGRESS)
+    assert len((tmp_path / "log.txt").read_text().splitlines()) == 2
     logging.getLogger("sifa").handlers.clear()
 
 
