@@ -1,4 +1,4 @@
-"""Half precision as CUDA's autocast gives it, seen without a GPU: which functions return float32 differs from the CPU."""
+"""Half precision under CUDA's autocast, seen without a GPU: other functions return float32 there than on a CPU."""
 
 from typing import Any
 
