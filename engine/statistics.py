@@ -1,0 +1,124 @@
+"""How sure a comparison of accuracies is: bootstrap over videos and runs, and McNemar's test of paired answers."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+DRAWS = 4000  # resamples of a bootstrap; the ends of its interval then vary by some 3 % of its width
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether a value lies outside the interval."""
+        return not self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two classifiers on the same videos: which videos only one of them has right, and how likely chance does that.
+
+    Args:
+        only_first: videos that the first classifier alone has right.
+        only_second: videos that the second one alone has right.
+        p: two-sided and exact: probability of a split as uneven as this if both were equally good.
+    """
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
+    """The exact McNemar test.
+
+    Args:
+        first, second: (V,) bool, whether each classifier has video v right.
+
+    Raises:
+        ValueError: they are not of the same videos.
+    """
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"both must be (videos,) of the same length, got {first.shape} and {second.shape}")
+    only_first = int(np.sum(first & ~second))
+    only_second = int(np.sum(second & ~first))
+    trials, fewer = only_first + only_second, min(only_first, only_second)
+    tail = sum(math.comb(trials, i) for i in range(fewer + 1)) / 2**trials
+    return McNemar(only_first, only_second, min(1.0, 2 * tail))
+
+
+def bootstrap_mean(values: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> Interval:
+    """The mean over runs and videos, and its interval if both were drawn anew: others could have been filmed or run.
+
+    Args:
+        values: (R, V) of run r and video v, such as 1.0 for a right answer; NaN where a run has not seen a video.
+        groups: (V,) of anything; videos of one group, such as a speaker, are drawn together. None: one by one.
+        seed: of the draws.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    draws = _Draws(groups if groups is not None else np.arange(values.shape[1]), seed)
+    return _interval(_mean(values, np.ones((1, len(values))), draws.all), draws.means(values))
+
+
+def bootstrap_difference(
+    first: np.ndarray, second: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0
+) -> Interval:
+    """The difference of two means, second minus first, paired by video: both are measured on the same drawn videos.
+
+    The runs of the two are drawn independently of each other.
+
+    Args:
+        first: (R, V), see `bootstrap_mean`.
+        second: (R', V), of the same videos.
+        groups: see `bootstrap_mean`.
+        seed: of the draws.
+
+    Raises:
+        ValueError: they are not of the same videos, or there is no value.
+    """
+    if first.shape[1:] != second.shape[1:]:
+        raise ValueError(f"both must be (runs, videos) of the same videos, got {first.shape} and {second.shape}")
+    draws = _Draws(groups if groups is not None else np.arange(first.shape[1]), seed)
+    value = _mean(second, np.ones((1, len(second))), draws.all) - _mean(first, np.ones((1, len(first))), draws.all)
+    return _interval(value, draws.means(second) - draws.means(first))
+
+
+class _Draws:
+    """How often each video is in each resample: (DRAWS, V)."""
+
+    def __init__(self, groups: np.ndarray, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+        names, members = np.unique(groups, return_inverse=True)
+        self.all = np.ones((1, len(groups)))
+        self._videos = self._counts(len(names))[:, members]
+
+    def _counts(self, number: int) -> np.ndarray:
+        return self._random.multinomial(number, np.full(number, 1 / number), size=DRAWS).astype(np.float64)
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """(DRAWS,) means of resampled runs and videos."""
+        return _mean(values, self._counts(len(values)), self._videos)
+
+
+def _mean(values: np.ndarray, runs: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """(D,) means of values (R, V), with weights (D, R) of the runs and (D, V) of the videos; NaN are left out."""
+    seen = ~np.isnan(values)
+    if not seen.any():
+        raise ValueError("there is no value to take the mean of")
+    total = (videos @ np.where(seen, values, 0.0).T * runs).sum(1)
+    count = (videos @ seen.T.astype(np.float64) * runs).sum(1)
+    return total / np.where(count > 0, count, np.nan)  # a resample may consist of unseen videos alone
+
+
+def _interval(value: np.ndarray, resampled: np.ndarray) -> Interval:
+    low, high = np.nanpercentile(resampled, [2.5, 97.5])
+    return Interval(float(value[0]), float(low), float(high))
