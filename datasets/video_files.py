@@ -121,13 +121,14 @@ def decode_with_repeats(file: Path, *, fps: float = 0, num_frames: int = 0) -> I
 
 
 @contextmanager
-def open_video(file: Path) -> Iterator[cv2.VideoCapture]:
+def open_video(file: Path, threads: int = 0) -> Iterator[cv2.VideoCapture]:
     """Opens a video for decoding, and releases it at the end.
 
     OpenCV turns frames upright by the rotation in the metadata of the video.
 
     Args:
         file: the video.
+        threads: of the decoder; 0: one for each core.
 
     Raises:
         DataError: the file is missing, is empty, is no video but a playlist or something else, or has too many pixels.
@@ -137,7 +138,7 @@ def open_video(file: Path) -> Iterator[cv2.VideoCapture]:
     check_regular_file(file, f"the video {file}")
     if not file.stat().st_size:
         raise DataError(f"the video {file} is empty")
-    capture = open_container(file)
+    capture = open_container(file, threads)
     try:
         if not capture.isOpened():
             raise DataError(f"no frame of the video {file} can be decoded{codec_hint(file)}")

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from pathlib import Path
 
 import cv2
@@ -25,12 +26,17 @@ _PLAYLISTS = {
 }
 _CODECS = {b"av01": "AV1", b"V_AV1": "AV1", b"vvc1": "VVC (H.266)", b"vvi1": "VVC (H.266)"}  # names in mp4 and webm
 _SEARCHED = 1 << 20  # bytes at either end of a file
+_opening = threading.Lock()  # the environment belongs to all threads
 
 
-def open_container(file: Path) -> cv2.VideoCapture:
+def open_container(file: Path, threads: int = 0) -> cv2.VideoCapture:
     """Opens a local file of the formats above, which must be released, and nothing that it refers to.
 
     Options of the user in OPENCV_FFMPEG_CAPTURE_OPTIONS are kept.
+
+    Args:
+        file: to open.
+        threads: of FFmpeg's decoder; 0: one for each core.
 
     Raises:
         DataError: the file is a playlist, cannot be read, or has a name that is not UTF-8.
@@ -39,17 +45,18 @@ def open_container(file: Path) -> cv2.VideoCapture:
     if name.encode("utf-8", "ignore").decode() != name:  # OpenCV would crash
         raise DataError(f"the video {file} has a name that is not UTF-8: rename it")
     _check_no_playlist(file)
-    given = os.environ.get(_OPTIONS)
     limits = f"protocol_whitelist;file|format_whitelist;{_FORMATS}"
-    os.environ[_OPTIONS] = f"{given}|{limits}" if given else limits
-    try:
-        # With FFmpeg alone: for other backends, a `%` in the name means a series of pictures.
-        return cv2.VideoCapture(name, cv2.CAP_FFMPEG)
-    finally:
-        if given is None:
-            del os.environ[_OPTIONS]
-        else:
-            os.environ[_OPTIONS] = given
+    with _opening:
+        given = os.environ.get(_OPTIONS)
+        os.environ[_OPTIONS] = f"{given}|{limits}" if given else limits
+        try:
+            # With FFmpeg alone: for other backends, a `%` in the name means a series of pictures.
+            return cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads] if threads else [])
+        finally:
+            if given is None:
+                del os.environ[_OPTIONS]
+            else:
+                os.environ[_OPTIONS] = given
 
 
 def _check_no_playlist(file: Path) -> None:

@@ -6,8 +6,21 @@ probabilities = predictor.predict("video.mp4")
 `sifa.viewer` (pictures), `sifa.report` and `sifa.finetune` are imported by their names.
 """
 
-from models import InterFrameAttention, build_model
+from models import InterFrameAttention, build_model, list_models
 from sifa.build import build_dataset, build_network
-from sifa.predictor import Predictor, load
+from sifa.loading import load
+from sifa.prediction import Prediction
+from sifa.predictor import Predictor
+from sifa.windows import Window
 
-__all__ = ["InterFrameAttention", "Predictor", "build_dataset", "build_model", "build_network", "load"]
+__all__ = [
+    "InterFrameAttention",
+    "Prediction",
+    "Predictor",
+    "Window",
+    "build_dataset",
+    "build_model",
+    "build_network",
+    "list_models",
+    "load",
+]

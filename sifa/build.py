@@ -22,6 +22,7 @@ from engine.prefetch import DevicePrefetcher, build_loader
 from engine.samplers import DistributedVideoSampler
 from engine.schema import WEIGHT_FILES, Config
 from engine.signals import StopSignals
+from engine.threads import choose_threads
 from sifa.classes import check_same_classes, class_names
 from sifa.weight_files import read_weight_file
 
@@ -100,6 +101,8 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
 def place_network(model: models.Network, config: Config, process: Process, *, trains: bool) -> None:
     """Brings the network to its device in the form in which it is computed, in place.
 
+    On the CPU, PyTorch gets the number of threads for it (`engine.threads`).
+
     Raises:
         UserError: the configuration asks for several processes, or for GPUs, that there are not.
     """
@@ -112,6 +115,10 @@ def place_network(model: models.Network, config: Config, process: Process, *, tr
         shard_fsdp(model, model.blocks(), process)
     if config.execution.compile:
         model.compile()
+    if process.device.type == "cpu":
+        size = config.transform.crop_size if trains else config.evaluation.eva_crop_size
+        frames = config.dataset.num_segments * config.dataset.clip_length
+        torch.set_num_threads(choose_threads(model, (frames, size, size)))
 
 
 def build_dataset(config: Config, *, train: bool) -> ClipDataset:

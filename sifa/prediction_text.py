@@ -1,5 +1,7 @@
-"""Predictions as text and as values for JSON: the most probable classes, a table, a timeline of windows."""
+"""Predictions as text, as values for JSON and as rows of CSV: the most probable classes, a table, a timeline."""
 
+import csv
+import io
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import one_line
+from common.files import table_cell
 from sifa.windows import Window
 
 _TIMELINE = 60  # marks in a row at most
@@ -41,6 +44,26 @@ def top_of_windows(windows: Sequence[Window], classes: Sequence[str], count: int
         }
         for window in windows
     ]
+
+
+CSV_COLUMNS = ["video", "start", "end", "class", "label", "probability", "error"]
+
+
+def csv_lines(record: dict[str, Any]) -> str:
+    """The rows of a video below CSV_COLUMNS, without the last line feed: one for each class of each window, or one.
+
+    Args:
+        record: `{"video", "top"}` with the result of `top`, `{"video", "windows"}` with that of `top_of_windows`, or
+            `{"video", "error"}`.
+    """
+    video = {"video": record.get("video", record.get("time"))}
+    windows = record.get("windows", [record])
+    rows = [video | window | one for window in windows for one in window.get("top", [{}])]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    for row in rows:
+        writer.writerow({name: table_cell(value) if isinstance(value, str) else value for name, value in row.items()})
+    return text.getvalue().removesuffix("\n")
 
 
 def table(best: Sequence[dict[str, Any]]) -> str:

@@ -1,14 +1,13 @@
-"""Predictions along a long video or a camera: windows of equal length, each classified as a video of its own."""
+"""Windows of equal length along a stream of frames, as soon as their frames are there."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from sifa.predictor import Predictor
+Frame = TypeVar("Frame")
 
 
 @dataclass(frozen=True)
@@ -20,33 +19,28 @@ class Window:
     probabilities: Tensor
 
 
-def predict_windows(frames: Iterable[np.ndarray], predictor: Predictor, length: int, stride: int) -> Iterator[Window]:
-    """Classifies every `length` frames, at distances of `stride` frames, as soon as the frames are there.
+def cut_windows(frames: Iterable[Frame], length: int, stride: int) -> Iterator[tuple[int, list[Frame]]]:
+    """Every `length` frames, at distances of `stride` frames, each with the number of frames that were read.
 
     The last window ends with the last frame, at whatever distance. A stream shorter than one window is one window.
-    Only the crops of one window are in memory.
+    Only the frames of one window are in memory.
 
     Args:
-        frames: uint8 (H, W, 3), RGB, one by one.
-        predictor: its clips and crops are those of each window.
+        frames: of any kind, one by one.
         length: frames of a window.
         stride: frames from the start of one window to the next.
 
     Raises:
-        UserError: the probabilities are not finite.
+        ValueError: length or stride is below 1.
     """
-    crops: deque[Tensor] = deque(maxlen=length)  # each (num_crops, 1, S, S, 3)
-    predicted_end = end = 0
+    if min(length, stride) < 1:
+        raise ValueError(f"a window and its stride must have at least 1 frame, got {length} and {stride}")
+    latest: deque[Frame] = deque(maxlen=length)
+    yielded = end = 0
     for end, frame in enumerate(frames, start=1):
-        crops.append(predictor.crops(frame[None]))
+        latest.append(frame)
         if end >= length and (end - length) % stride == 0:
-            yield _predict(list(crops), end, predictor)
-            predicted_end = end
-    if predicted_end < end:
-        yield _predict(list(crops), end, predictor)
-
-
-def _predict(crops: list[Tensor], end: int, predictor: Predictor) -> Window:
-    """The window whose last frame is end - 1."""
-    clips = [torch.cat([crops[i] for i in positions], dim=1) for positions in predictor.positions(len(crops))]
-    return Window(end - len(crops), end, predictor.probabilities(torch.cat(clips)).mean(0))
+            yield end, list(latest)
+            yielded = end
+    if yielded < end:
+        yield end, list(latest)

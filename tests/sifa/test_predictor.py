@@ -14,6 +14,7 @@ from torch import nn
 import sifa
 import train_val_3d
 from common.errors import DataError, UserError
+from datasets.one_pass import read_chosen
 from engine.metrics import mean_softmax
 from engine.schema import Config
 from sifa.build import build_dataset
@@ -68,10 +69,11 @@ def test_frames_that_do_not_fit(folder: Path) -> None:
         (frames.astype(np.float32), f"got float32 (8, {height}, {width}, 3)"),
         (frames.transpose(0, 3, 1, 2), f"got uint8 (8, 3, {height}, {width})"),
         (frames[:, :0], f"got uint8 (8, 0, {width}, 3)"),
-        (torch.from_numpy(frames), "got Tensor"),
+        (torch.from_numpy(frames).float(), f"got float32 (8, {height}, {width}, 3)"),
+        (frames.tolist(), "got list"),
     ):
         with pytest.raises(
-            ValueError, match="^" + re.escape(f"frames must be a NumPy array uint8 (T, H, W, 3), {message}")
+            ValueError, match="^" + re.escape(f"frames must be a NumPy array or a tensor uint8 (T, H, W, 3), {message}")
         ):
             predictor.transform(wrong)
     with pytest.raises(ValueError, match=r"the frames of a clip must be a positive multiple of 8 .*, got 5"):
@@ -114,6 +116,95 @@ def test_several_views_are_averaged(folder: Path) -> None:
     assert not torch.equal(views[0], views[1])
     single = torch.cat([predictor.probabilities(view[None]) for view in views])
     torch.testing.assert_close(predictor.predict(folder / "v1.avi"), single.mean(0), rtol=1e-5, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def predictor(folder: Path) -> sifa.Predictor:
+    return sifa.load(folder / "last.pth", num_clips=2, num_crops=1)
+
+
+def test_frames_in_memory_are_a_video(predictor: sifa.Predictor, folder: Path) -> None:
+    frames, _ = read_chosen(folder / "v0.avi", range)
+    expected = predictor.predict(folder / "v0.avi")
+    for given in (frames, torch.from_numpy(frames)):
+        torch.testing.assert_close(predictor.predict(given), expected, rtol=1e-5, atol=1e-7)
+    with pytest.raises(DataError, match="the clip has a single frame: motion takes two"):
+        predictor.predict(frames[:1])
+    with pytest.raises(ValueError, match="got uint8 \\(0, "):
+        predictor.predict(frames[:0])
+
+
+def test_a_list_has_a_prediction_for_each(predictor: sifa.Predictor, folder: Path) -> None:
+    (folder / "broken.avi").write_bytes(b"no video at all")
+    videos: list[Any] = ["v0.avi", "nowhere.avi", "v1.avi", "broken.avi", "v4.avi"]
+    given = [folder / name for name in videos[:3]] + [str(folder / name) for name in videos[3:]]
+    wrong, frames = np.zeros((3, 4, 5)), moving_square(20)
+    predictions = predictor.predict([*given, wrong, frames], batch_size=3, workers=2)
+    assert [one.source for one in predictions] == [*map(Path, given), 5, 6]
+    assert [one.frames for one in predictions] == [24, 0, 40, 0, 9, 0, 20]
+    assert {one.views for one in predictions if not one.error} == {2}
+    for one, video in ((predictions[number], given[number]) for number in (0, 2, 4)):
+        torch.testing.assert_close(one.probabilities, predictor.predict(video), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(predictions[6].probabilities, predictor.predict(frames), rtol=1e-5, atol=1e-7)
+    for number, message in ((1, "nowhere.avi is missing"), (3, "can be decoded"), (5, "got float64 (3, 4, 5)")):
+        assert message in str(predictions[number].error)
+        with pytest.raises((DataError, ValueError), match=re.escape(message)):
+            _ = predictions[number].probabilities
+    (folder / "broken.avi").unlink()
+
+
+def test_a_folder_is_a_list_of_its_videos(predictor: sifa.Predictor, folder: Path, tmp_path: Path) -> None:
+    for name in ("b.avi", "a.avi"):
+        (tmp_path / name).symlink_to(folder / "v0.avi")
+    one, two = predictor.predict(tmp_path)
+    assert [one.source, two.source] == [tmp_path / "a.avi", tmp_path / "b.avi"]
+    torch.testing.assert_close(one.probabilities, two.probabilities, rtol=1e-5, atol=1e-7)
+
+
+def test_a_stream_is_predicted_window_by_window(predictor: sifa.Predictor) -> None:
+    frames = moving_square(40)
+    windows = list(predictor.predict(iter(torch.from_numpy(frames)), window=16, stride=10))
+    assert [(window.start, window.end) for window in windows] == [(0, 16), (10, 26), (20, 36), (24, 40)]
+    for window in windows:
+        expected = predictor.predict(frames[window.start : window.end])
+        torch.testing.assert_close(window.probabilities, expected, rtol=1e-5, atol=1e-7)
+    assert [(window.start, window.end) for window in predictor.predict(iter(frames[:16]))] == [(0, 15), (1, 16)]
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"workers": 0}])
+def test_batches_that_are_none(wrong: dict[str, int], predictor: sifa.Predictor) -> None:
+    with pytest.raises(ValueError, match="batch_size and workers must be at least 1"):
+        predictor.predict([], **wrong)
+
+
+def test_other_forms_of_the_network_answer_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile(network: nn.Module, **_: Any) -> nn.Module:
+        compiled.append(network)
+        return network
+
+    monkeypatch.setattr(torch, "compile", compile)
+    plain = sifa.load(folder / "last.pth", num_clips=1, fold=False)
+    assert plain.run is plain.model
+    views = plain.views(folder / "v0.avi")
+    expected = plain.probabilities(views)
+    folded = sifa.load(folder / "last.pth", num_clips=1, compile=True)
+    assert compiled == [folded.run]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in compiled[0].modules())
+    torch.testing.assert_close(folded.probabilities(views), expected, rtol=1e-4, atol=1e-6)
+    half = sifa.load(folder / "last.pth", num_clips=1, dtype=torch.bfloat16)
+    scores = half.probabilities(views)
+    assert scores.dtype == torch.float32
+    assert 0 < (scores - expected).abs().max() < 0.05
+    assert {value.dtype for value in half.model.parameters()} == {torch.float32}, "the trained network stays"
+
+
+@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": 1.5}, {"dtype": torch.int8}, {"dtype": "bfloat16"}])
+def test_forms_that_are_none(wrong: dict[str, Any], folder: Path) -> None:
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name} must be a .*, got {re.escape(repr(value))}$"):
+        sifa.load(folder / "last.pth", **wrong)
 
 
 def test_averaged_weights_are_preferred(folder: Path, tmp_path: Path) -> None:

@@ -1,37 +1,31 @@
-"""Windows along a stream of frames: which frames they have, and when they are predicted."""
+"""Windows along a stream of frames: which frames they have, and when they are there."""
 
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
-import sifa
-from sifa.predictor import Predictor
-from sifa.windows import predict_windows
-from tests.tiny import moving_square, write_checkpoint
+from sifa.windows import cut_windows
 
 
-@pytest.fixture(scope="module")
-def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    checkpoint = write_checkpoint(tmp_path_factory.mktemp("windows") / "last.pth")
-    return sifa.load(checkpoint, num_clips=1, num_crops=1)
+def test_windows_come_as_soon_as_their_frames() -> None:
+    read = 0
 
-
-def test_windows_are_predicted_as_the_frames_come(predictor: Predictor) -> None:
-    frames = moving_square(40)
-    frames_read = 0
-
-    def stream() -> Iterator[np.ndarray]:
-        nonlocal frames_read
-        for frame in frames:
-            frames_read += 1
+    def stream() -> Iterator[int]:
+        nonlocal read
+        for frame in range(40):
+            read += 1
             yield frame
 
-    windows = [(window.start, window.end, frames_read) for window in predict_windows(stream(), predictor, 16, 10)]
-    assert windows == [(0, 16, 16), (10, 26, 26), (20, 36, 36), (24, 40, 40)]
+    windows = [(end, frames, read) for end, frames in cut_windows(stream(), 16, 10)]
+    assert [(end, seen) for end, _, seen in windows] == [(16, 16), (26, 26), (36, 36), (40, 40)]
+    assert [frames for _, frames, _ in windows] == [list(range(end - 16, end)) for end in (16, 26, 36, 40)]
 
 
-def test_fewer_frames_than_a_window_make_one(predictor: Predictor) -> None:
-    (window,) = predict_windows(moving_square(9), predictor, 16, 8)
-    assert (window.start, window.end) == (0, 9)
-    assert not list(predict_windows([], predictor, 16, 8))
+def test_fewer_frames_than_a_window_make_one() -> None:
+    assert list(cut_windows(range(9), 16, 8)) == [(9, list(range(9)))]
+    assert list(cut_windows([], 16, 8)) == []
+
+
+def test_a_window_without_frames_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have at least 1 frame, got 16 and 0"):
+        next(cut_windows(range(9), 16, 0))

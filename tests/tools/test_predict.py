@@ -1,5 +1,6 @@
 """tools.predict as its users run it: tables, JSON, windows, a camera, bad videos and mistakes."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 
 import sifa
 from sifa.predictor import Predictor, count_frames
-from sifa.windows import predict_windows
 from tests.tiny import CLASSES, RATE, moving_square, write_checkpoint, write_video
 from tools import predict
 
@@ -75,6 +75,20 @@ def test_json_of_folders_and_patterns(run: Run, folder: Path) -> None:
         assert one["class"] == CLASSES[one["label"]]
         assert one["probability"] == pytest.approx(float(expected[one["label"]]), abs=1e-6)
     assert err.count(f"warning: {folder}/videos/more/b.avi has only 12 of the 15 frames of a clip") == 2
+
+
+def test_csv_has_a_row_for_each_class_and_video(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "=b.avi").write_bytes(b"no video at all")
+    arguments = [str(folder / "videos/a.avi"), str(tmp_path / "=b.avi"), "--csv", "--top=2", "--clips=1", "--crops=1"]
+    code, out, _ = run(*arguments, "--batch=1", "--workers=1", "--threads=1")
+    rows = list(csv.DictReader(out.splitlines()))
+    assert code == 1
+    assert [row["video"] for row in rows] == [str(folder / "videos/a.avi")] * 2 + [str(tmp_path / "=b.avi")]
+    assert [CLASSES.index(row["class"]) for row in rows[:2]] == [int(row["label"]) for row in rows[:2]]
+    assert float(rows[0]["probability"]) >= float(rows[1]["probability"]) > 0
+    assert rows[2]["error"].startswith("no frame of the video")
+    code, out, _ = run(str(folder / "videos/a.avi"), "--csv", "--top=1", "--window=2", "--stride=1", "--clips=1")
+    assert [(row["start"], row["end"]) for row in csv.DictReader(out.splitlines())] == [("0.0", "2.0"), ("1.0", "3.0")]
 
 
 def test_a_bad_video_does_not_stop_the_others(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -149,6 +163,8 @@ def test_a_checkpoint_that_is_none(run: Run, folder: Path) -> None:
         (["a.avi", "--window=inf"], "--window must be above 0 and at most 86400 seconds, got inf"),
         (["a.avi", "--window=1", "--stride=nan"], "--stride must be above 0 and at most 86400 seconds, got nan"),
         (["a.avi", "--top=-1"], "--top must be at least 1, got -1"),
+        (["a.avi", "--workers=0"], "--workers must be at least 1, got 0"),
+        (["a.avi", "--json", "--csv"], "argument --csv: not allowed with argument --json"),
     ],
 )
 def test_arguments_that_cannot_be(
@@ -212,7 +228,7 @@ def test_a_camera_is_watched_until_the_user_ends_it(
     lines = [json.loads(line) for line in out.splitlines()]
     assert (code, err, camera.released) == (0, "", True)
     assert len(lines) == 3, "after 15 frames, a clip, and then every second"
-    expected = [window.probabilities for window in predict_windows(moving_square(35), predictor, 15, 10)]
+    expected = [window.probabilities for window in predictor.predict_windows(moving_square(35), window=15, stride=10)]
     for line, probabilities in zip(lines, expected, strict=True):
         assert of_json(line["top"]) == pytest.approx(dict(zip(CLASSES, probabilities.tolist(), strict=True)), abs=1e-5)
 

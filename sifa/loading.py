@@ -1,0 +1,88 @@
+"""A trained network from its checkpoint alone, which carries configuration and class names.
+
+predictor = sifa.load("output/demo/checkpoints/last.pth")
+probabilities = predictor.predict("video.mp4")
+print(predictor.classes[probabilities.argmax()])
+"""
+
+import os
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+from engine.checkpoint import class_names_of, load_weights, read_checkpoint, weights
+from engine.config import checkpoint_config
+from engine.threads import choose_threads
+from models.inference import fastest_form
+from sifa.build import build_network
+from sifa.predictor import Predictor
+from sifa.trained_settings import trained_on
+
+
+def load(
+    checkpoint: str | os.PathLike[str],
+    *,
+    device: str | torch.device = "cpu",
+    num_clips: int | None = None,
+    num_crops: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    fold: bool = True,
+    compile: bool = False,
+    threads: int | None = None,
+) -> Predictor:
+    """The network of a checkpoint of `train_val_3d.py`, in eval mode. Nothing in the file is executed.
+
+    Predictions are computed with a copy of the network. Its form follows `dtype`, `fold` and `compile`; the predictor's
+    `model` is the network as it was trained.
+
+    Args:
+        checkpoint: file; its averaged weights ("ema") have priority over "model".
+        device: of the network.
+        num_clips, num_crops: views of a video, any number of clips and 1 crop or 3; None: as in the checkpoint's own
+            validation.
+        dtype: that predictions are computed in, such as torch.bfloat16. Probabilities are float32.
+        fold: BatchNorm becomes part of the convolutions (`models.inference`): the same to rounding, and faster.
+        compile: compiles the network by torch.compile with frozen weights. The first prediction takes minutes.
+        threads: of the network on the CPU; None: see `engine.threads.choose_threads`.
+
+    Raises:
+        ValueError: an argument has an impossible value.
+        UserError: the file is missing, damaged or no checkpoint; it has no configuration or that of another version;
+            or there is no such device.
+    """
+    _check(num_clips, num_crops, threads, dtype)
+    path = Path(checkpoint)
+    contents = read_checkpoint(path)
+    config = checkpoint_config(contents, path)
+    num_classes = config.dataset.num_classes
+    model = build_network(config)
+    load_weights(model, weights(contents, path), path)
+    try:
+        model = model.eval().to(device)
+    except (RuntimeError, AssertionError) as error:  # a PyTorch without CUDA asserts
+        raise UserError(f"device {device} cannot be used: {str(error).splitlines()[0]}") from None
+    frames, size = config.dataset.num_segments * config.dataset.clip_length, config.evaluation.eva_crop_size
+    return Predictor(
+        model=model,
+        classes=class_names_of(contents, path, num_classes) or [str(label) for label in range(num_classes)],
+        config=config,
+        device=torch.device(device),
+        num_clips=num_clips or config.evaluation.eva_num_clips,
+        num_crops=num_crops or config.evaluation.eva_num_crop,
+        trained_on=trained_on(contents, config, path),
+        run=fastest_form(model, dtype, fold=fold, compile=compile),
+        dtype=dtype,
+        threads=threads or choose_threads(model, (frames, size, size)),
+    )
+
+
+def _check(num_clips: object, num_crops: object, threads: object, dtype: object) -> None:
+    if num_clips is not None and not (isinstance(num_clips, int) and num_clips >= 1):
+        raise ValueError(f"num_clips must be a positive integer, got {num_clips!r}")
+    if num_crops is not None and not (isinstance(num_crops, int) and num_crops in (1, 3)):
+        raise ValueError(f"num_crops must be 1 (centre) or 3 (along the longer side), got {num_crops!r}")
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise ValueError(f"threads must be a positive integer, got {threads!r}")
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating type such as torch.bfloat16, got {dtype!r}")
