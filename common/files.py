@@ -47,6 +47,11 @@ def write_text(file: str | os.PathLike[str], text: str) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def is_url(root: str | os.PathLike[str]) -> bool:
+    """Whether a root names a place on a network, such as https://host/path, and no folder."""
+    return "://" in os.fspath(root)
+
+
 def table_cell(text: str) -> str:
     """A cell of a table that no spreadsheet takes for a formula: an apostrophe before = + - @, a tab or a line end."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

@@ -17,6 +17,8 @@ from datasets.annotations import Video, read_list
 from datasets.bad_videos import BadVideos
 from datasets.readers import Format, open_reader
 from datasets.sampling import check_at_least_one, test_positions, train_positions
+from datasets.shard_index import ShardError
+from datasets.shards import CACHE_GB, ShardedFrames
 from datasets.transforms import Transform
 
 Sample = tuple[Tensor, int, int]
@@ -49,8 +51,11 @@ class ClipDataset(Dataset[Sample]):
         format: see `open_reader`.
         frame_template: see `open_reader`.
         first_frame: see `open_reader`.
+        shard_cache: see `open_reader`.
+        shard_cache_gb: see `open_reader`.
         on_bad_sample: what happens in training if a video cannot be read. "raise": the error is raised. "replace":
-            another video is drawn, and the sample has its label and index. The draw is a function of (seed, epoch,
+            another video is drawn, and the sample has its label and index; a shard that is missing or cannot be
+            downloaded is an error, because it is not one video that is bad. The draw is a function of (seed, epoch,
             index) too, for the same files. Evaluation always raises: a metric is over all videos.
         max_bad_fraction: the share of the videos that may be replaced, in [0, 1). One more is an error.
 
@@ -81,6 +86,8 @@ class ClipDataset(Dataset[Sample]):
         format: Format = "FRAME",
         frame_template: str = "",
         first_frame: int = 1,
+        shard_cache: str = "",
+        shard_cache_gb: float = CACHE_GB,
         on_bad_sample: OnBadSample = "raise",
         max_bad_fraction: float = 0.01,
     ) -> None:
@@ -90,7 +97,14 @@ class ClipDataset(Dataset[Sample]):
             raise ValueError(f"on_bad_sample must be {' or '.join(get_args(OnBadSample))}, got {on_bad_sample!r}")
         self.list_file = list_file
         self.videos: Sequence[Video] = read_list(list_file, num_classes=num_classes)
-        self.reader = open_reader(format, root, frame_template=frame_template, first_frame=first_frame)
+        self.reader = open_reader(
+            format,
+            root,
+            frame_template=frame_template,
+            first_frame=first_frame,
+            shard_cache=shard_cache,
+            shard_cache_gb=shard_cache_gb,
+        )
         self.num_segments = num_segments
         self.clip_length = clip_length
         self.num_steps = num_steps
@@ -106,6 +120,18 @@ class ClipDataset(Dataset[Sample]):
     def views(self) -> int:
         """Samples of each video: num_clips * num_crops, which is 1 in training."""
         return self.num_clips * self.num_crops
+
+    @property
+    def index_digest(self) -> str:
+        """Of the index of the shards, on which the order of a training depends; empty for formats without shards."""
+        return self.reader.digest if isinstance(self.reader, ShardedFrames) else ""
+
+    @property
+    def shards(self) -> list[int]:
+        """The number of each video's shard; empty for formats without shards."""
+        if not isinstance(self.reader, ShardedFrames):
+            return []
+        return [self.reader.shard_of(video.path) for video in self.videos]
 
     def relabel(self, labels: Sequence[int]) -> None:
         """Replaces each label by labels[label], where the numbers of the list mean other classes than the network's."""
@@ -125,7 +151,10 @@ class ClipDataset(Dataset[Sample]):
             DataError: a frame is missing or broken.
             IndexError: the index is out of range.
         """
-        index, epoch, repeat, *_ = (*key, 0, 0) if isinstance(key, tuple) else (key, 0, 0)
+        keys = key if isinstance(key, tuple) else (key,)
+        index, epoch, repeat, later = (*keys, *(0, 0, -1)[len(keys) - 1 :])
+        if later >= 0 and isinstance(self.reader, ShardedFrames):
+            self.reader.prepare(self.videos[later].path)
         if not 0 <= index < len(self):
             raise IndexError(f"the index must be in 0..{len(self) - 1}, got {index}")
         if self.train:
@@ -141,7 +170,7 @@ class ClipDataset(Dataset[Sample]):
             try:
                 return self._random_clip(video, _derive_seed(*numbers)), self.videos[video].label, video
             except DataError as error:
-                if self.on_bad_sample == "raise":
+                if self.on_bad_sample == "raise" or isinstance(error, ShardError):
                     raise
                 self.bad_videos.add(video, error)
             # At least one video can be read, or the line above would have raised.
@@ -186,7 +215,7 @@ class ClipDataset(Dataset[Sample]):
         try:
             return self.reader.read(video.path, positions)
         except DataError as error:
-            raise DataError(f"{self.list_file}:{video.line}: {error}") from None
+            raise type(error)(f"{self.list_file}:{video.line}: {error}") from None
 
 
 def worker_init(worker_id: int) -> None:

@@ -2,15 +2,17 @@
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from datasets.frames import FRAME_TEMPLATE, FrameFolder
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
+from datasets.shards import CACHE_GB, ShardedFrames
 from datasets.video_files import VideoFiles
 
-Format = Literal["FRAME", "LMDB", "PACKED", "VIDEO"]
+Format = Literal["FRAME", "LMDB", "PACKED", "SHARDS", "VIDEO"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -62,17 +64,25 @@ class Reader(Protocol):
 
 
 def open_reader(
-    format: Format, root: str | os.PathLike[str], *, frame_template: str = "", first_frame: int = 1
+    format: Format,
+    root: str | os.PathLike[str],
+    *,
+    frame_template: str = "",
+    first_frame: int = 1,
+    shard_cache: str = "",
+    shard_cache_gb: float = CACHE_GB,
 ) -> Reader:
     """The reader of a format.
 
     Args:
         format: FRAME, a folder of pictures for each video; LMDB, an environment for each video; PACKED, many videos in
-            few files; VIDEO, the video files themselves.
-        root: folder that the paths of videos are relative to.
+            few files; SHARDS, many videos in tar files; VIDEO, the video files themselves.
+        root: folder that the paths of videos are relative to; for SHARDS a URL, too.
         frame_template: file name (FRAME) or key (LMDB, PACKED) of a frame, with a placeholder for its number; empty:
-            the default of the format. VIDEO ignores it.
-        first_frame: number of the first frame of a video. VIDEO ignores it.
+            the default of the format. SHARDS and VIDEO ignore it.
+        first_frame: number of the first frame of a video. SHARDS and VIDEO ignore it.
+        shard_cache: folder for the shards of a URL; empty: see `datasets.shard_cache.default_folder`.
+        shard_cache_gb: gigabytes that the files of this folder have together.
 
     Raises:
         DataError: root does not exist, or is not of this format.
@@ -84,6 +94,8 @@ def open_reader(
         return LmdbFolders(root, frame_template or KEY_TEMPLATE, first_frame)
     if format == "PACKED":
         return PackedFrames(root, frame_template or KEY_TEMPLATE, first_frame)
+    if format == "SHARDS":
+        return ShardedFrames(root, Path(shard_cache) if shard_cache else None, round(shard_cache_gb * 1e9))
     if format == "VIDEO":
         return VideoFiles(root)
     raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

@@ -13,7 +13,10 @@ from engine.distributed import all_gather
 from engine.schema import Config
 
 # Nodes may keep copies of the data in other places.
-_OWN_TO_A_NODE = ("dataset.root_path", "dataset.eva_root_path", "dataset.num_workers")
+_OWN_TO_A_NODE = (
+    *("dataset.root_path", "dataset.eva_root_path", "dataset.num_workers"),
+    *("dataset.shard_cache", "dataset.shard_cache_gb"),
+)
 _FILES = ("dataset.list_file", "dataset.eva_list_file", "dataset.classes_file")  # their content counts, not their path
 _MOST_NAMED = 3
 
@@ -28,7 +31,18 @@ def check_agreement(config: Config, arguments: dict[str, Any]) -> None:
     Raises:
         UserError: in all processes, with what differs and on which rank.
     """
-    facts = dict(_facts(config, arguments))
+    check_equal(dict(_facts(config, arguments)))
+
+
+def check_equal(facts: dict[str, str]) -> None:
+    """Compares what the processes found. All of them must call it.
+
+    Args:
+        facts: by name; the same names in all processes.
+
+    Raises:
+        UserError: in all processes, with what differs and on which rank.
+    """
     everyone: list[dict[str, str]] = all_gather(facts)
     differences = [
         f"{name} is {other.get(name)} on rank {rank}, {first} on rank 0"

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.files import digest
+from common.files import digest, is_url
 from engine.distributed import all_gather
 from engine.eval_loop import Validator, report_not_finite, score_videos
 from engine.logger import RunLogger
@@ -23,7 +23,10 @@ SCORES, PARTS = "scores.npz", "scores.parts"  # in output_dir
 
 # Keys that do not change the scores of a view: a test may continue with other values.
 _WITHOUT_EFFECT = {
-    "dataset": ("num_workers", "root_path", "list_file", "eva_root_path", "eva_list_file"),  # the root is added below
+    "dataset": (
+        *("num_workers", "list_file", "eva_list_file", "shard_cache", "shard_cache_gb", "shard_window"),
+        *("root_path", "eva_root_path"),  # the root is added below
+    ),
     "evaluation": ("batch_size", "eva_inter_freq"),
     "execution": ("timeout", "compile", "channels_last", "strategy"),
 }
@@ -112,5 +115,6 @@ def _identity(config: Config) -> dict[str, object]:
         for key in keys:
             del identity[section][key]
     identity["list"] = digest(config.dataset.eva_list_file)
-    identity["root"] = os.path.realpath(config.dataset.eva_root_path or config.dataset.root_path)
+    root = config.dataset.eva_root_path or config.dataset.root_path
+    identity["root"] = root if is_url(root) else os.path.realpath(root)
     return identity

@@ -14,7 +14,7 @@ from engine.state import TrainState
 log = logging.getLogger("sifa")
 
 # Keys that do not change what is trained.
-_WITHOUT_EFFECT = ("num_workers", "pretrained_model", "timeout")
+_WITHOUT_EFFECT = ("num_workers", "pretrained_model", "timeout", "shard_cache", "shard_cache_gb")
 # They say which parameters share a state of the optimizer.
 _PARAMETER_GROUPS = ("optimizer", "layer_multipliers", "decay_all")
 

@@ -42,7 +42,9 @@ class Dataset(Section):
     """Where the frames are and which of them make a clip (`num_segments x clip_length x num_steps`)."""
 
     name: str = Field("kinetics400", description="what `tools.predict` says that a checkpoint was trained on")
-    root_path: PathText = Field("", description="folder that the paths of the training list are relative to")
+    root_path: PathText = Field(
+        "", description="folder that the paths of the training list are relative to; for SHARDS a URL, too"
+    )
     list_file: PathText = Field("", description="training list, a line `path num_frames label` for each video")
     eva_root_path: PathText = Field("", description="as root_path, for validation; empty: root_path")
     eva_list_file: PathText = Field("", description="validation list")
@@ -50,12 +52,15 @@ class Dataset(Section):
     num_classes: int = Field(400, ge=1, le=100_000, description="labels are 0 to num_classes - 1")
     format: Format = Field(
         "FRAME",
-        description="JPEG folders, an LMDB environment a video, few LMDB files, or video files: docs/data.md",
+        description="JPEG folders, LMDB (one a video, or few files), tar files, or video files: docs/data.md",
     )
     frame_template: str = Field(
         "", description="file name or key of frame i; empty: {:05d}.jpg for FRAME, else {:06d}.jpg"
     )
     first_frame: int = Field(1, ge=0, le=1_000_000, description="number of the first frame's file")
+    shard_cache: PathText = Field("", description="folder for the shards of a URL; empty: ~/.cache/sifa/shards")
+    shard_cache_gb: float = Field(50.0, gt=0, description="gigabytes that this folder may take")
+    shard_window: int = Field(8, ge=1, description="shards whose videos are mixed in a training; 1 mixes each alone")
     num_segments: int = Field(1, ge=1, le=1024, description="segments of a video that a clip is drawn from")
     clip_length: int = Field(16, ge=1, le=1024, description="consecutive samples in each segment")
     num_steps: int = Field(1, ge=1, le=10_000, description="frames from one sample to the next")

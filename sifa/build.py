@@ -9,9 +9,11 @@ import torch
 from torch.utils.data import Sampler
 
 import models
+from common.files import is_url
 from datasets.clips import ClipDataset, worker_init
 from datasets.normalisation import normalise
 from datasets.transforms import Transform, test_transform, train_transform
+from engine.agreement import check_equal
 from engine.batch_norm import synchronise_batch_norm
 from engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights
 from engine.config import ConfigError
@@ -136,7 +138,7 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
     root = getattr(data, root_key)
     if not Path(list_file).is_file():
         raise ConfigError(f"dataset.{key}: there is no file {list_file}")
-    if not Path(root).is_dir():
+    if not Path(root).is_dir() and not (data.format == "SHARDS" and is_url(root)):
         raise ConfigError(f"dataset.{root_key}: there is no folder {root}")
     return ClipDataset(
         list_file,
@@ -153,6 +155,8 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         format=data.format,
         frame_template=data.frame_template,
         first_frame=data.first_frame,
+        shard_cache=data.shard_cache,
+        shard_cache_gb=data.shard_cache_gb,
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
     )
@@ -195,6 +199,7 @@ def build_validator(config: Config, process: Process, signals: StopSignals) -> V
         ConfigError, DataError: see `build_dataset`.
     """
     data = build_dataset(config, train=False)
-    sampler = DistributedVideoSampler(range(len(data.videos)), data.views, process)
+    check_equal({"the index of the validation shards": data.index_digest})
+    sampler = DistributedVideoSampler(range(len(data.videos)), data.views, process, data.shards)
     batches = build_batches(data, sampler, config.evaluation.batch_size, config, process)
     return Validator(data, sampler, batches, config, process, signals)

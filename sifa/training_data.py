@@ -4,17 +4,22 @@ import logging
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 
-from common.files import digest
+from common.files import digest, is_url
+from datasets.clips import ClipDataset
 from datasets.mixing import MixupCutmix
+from datasets.shards import ShardedFrames
+from engine.agreement import check_equal
 from engine.checkpoint import save_checkpoint
 from engine.config import ConfigError
 from engine.distributed import Process
 from engine.prefetch import DevicePrefetcher
-from engine.samplers import RepeatedSampler, ResumableSampler, TrainSampler
+from engine.samplers import AheadSampler, RepeatedSampler, ResumableSampler, TrainSampler
 from engine.schema import Config
 from sifa.build import build_batches, build_dataset
 from sifa.trained_settings import describe_data
@@ -31,12 +36,13 @@ class TrainingData:
 
     Attributes:
         videos: how many the list has.
-        list_digest: of the content of the list.
+        list_digest: of the content of the list; for videos in shards, with what else the order depends on.
         iterations_per_epoch: batches of this process.
         clips_per_step: of all processes between two steps of the optimizer.
 
     Raises:
-        ConfigError: the list has fewer videos than one step takes, or a file is missing.
+        ConfigError: the list has fewer videos than one step takes, a file is missing, or the cache is too small for the
+            shards of a window.
         DataError: the list cannot be read.
     """
 
@@ -46,6 +52,10 @@ class TrainingData:
         self.dataset = build_dataset(config, train=True)
         self.videos = len(self.dataset)
         self.list_digest = digest(config.dataset.list_file)[:16]
+        if index := self.dataset.index_digest:
+            self.list_digest += f" with the shards {index} in windows of {config.dataset.shard_window}"
+            check_equal({"the index of the training shards": index})
+            _check_cache(config, self.dataset)
         self._order = self._sampler(config.optimization.iter_size)
         if self._order.steps == 0:
             raise ConfigError(
@@ -53,14 +63,28 @@ class TrainingData:
                 f"processes x optimization.batch_size={self.batch_size} x iter_size={config.optimization.iter_size}"
             )
         self.clips_per_step = self._order.step * process.world_size
-        self._keys = ResumableSampler(RepeatedSampler(self._order, config.transform.repeated_augmentation))
+        self._keys = ResumableSampler(
+            self._with_hints(RepeatedSampler(self._order, config.transform.repeated_augmentation))
+        )
         self._batches = build_batches(self.dataset, self._keys, self.batch_size, config, process)
         self.iterations_per_epoch = len(self._batches.loader)  # type: ignore[arg-type]
 
     def _sampler(self, iter_size: int) -> TrainSampler:
         return TrainSampler(
-            self.videos, self.process, batch_size=self.batch_size, iter_size=iter_size, seed=self.config.seed
+            self.videos,
+            self.process,
+            batch_size=self.batch_size,
+            iter_size=iter_size,
+            seed=self.config.seed,
+            shards=self.dataset.shards,
+            window=self.config.dataset.shard_window,
         )
+
+    def _with_hints(self, sampler: RepeatedSampler) -> Sampler[Any]:
+        """For videos in shards: with each sample, one that is as far away as one shard lasts."""
+        if not (shards := self.dataset.shards):
+            return sampler
+        return AheadSampler(sampler, len(sampler) // len(set(shards)))
 
     def summary(self, model: nn.Module, validation_videos: int, learning_rate: float) -> str:
         """One line about the training, for its log."""
@@ -116,3 +140,14 @@ class TrainingData:
         contents = {"clips": torch.stack(clips), "labels": list(labels), "videos": videos}
         save_checkpoint(path, {**contents, "epoch": epoch, "iteration": iteration})
         log.warning(f"the batch of iteration {iteration} is in {path}: {', '.join(videos)}")
+
+
+def _check_cache(config: Config, dataset: ClipDataset) -> None:
+    """Raises ConfigError if the shards of a window, and the next one, do not fit into the cache."""
+    assert isinstance(dataset.reader, ShardedFrames)
+    sizes = sorted((shard.bytes for shard in dataset.reader.shards), reverse=True)[: config.dataset.shard_window + 1]
+    if is_url(dataset.reader.root) and (wanted := sum(sizes) / 1e9) > config.dataset.shard_cache_gb:
+        raise ConfigError(
+            f"dataset.shard_cache_gb must be at least {wanted:.2f}, for dataset.shard_window="
+            f"{config.dataset.shard_window} shards and the next one, got {config.dataset.shard_cache_gb:g}"
+        )

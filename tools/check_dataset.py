@@ -30,6 +30,7 @@ from common.errors import DataError, UserError
 from common.files import make_folder, write_text
 from datasets.preparation.checking import CheckOptions, CheckResult, check_list
 from datasets.readers import FORMATS
+from datasets.shards import CACHE_GB
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -82,7 +83,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     classes = "class names, one a line: labels must be among them"
     add = parser.add_argument
     add("list_file", type=Path, metavar="LIST")
-    add("root", type=Path, metavar="ROOT")
+    add("root", metavar="ROOT", help="folder of the videos; for SHARDS a URL, too")
     add("--format", choices=FORMATS, default="FRAME", help="of ROOT (default: %(default)s)")
     add("--frame_template", default="", help="file name or key of a frame (default: the format's)")
     add("--first_frame", type=int, default=1, help="number of a first frame (default: %(default)s)")
@@ -90,7 +91,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--classes", dest="classes_file", type=Path, metavar="CLASSES", help=classes)
     add("--num_classes", type=int, help="instead of --classes")
     add("--against", type=Path, metavar="LIST2", help="the other split, which must share no video")
-    add("--against_root", type=Path, metavar="ROOT2", help="its root (default: ROOT)")
+    add("--against_root", metavar="ROOT2", help="its root (default: ROOT)")
+    add("--shard_cache", default="", metavar="FOLDER", help="for the shards of a URL (default: ~/.cache/sifa/shards)")
+    add("--shard_cache_gb", type=float, default=CACHE_GB, help="that this folder may take (default: %(default)s)")
     add("--report", type=Path, metavar="FILE.json")
     cli.add_workers_option(parser)
     return parser.parse_args(argv)

@@ -10,10 +10,11 @@ written to classes.txt next to the list; if that file exists, it is used instead
 agree. Labels that are all whole numbers stay what they are.
 
 --format says what OUT_DIR becomes: FRAME, OUT_DIR/<path of the video without extension>/00001.jpg and so on; LMDB, an
-environment in such a folder for every video; PACKED, few files of --shard_gb with many videos each; VIDEO, nothing but
-records, for lists of the video files themselves, counted. Videos that differ in the extension alone keep it. The short
-side is resized to --short_side pixels; smaller videos are left as they are, as the transforms resize anyway. --fps or
---num_frames thins (or repeats) the frames. Frames that are given in folders are stored as they are; as FRAME they stay
+environment in such a folder for every video; PACKED, few LMDB files of --shard_gb with many videos each; SHARDS, tar
+files of --shard_gb with an index, to be read from a URL, too (docs/data.md); VIDEO, nothing but records, for lists of
+the video files themselves, counted. Videos that differ in the extension alone keep it. The short side is resized to
+--short_side pixels; smaller videos are left as they are, as the transforms resize anyway. --fps or --num_frames thins
+(or repeats) the frames. Frames that are given in folders are stored as they are; as FRAME they stay
 where they are, and the list is relative to VIDEO_DIR.
 
 An OUT_DIR holds one format: another is refused. So are, before anything is written, other settings or videos of another
@@ -80,7 +81,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--fps", type=float, default=0, help="frames a second of the result (default: all frames)")
     add("--num_frames", type=int, default=0, help="frames of every result (default: all frames)")
     add("--min_frames", type=int, default=1, help="shorter videos are skipped (default: %(default)s)")
-    add("--shard_gb", type=float, default=32, help="size of a PACKED file (default: %(default)s)")
+    add("--shard_gb", type=float, help="size of a file (default: 32 for PACKED, 0.25 for SHARDS)")
     add("--report", type=Path, help=report)
     add("--where", action="append", default=[], metavar="COLUMN=V1,V2", help=where)
     add("--classes", dest="classes_file", type=Path, metavar="CLASSES", help=classes)
@@ -103,7 +104,8 @@ def _check(args: argparse.Namespace) -> None:
     limits = [("short_side", 0, 65535), ("workers", 1, 4096), ("quality", 1, 100), ("fold", 1, 3), ("fps", 0, 1000)]
     limits += [("num_frames", 0, 99999), ("min_frames", 1, 10**9), ("shard_gb", 0, 10000)]
     for name, low, high in limits:
-        cli.check_range(f"--{name}", getattr(args, name), low, high)
+        if (value := getattr(args, name)) is not None:
+            cli.check_range(f"--{name}", value, low, high)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """A folder of videos to stored frames, the list file that training reads, the class file and a report of problems."""
 
-import os
+import random
 import shutil
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,15 @@ from tqdm import tqdm
 from common.errors import DataError
 from common.files import make_folder, table_cell, write_text
 from datasets.annotations import check_relative_path, format_classes, write_classes
-from datasets.lmdb_frames import SHARD_PATTERN
 from datasets.preparation.class_folders import FolderVideos, check_no_split_folders, find_in_folders
 from datasets.preparation.extraction_pool import extract_in_processes
 from datasets.preparation.labels import sources_from_labels
+from datasets.preparation.packs import PACKS, STAGING, Pack, check_format, open_pack
 from datasets.preparation.records import ExtractionJob, clash, expected_record, is_up_to_date, parse_record, read_record
 from datasets.preparation.sources import Source, class_names, filter_sources, frame_folders
-from datasets.preparation.writers import RECORD_FILE, PackedWriter, check_packed_path
+from datasets.preparation.writers import check_packed_path
 from datasets.readers import Format
 
-STAGING = ".staging"  # below out_dir: finished videos that are not in the pack yet
-_MOST_FOLDERS = 10_000  # that are searched for a record
 _MOST_LINES = 10  # of files that are no videos
 
 
@@ -48,7 +44,7 @@ class ExtractionOptions:
         fps: frames a second of the result; 0: all frames.
         num_frames: frames of each result; 0: all frames.
         min_frames: videos with fewer frames are skipped.
-        shard_gb: size of a PACKED file in gigabytes.
+        shard_gb: size of a PACKED or SHARDS file in gigabytes; None: 32 or 0.25.
         workers: processes.
     """
 
@@ -66,7 +62,7 @@ class ExtractionOptions:
     fps: float = 0
     num_frames: int = 0
     min_frames: int = 1
-    shard_gb: float = 32
+    shard_gb: float | None = None
     workers: int = 1
 
 
@@ -101,10 +97,10 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
     # What could fail after hours of work must fail before.
     for folder in (options.out_dir, options.list_file.parent, classes_file.parent):
         make_folder(folder)
-    _check_format(options.out_dir, options.format)
+    check_format(options.out_dir, options.format)
     results = _Results({source.path: source.label for source in sources}, options.min_frames)
     results.skip(found)
-    with _open_pack(options) as pack:
+    with open_pack(options.format, options.out_dir, options.shard_gb) as pack:
         jobs = _jobs(sources, folders, options, results)
         _check_clashes(jobs, folders, pack, options)
         if not classes_file.exists():
@@ -132,35 +128,10 @@ def _find(options: ExtractionOptions) -> FolderVideos:
     return found
 
 
-def _check_format(out_dir: Path, format: Format) -> None:
-    """Raises DataError if an earlier run wrote frames of another format."""
-    if (present := _format_of(out_dir)) not in ("", format):
-        raise DataError(f"{out_dir} holds frames as {present}, not as {format}: give another OUT_DIR")
-
-
-def _format_of(out_dir: Path) -> str:
-    """The format that an earlier run wrote to a folder, or nothing. A packed file or the record of any video tells."""
-    if any(path.is_file() for path in out_dir.glob(SHARD_PATTERN)):
-        return "PACKED"
-    # Where there is a record it is found soon; a search among millions of other frames would take too long.
-    for folder, subfolders, names in islice(os.walk(out_dir), _MOST_FOLDERS):
-        # Hidden folders are unfinished work of a killed run; they have no format yet.
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        if RECORD_FILE in names and (record := read_record(Path(folder))):
-            return str(record.get("format", "FRAME"))
-    return ""
-
-
-def _open_pack(options: ExtractionOptions) -> AbstractContextManager[PackedWriter | None]:
-    if options.format != "PACKED":
-        return nullcontext()
-    return closing(PackedWriter(options.out_dir, round(options.shard_gb * 1e9)))
-
-
 def _extract_all(
     jobs: dict[str, ExtractionJob],
     folders: dict[str, str],
-    pack: PackedWriter | None,
+    pack: Pack | None,
     options: ExtractionOptions,
     results: "_Results",
 ) -> None:
@@ -172,6 +143,8 @@ def _extract_all(
             results.add(path, record["frames"], record.get("problem", ""))
         else:
             left[path] = job
+    if options.format == "SHARDS":  # each is a mixture of all classes, whatever their folders
+        left = dict(random.Random(0).sample(list(left.items()), len(left)))
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
     for path, frames, problem in tqdm(
         extract_in_processes(left, options.workers), total=len(left), unit="video", dynamic_ncols=True, desc="extract"
@@ -180,6 +153,7 @@ def _extract_all(
             pack.add(folders[path], left[path].folder)
         results.add(path, frames, problem)
     if pack:
+        pack.finish()
         shutil.rmtree(options.out_dir / STAGING, ignore_errors=True)
     results.write(options.report or options.list_file.with_suffix(".report.tsv"))
 
@@ -230,13 +204,13 @@ def _jobs(
 ) -> dict[str, ExtractionJob]:
     """The work by the path of the video. Wrong paths go to the results."""
     jobs: dict[str, ExtractionJob] = {}
-    packed = options.format == "PACKED"
+    packed = options.format in PACKS
     for source in sources:
         folder = folders[source.path]
         try:
             check_relative_path(source.path)
             check_relative_path(folder)
-            if packed:
+            if options.format == "PACKED":
                 check_packed_path(folder)
         except DataError as error:
             results.add(source.path, 0, str(error))
@@ -254,7 +228,7 @@ def _jobs(
 
 
 def _check_clashes(
-    jobs: dict[str, ExtractionJob], folders: dict[str, str], pack: PackedWriter | None, options: ExtractionOptions
+    jobs: dict[str, ExtractionJob], folders: dict[str, str], pack: Pack | None, options: ExtractionOptions
 ) -> None:
     """Checks that no frames of another source or with other settings are where those of a job would be written.
 

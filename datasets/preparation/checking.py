@@ -16,6 +16,7 @@ from datasets.annotations import Video, read_classes, read_list
 from datasets.limits import max_clip_pixels
 from datasets.preparation.extraction_pool import CRASHED, run_in_processes
 from datasets.readers import Format, Reader, open_reader
+from datasets.shards import CACHE_GB, ShardedFrames
 from datasets.video_files import VideoFiles
 
 _ANY = 10**9  # classes, where their number is not known
@@ -28,7 +29,7 @@ class CheckOptions:
 
     Args:
         list_file: the list.
-        root: of its videos.
+        root: of its videos; for SHARDS it may be a URL.
         format: of root.
         frame_template: name or key of a frame; empty: the format's own.
         first_frame: number of a video's first frame.
@@ -37,11 +38,13 @@ class CheckOptions:
         num_classes: instead of classes_file; None: any label is right.
         against: list of the other split, which must share no video.
         against_root: of the other split; None: root.
+        shard_cache: see `open_reader`.
+        shard_cache_gb: see `open_reader`.
         workers: processes.
     """
 
     list_file: Path
-    root: Path
+    root: str | Path
     format: Format = "FRAME"
     frame_template: str = ""
     first_frame: int = 1
@@ -49,13 +52,22 @@ class CheckOptions:
     classes_file: Path | None = None
     num_classes: int | None = None
     against: Path | None = None
-    against_root: Path | None = None
+    against_root: str | Path | None = None
+    shard_cache: str = ""
+    shard_cache_gb: float = CACHE_GB
     workers: int = 1
 
-    def reader(self, root: Path) -> Reader:
+    def reader(self, root: str | Path) -> Reader:
         """Raises DataError if the folder has not this format, or the template has no place for a number."""
         try:
-            return open_reader(self.format, root, frame_template=self.frame_template, first_frame=self.first_frame)
+            return open_reader(
+                self.format,
+                root,
+                frame_template=self.frame_template,
+                first_frame=self.first_frame,
+                shard_cache=self.shard_cache,
+                shard_cache_gb=self.shard_cache_gb,
+            )
         except ValueError as error:
             raise DataError(str(error)) from None
 
@@ -178,7 +190,10 @@ def _check_all(
 ) -> tuple[list[Problem], list[str]]:
     """The problems of all videos, and the digest of each video's contents. A video may crash the process it is in."""
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
-    found = run_in_processes(partial(check_video, reader, decode=decode), dict(enumerate(videos)), workers)
+    jobs = dict(enumerate(videos))
+    if isinstance(reader, ShardedFrames):  # shard after shard, so that each is downloaded once
+        jobs = dict(sorted(jobs.items(), key=lambda job: reader.shard_of(job[1].path)))
+    found = run_in_processes(partial(check_video, reader, decode=decode), jobs, workers)
     results = dict(tqdm(found, total=len(videos), unit="video", dynamic_ncols=True, desc=desc))
     problems: list[Problem] = []
     digests = []

@@ -29,7 +29,7 @@ def open_writer(format: Format, folder: Path) -> Iterator[WriteFrame]:
     """Opens a folder for the frames of one video.
 
     Args:
-        format: FRAME writes files; LMDB and PACKED write an environment; VIDEO writes nothing.
+        format: FRAME and SHARDS write files; LMDB and PACKED write an environment; VIDEO writes nothing.
         folder: empty.
     """
     if format in ("LMDB", "PACKED"):
@@ -37,7 +37,7 @@ def open_writer(format: Format, folder: Path) -> Iterator[WriteFrame]:
         with lmdb.open(str(folder), map_size=_MAP_SIZE, lock=False) as environment:
             with environment.begin(write=True) as transaction:
                 yield lambda number, data: transaction.put(KEY_TEMPLATE.format(number).encode(), data)
-    elif format == "FRAME":
+    elif format in ("FRAME", "SHARDS"):
         # Not cv2.imwrite, which cannot write to every name.
         yield lambda number, data: (folder / FRAME_TEMPLATE.format(number)).write_bytes(data)
     else:
@@ -55,13 +55,37 @@ def has_frames(format: Format, folder: Path, num_frames: int) -> bool:
     if format == "VIDEO":
         return True
     try:
-        if format == "FRAME":
+        if format in ("FRAME", "SHARDS"):
             return FrameFolder(folder.parent).count(folder.name) >= num_frames
         return LmdbFolders(folder.parent).count(folder.name) >= num_frames
     except DataError:
         return False
     finally:
         close_environments()  # the folder may be removed
+
+
+def lock_folder(root: Path, what: str) -> int:
+    """Locks a folder of many videos for this process. Returns a descriptor, which ends the lock when it is closed.
+
+    Args:
+        root: the folder.
+        what: it holds, for messages.
+
+    Raises:
+        DataError: another process writes to it.
+    """
+    lock = os.open(root, os.O_RDONLY)
+    # Workers of a killed run hold its lock for up to a second after it.
+    for attempts_left in reversed(range(20)):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except OSError:
+            if not attempts_left:
+                os.close(lock)
+                raise DataError(f"another process is writing to the {what} in {root}") from None
+            time.sleep(0.1)
+    return lock
 
 
 class PackedWriter:
@@ -81,17 +105,7 @@ class PackedWriter:
         self.root = root
         self.shard_bytes = shard_bytes
         root.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(root, os.O_RDONLY)
-        # Workers of a killed run hold its lock for up to a second after it.
-        for attempts_left in reversed(range(20)):
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if not attempts_left:
-                    os.close(self._lock)
-                    raise DataError(f"another process is writing to the packed frames in {root}") from None
-                time.sleep(0.1)
+        self._lock = lock_folder(root, "packed frames")
         self._shards = [(file, self._open(file)) for file in sorted(root.glob(SHARD_PATTERN))]
 
     def read_record(self, path: str) -> bytes:
@@ -119,6 +133,9 @@ class PackedWriter:
                     transaction.put(_key(path, bytes(key).decode()), data)
                 transaction.put(_key(path, RECORD_FILE), (folder / RECORD_FILE).read_bytes())
         shutil.rmtree(folder)
+
+    def finish(self) -> None:
+        """Does nothing: every video that was added is there."""
 
     def close(self) -> None:
         """Closes the files, and lets other processes write to the root."""

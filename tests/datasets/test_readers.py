@@ -20,9 +20,10 @@ from datasets import FORMATS, ClipDataset, open_reader, train_transform, worker_
 from datasets import lmdb_frames as lmdb_module
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
 from engine.schema import Dataset
+from tests.datasets.shard_files import write_shards
 
 LENGTHS = {"a/one two": 12, "č 鳥": 5}
-STORED = ("FRAME", "LMDB", "PACKED")
+NUMBERED = ("FRAME", "LMDB", "PACKED")  # formats whose frames have numbers of their own
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -44,8 +45,9 @@ def write_environment(file: Path, frames: dict[str, bytes], subdir: bool = True)
 
 @pytest.fixture
 def roots(tmp_path: Path) -> Path:
-    """The same two videos as FRAME, LMDB and PACKED (PNG: lossless) and VIDEO (a lossless codec), with a list."""
+    """The same two videos as FRAME, LMDB, PACKED and SHARDS (PNG) and as VIDEO (a lossless codec), with a list."""
     packed: list[dict[str, bytes]] = []
+    stored: dict[str, list[bytes]] = {}
     for path, length in LENGTHS.items():
         video = tmp_path / "VIDEO" / f"{path}.avi"
         video.parent.mkdir(parents=True, exist_ok=True)
@@ -64,8 +66,10 @@ def roots(tmp_path: Path) -> Path:
         keyed = {KEY_TEMPLATE.format(number): one for number, one in enumerate(data, start=1)}
         write_environment(tmp_path / "LMDB" / path, keyed)
         packed.append({f"{path}/{key}": one for key, one in keyed.items()})
+        stored[path] = data
     for number, frames in enumerate(packed):
         write_environment(tmp_path / "PACKED" / f"{number:05d}.lmdb", frames, subdir=False)
+    write_shards(tmp_path / "SHARDS", stored)
     lines = [f"{path} {length} {label}\n" for label, (path, length) in enumerate(LENGTHS.items())]
     (tmp_path / "list.txt").write_text("".join(lines), encoding="utf-8")
     (tmp_path / "videos.txt").write_text("".join(lines).replace("two", "two.avi").replace("鳥", "鳥.avi"), "utf-8")
@@ -83,7 +87,7 @@ def test_the_schema_knows_every_format() -> None:
     assert get_args(Dataset.model_fields["format"].annotation) == FORMATS
 
 
-@pytest.mark.parametrize("format", ["LMDB", "PACKED", "VIDEO"])
+@pytest.mark.parametrize("format", ["LMDB", "PACKED", "SHARDS", "VIDEO"])
 def test_every_format_gives_the_same_clip(roots: Path, format: Any) -> None:
     frames, other = dataset(roots, "FRAME"), dataset(roots, format)
     for key in ((0, 0), (0, 7), (1, 0)):
@@ -170,9 +174,9 @@ def test_a_root_of_another_format_is_told(tmp_path: Path) -> None:
     for format in ("LMDB", "VIDEO"):
         with pytest.raises(DataError, match="does not exist or is no folder"):
             open_reader(format, tmp_path / "no")
-    with pytest.raises(ValueError, match="format must be one of FRAME, LMDB, PACKED, VIDEO, got 'TAR'"):
+    with pytest.raises(ValueError, match="format must be one of FRAME, LMDB, PACKED, SHARDS, VIDEO, got 'TAR'"):
         open_reader("TAR", tmp_path)  # type: ignore[arg-type]
-    for format in STORED[1:]:
+    for format in NUMBERED[1:]:
         with pytest.raises(ValueError, match="the frame template must hold a number"):
             open_reader(format, tmp_path, frame_template="a.jpg")  # type: ignore[arg-type]
 
@@ -231,7 +235,7 @@ def test_a_replaced_environment_is_opened_again(tmp_path: Path) -> None:
 def test_workers_open_their_own(roots: Path, method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
-    for format in ("LMDB", "PACKED") if method == "fork" else ("PACKED",):
+    for format in ("LMDB", "PACKED", "SHARDS") if method == "fork" else ("PACKED",):
         data = dataset(roots, format)
         expected = [data[key][0] for key in ((0, 1), (1, 1))]  # the parent has them open when it forks
         loader: DataLoader[Any] = DataLoader(
@@ -261,7 +265,7 @@ def test_memory_and_descriptors_do_not_grow_with_reads(roots: Path) -> None:
     readers = [open_reader(format, roots / format) for format in FORMATS]
 
     def read() -> int:
-        for reader, suffix in zip(readers, ("", "", "", ".avi"), strict=True):
+        for reader, suffix in zip(readers, ("", "", "", "", ".avi"), strict=True):
             reader.read("č 鳥" + suffix, [0, 4])
         return len(os.listdir("/proc/self/fd"))
 
@@ -313,7 +317,7 @@ def test_a_pipe_is_no_store(tmp_path: Path) -> None:
             reader.count("v")
 
 
-@pytest.mark.parametrize("format", STORED)
+@pytest.mark.parametrize("format", NUMBERED)
 def test_frames_outside_the_row_of_numbers_are_told(roots: Path, format: Any) -> None:
     root = roots / format
     reader = open_reader(format, root)

@@ -100,7 +100,7 @@ def test_nothing_usable_writes_no_list(tmp_path: Path, capsys: pytest.CaptureFix
     assert "1 of 1 videos skipped; none is left" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("first", ["FRAME", "LMDB", "PACKED", "VIDEO"])
+@pytest.mark.parametrize("first", ["FRAME", "LMDB", "PACKED", "SHARDS", "VIDEO"])
 @pytest.mark.parametrize("second", ["FRAME", "PACKED"])
 def test_formats_are_not_mixed(first: str, second: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_video(tmp_path / "videos/x/a.mp4", 2)

@@ -11,6 +11,7 @@ import wave
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -19,11 +20,12 @@ import pytest
 from common.errors import DataError
 from datasets import FrameFolder, open_reader, read_list
 from datasets.lmdb_frames import PackedFrames, close_environments
-from datasets.preparation import extraction
+from datasets.preparation import batch_extraction, extraction
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
 from datasets.preparation.extraction import extract_video
 from datasets.preparation.records import ExtractionJob
 from datasets.preparation.writers import RECORD_FILE, PackedWriter
+from datasets.shards import ShardedFrames
 from tests.datasets.preparation.videos import make_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -117,7 +119,7 @@ def test_a_gap_in_the_frames_or_a_cut_store_is_not_taken_for_done(tmp_path: Path
         assert len((out_dir / "x/a" / file).read_bytes()) == len(whole)
 
 
-STORED: list[Any] = ["FRAME", "LMDB", "PACKED", "VIDEO"]
+STORED: list[Any] = ["FRAME", "LMDB", "PACKED", "SHARDS", "VIDEO"]
 
 
 def stored(folder: Path) -> dict[str, bytes]:
@@ -135,7 +137,8 @@ def test_frames_of_another_source_are_never_replaced(tmp_path: Path, format: Any
     with pytest.raises(DataError) as caught:
         run(tmp_path, format=format, video_dir=tmp_path / "val", **files)
     message = str(caught.value)
-    place = {"PACKED": "frames, video x/a", "VIDEO": "frames/x/a.mp4"}.get(format, "frames/x/a")
+    places = {"VIDEO": "frames/x/a.mp4", "PACKED": "frames, video x/a", "SHARDS": "frames, video x/a"}
+    place = places.get(format, "frames/x/a")
     assert message == (
         f"{tmp_path}/{place}: the frames there are of {tmp_path / 'train/x/a.mp4'}, this command reads "
         f"{tmp_path / 'val/x/a.mp4'} (2 videos of 2 clash): give another OUT_DIR, or remove {tmp_path / 'frames'}"
@@ -145,7 +148,7 @@ def test_frames_of_another_source_are_never_replaced(tmp_path: Path, format: Any
     assert not (tmp_path / "new/classes.txt").exists()
 
 
-@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED"])
+@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED", "SHARDS"])
 def test_frames_with_other_settings_are_never_replaced(tmp_path: Path, format: Any) -> None:
     make_video(tmp_path / "videos/x/a.mp4", 10)
     assert run(tmp_path, format=format) == 0
@@ -161,7 +164,7 @@ def test_frames_with_other_settings_are_never_replaced(tmp_path: Path, format: A
     assert stored(tmp_path / "frames") == before
 
 
-@pytest.mark.parametrize("format", STORED)
+@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED", "VIDEO"])  # SHARDS always had the path
 def test_records_without_a_path_count_if_the_file_is_the_same(tmp_path: Path, format: Any) -> None:
     """As versions before the path was recorded wrote them."""
     video = make_video(tmp_path / "videos/x/a.mp4", 3)
@@ -261,7 +264,7 @@ def clips(folder: Path, format: Any, template: str = "") -> list[np.ndarray]:
     return [reader.read(video.path, range(video.num_frames)) for video in videos]
 
 
-@pytest.mark.parametrize("format", ["LMDB", "PACKED", "VIDEO"])
+@pytest.mark.parametrize("format", ["LMDB", "PACKED", "SHARDS", "VIDEO"])
 def test_every_format_holds_the_frames_of_folders(tmp_path: Path, format: str) -> None:
     make_video(tmp_path / "videos/run fast/č 鳥.mp4", 6)
     make_video(tmp_path / "videos/sit/b.avi", 4, codec="MJPG")
@@ -339,6 +342,62 @@ extract_dataset(options(Path({str(tmp_path)!r}), format="PACKED", workers=1))
     close_environments()
 
 
+def test_shards_hold_a_mixture_of_the_classes_and_do_not_change(tmp_path: Path) -> None:
+    extract = mock.Mock(wraps=batch_extraction.extract_in_processes)
+    for name in ("a/1", "a/2", "a/3", "b/1", "b/2", "b/3"):
+        make_video(tmp_path / f"videos/{name}.mp4", 3)
+    shard_gb = 1e-9 * 2 * 3 * 700  # of two videos
+    with mock.patch.object(batch_extraction, "extract_in_processes", extract):
+        assert run(tmp_path, format="SHARDS", workers=1, shard_gb=shard_gb) == 0
+    order = "".join(path[0] for path in extract.call_args.args[0])
+    assert sorted(order) == [*"aaabbb"]
+    assert order not in ("aaabbb", "bbbaaa")
+    files = stored(tmp_path / "frames")
+    assert sorted(files) == ["00000.tar", "00001.tar", "00002.tar", "index.json", "records.json"]
+
+    make_video(tmp_path / "videos/b/1.mp4", 2)
+    assert run(tmp_path, format="SHARDS", workers=1, shard_gb=shard_gb) == 0
+    assert list_lines(tmp_path) == ["a/1 3 0", "a/2 3 0", "a/3 3 0", "b/1 2 1", "b/2 3 1", "b/3 3 1"]
+    after = stored(tmp_path / "frames")
+    assert {name: after[name] for name in files if name.endswith(".tar")} == {
+        name: data for name, data in files.items() if name.endswith(".tar")
+    }
+    reader = ShardedFrames(tmp_path / "frames")
+    assert list(reader.shards[3].videos.items()) == [("b/1", 2)]
+    assert reader.count("b/1") == 2
+
+
+def test_a_killed_run_of_shards_is_continued(tmp_path: Path) -> None:
+    """Killed after a shard, before its index: its videos wait in their folders, and are not decoded again."""
+    for name in "abc":
+        make_video(tmp_path / f"videos/x/{name}.mp4", 3)
+    program = f"""
+import os, signal
+from datasets.preparation import shard_writer
+from datasets.preparation.batch_extraction import extract_dataset
+from tests.datasets.preparation.test_batch_extraction import options
+from pathlib import Path
+write, calls = shard_writer.write_text, []
+def write_until(file, text):
+    calls.append(file)
+    if len(calls) == 4:  # the index of the second shard
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(file, text)
+shard_writer.write_text = write_until
+extract_dataset(options(Path({str(tmp_path)!r}), format="SHARDS", workers=1, shard_gb=0))
+"""
+    code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True).returncode
+    assert code == -signal.SIGKILL
+    (first,) = ShardedFrames(tmp_path / "frames").shards
+    assert run(tmp_path, format="SHARDS", min_frames=1) == 0
+    assert list_lines(tmp_path) == [f"x/{name} 3 0" for name in "abc"]
+    reader = ShardedFrames(tmp_path / "frames")
+    assert reader.shards[0] == first
+    assert [len(shard.videos) for shard in reader.shards] == [1, 2]
+    assert all(frames.shape == (3, 48, 64, 3) for frames in clips(tmp_path, "SHARDS"))
+    assert not (tmp_path / "frames/.staging").exists()
+
+
 def _count(pack: PackedFrames, path: str) -> int:
     try:
         return pack.count(path)
@@ -388,7 +447,7 @@ def test_the_report_says_what_is_wrong_with_which_video(tmp_path: Path) -> None:
         ]
 
 
-@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED"])
+@pytest.mark.parametrize("format", ["FRAME", "LMDB", "PACKED", "SHARDS"])
 def test_frames_given_in_folders_are_counted_or_stored_as_they_are(tmp_path: Path, format: Any) -> None:
     for video, frames in (("7", 3), ("12", 2), ("99", 0)):
         folder = tmp_path / "videos" / video

@@ -16,6 +16,7 @@ from datasets import FrameFolder, Video
 from datasets.preparation import checking, extraction_pool
 from datasets.preparation.checking import CheckOptions, CheckResult, check_list
 from tests.datasets.preparation.listed_frames import picture, write_list, write_videos
+from tests.datasets.shard_files import write_shards
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_videos_of_both_splits(data: Path) -> None:
     assert kinds(found) == [("shared contents", "č", 3)]
 
 
-@pytest.mark.parametrize("format", ["LMDB", "PACKED", "VIDEO"])
+@pytest.mark.parametrize("format", ["LMDB", "PACKED", "SHARDS", "VIDEO"])
 def test_other_formats(data: Path, format: Any) -> None:
     root = data / format
     root.mkdir()
@@ -130,6 +131,9 @@ def test_other_formats(data: Path, format: Any) -> None:
             writer.write(np.zeros((32, 32, 3), dtype=np.uint8))
         writer.release()
         write_list(data / "list.txt", "v.avi 3 0", "v.avi 4 0", "w.avi 3 0")
+    elif format == "SHARDS":
+        write_shards(root, {"v": [picture("v", number) for number in range(1, 4)]})
+        write_list(data / "list.txt", "v 3 0", "v 4 0", "w 3 0")
     else:
         file, prefix = (root / "v", "") if format == "LMDB" else (root / "0.lmdb", "v/")
         with lmdb.open(str(file), subdir=format == "LMDB", map_size=1 << 24, lock=False) as environment:
