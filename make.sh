@@ -3,6 +3,7 @@
 #
 #   bash make.sh          build the op in place
 #   bash make.sh demo     train and validate on videos drawn here: a few minutes on two CPU cores, no download of data
+#   bash make.sh doctor   what is installed, which op serves, what is missing: the block for a bug report
 #   bash make.sh test     the test suite; further arguments go to pytest
 #   bash make.sh fuzz     ten thousand random calls of the op, built with sanitizers
 #   bash make.sh attack   two thousand damaged files, odd texts, names and variables; or COUNT of them
@@ -115,11 +116,12 @@ job=${1:-build}
 case $job in
   build) build ;;
   demo) source tools/demo.sh; demo ;;
+  doctor) source tools/doctor.sh; doctor ;;
   test) run_tests "$@" ;;
   fuzz) source tests/op/fuzz.sh; fuzz "$@" ;;
   attack) build; "$python" -m tests.attacks.attack "$@" ;;
   lint) lint ;;
   bench) bench "$@" ;;
   gpu) source benchmarks/gpu.sh; gpu "$@" ;;
-  *) fail "unknown job $job; there are build, demo, test, fuzz, attack, lint, bench and gpu" ;;
+  *) fail "unknown job $job; there are build, demo, doctor, test, fuzz, attack, lint, bench and gpu" ;;
 esac
