@@ -39,6 +39,7 @@ FPS = 12
 SPRITE = 96  # pixels of a thing's picture, which is then turned and scaled
 
 Image = np.ndarray
+Sprite = tuple[Image, Image]  # blue, green, red in 0..255 and opacity (thrice) in 0..1: float32 (SPRITE, SPRITE, 3)
 
 
 def write_demo_videos(
@@ -109,8 +110,8 @@ def draw_video(motion: str, *, frames: int, size: int, rng: np.random.Generator)
         picture = background.copy()
         for state, sprite in zip(states, sprites, strict=True):
             _paint(picture, sprite, state[index])
-        picture += rng.normal(0, noise, picture.shape).astype(np.float32)
-        pictures.append(picture.clip(0, 255).round().astype(np.uint8))
+        grain = rng.standard_normal(picture.shape, dtype=np.float32)
+        pictures.append(cv2.scaleAdd(grain, noise, picture).clip(0, 255).round().astype(np.uint8))
     return pictures
 
 
@@ -122,28 +123,29 @@ def draw_states(motion: str, *, frames: int, rng: np.random.Generator) -> np.nda
     return states % 1.0
 
 
-def _paint(picture: Image, sprite: Image, state: np.ndarray) -> None:
+def _paint(picture: Image, sprite: Sprite, state: np.ndarray) -> None:
     """Paints a sprite onto a float picture (size, size, 3); what leaves at one border enters at the other."""
     size = picture.shape[0]
     radius = size * RADIUS[0] * (RADIUS[1] / RADIUS[0]) ** state[3]
-    scale = 2 * radius / SPRITE
-    turn = cv2.getRotationMatrix2D((SPRITE / 2, SPRITE / 2), -360 * state[2], scale)
-    turn[:, 2] += state[:2] * size - SPRITE / 2
+    turn = cv2.getRotationMatrix2D((SPRITE / 2, SPRITE / 2), -360 * state[2], 2 * radius / SPRITE)
     reach = radius * 2**0.5  # the sprite's corners
     for across in (-size, 0, size):
         for down in (-size, 0, size):
             x, y = state[0] * size + across, state[1] * size + down
-            if not (-reach < x < size + reach and -reach < y < size + reach):
+            left, right, top, bottom = (
+                min(max(int(edge), 0), size) for edge in (x - reach, x + reach + 1, y - reach, y + reach + 1)
+            )
+            if left == right or top == bottom:
                 continue
-            shift = turn + np.array([[0, 0, across], [0, 0, down]])
-            layer = cv2.warpAffine(sprite, shift, (size, size), flags=cv2.INTER_LINEAR)
-            alpha = layer[..., 3:]
-            picture *= 1 - alpha
-            picture += layer[..., :3] * alpha
+            shift = turn + np.array([[0, 0, x - SPRITE / 2 - left], [0, 0, y - SPRITE / 2 - top]])
+            # Only the part of the picture that the sprite can reach: most things are small.
+            colour, opacity = (cv2.warpAffine(layer, shift, (right - left, bottom - top)) for layer in sprite)
+            part = picture[top:bottom, left:right]
+            part += (colour - part) * opacity
 
 
-def _sprite(rng: np.random.Generator) -> Image:
-    """A thing: float32 (SPRITE, SPRITE, 4), blue, green, red in 0..255 and opacity in 0..1, without any symmetry.
+def _sprite(rng: np.random.Generator) -> Sprite:
+    """A thing without any symmetry: its colours and its opacity.
 
     A blob with one long side in a dark and a bright colour, which meet along a line off its middle, with spots.
     """
@@ -165,8 +167,8 @@ def _sprite(rng: np.random.Generator) -> Image:
     for _ in range(rng.integers(1, 4)):
         place = tuple(int(value) for value in rng.uniform(0.3, 0.7, 2) * SPRITE)
         cv2.circle(colours, place, int(rng.integers(5, 11)), rng.uniform(0, 255, 3).tolist(), -1, cv2.LINE_AA)
-    sprite = np.dstack([colours, mask.astype(np.float32) / 255])
-    return cv2.GaussianBlur(sprite, (3, 3), 0)
+    opacity = cv2.merge([mask.astype(np.float32) / 255] * 3)
+    return cv2.GaussianBlur(colours, (3, 3), 0), cv2.GaussianBlur(opacity, (3, 3), 0)
 
 
 def _texture(size: int, rng: np.random.Generator, low: float, high: float) -> Image:
