@@ -16,10 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-import models
 from common import cli
 from engine.agreement import check_agreement
-from engine.checkpoint import entry, fingerprint
+from engine.checkpoint import LAST, entry, fingerprint
 from engine.config import load_config
 from engine.distributed import Process, all_gather, any_rank, restarted, start
 from engine.divergence import Diverged
@@ -30,7 +29,7 @@ from engine.multi_view_test import run_test
 from engine.optim import freeze, scaled_to_step
 from engine.parallel import is_sharded, wrap_ddp
 from engine.resume import check_same_training, find_checkpoint, log_resume
-from engine.run_dir import archive_previous_run, lock_output_dir
+from engine.run_dir import CHECKPOINTS, archive_previous_run, lock_output_dir
 from engine.schema import Config, Optimization
 from engine.signals import Interrupted, StopSignals
 from engine.state import TrainState
@@ -48,8 +47,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser("train_val_3d.py", __doc__)
     parser.add_argument("--config_file", required=True, help="a file of settings/")
     cli.add_set_option(parser)
-    parser.add_argument("--eval", action="store_true", help="only validate, with the weights of --checkpoint")
-    parser.add_argument("--test", action="store_true", help="as --eval, and write scores.npz; continues after a stop")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--eval", action="store_true", help="only validate, with the weights of --checkpoint")
+    mode.add_argument("--test", action="store_true", help="as --eval, and write scores.npz; continues after a stop")
+    mode.add_argument("--then_test", action="store_true", help="--test the last checkpoint after the training")
     parser.add_argument("--checkpoint", type=Path, help="checkpoint to validate, or whose weights training starts from")
     parser.add_argument("--resume", metavar="auto|PATH", help="resume a checkpoint; auto: the newest in output_dir")
     parser.add_argument("--seed", type=int, help="short for --set seed=N")
@@ -68,19 +69,20 @@ def run(args: argparse.Namespace, signals: StopSignals) -> None:
     """One process of a run, from the configuration to the last epoch."""
     config = load_config(args.config_file, args.set)
     process = start(args.local_rank, timedelta(seconds=config.execution.timeout))
-    check_agreement(config, {"--eval": args.eval, "--test": args.test, "--resume": args.resume})
+    check_agreement(config, {f"--{name}": getattr(args, name) for name in ("eval", "test", "then_test", "resume")})
     seed_everything(config.seed, deterministic=config.deterministic)
-    model = build_network(config)
     validator = build_validator(config, process, signals)
     if args.eval or args.test:
-        evaluate(args, config, process, model, validator)
+        evaluate(args, config, process, validator)
     else:
-        train(args, config, process, signals, model, validator)
+        train(args, config, process, signals, validator)
+    if args.then_test:
+        args.test, args.checkpoint = True, Path(config.output_dir) / CHECKPOINTS / LAST
+        evaluate(args, config, process, validator)
 
 
-def evaluate(
-    args: argparse.Namespace, config: Config, process: Process, model: models.Network, validator: Validator
-) -> None:
+def evaluate(args: argparse.Namespace, config: Config, process: Process, validator: Validator) -> None:
+    model = build_network(config)
     contents = load_checkpoint(model, args.checkpoint)
     check_trained_settings(config, contents, args.checkpoint, {change.partition("=")[0] for change in args.set})
     epoch = entry(contents, "epoch", args.checkpoint)
@@ -94,13 +96,9 @@ def evaluate(
 
 
 def train(
-    args: argparse.Namespace,
-    config: Config,
-    process: Process,
-    signals: StopSignals,
-    model: models.Network,
-    validator: Validator,
+    args: argparse.Namespace, config: Config, process: Process, signals: StopSignals, validator: Validator
 ) -> None:
+    model = build_network(config)
     output_dir, classes, replaced = Path(config.output_dir), class_names(config), any_rank(restarted())
     saved, reports = find_checkpoint(args.resume, output_dir, replaced=replaced)
     if saved is None:
@@ -167,7 +165,7 @@ class Trainer:
         """Trains what is left of the present epoch, and records its figures."""
         state, logger, first = self.state, self.logger, self.state.iterations
         clock.start()
-        with logger.bar(f"epoch {state.epoch + 1}/{clock.epochs}", state.iterations_per_epoch, state.iteration):
+        with logger.bar(f"epoch {state.epoch + 1}/{clock.epochs}", clock.epochs * state.iterations_per_epoch, first):
             try:
                 metrics = train_epoch(
                     state,

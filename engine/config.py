@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from common.errors import UserError, one_line
 from engine.checkpoint import CheckpointError, entry
-from engine.schema import Config, RandAugment, Section
+from engine.schema import Config, Optimization, RandAugment, Section
 from engine.yaml_text import YamlError, parse_yaml
 
 log = logging.getLogger("sifa")
@@ -47,11 +47,13 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
             nested = {part: nested}
         _lay_over(values, nested, origin, f"--set {change}")
     _name_renamed_keys(values, origin)
+    _shorten_warmup(values, origin, str(path))
     try:
         config = Config.model_validate(values)
     except ValidationError as error:
         raise ConfigError("; ".join(_describe(problem, origin, str(path)) for problem in error.errors())) from None
     _name_keys_without_effect(config, origin, str(path))
+    config.optimization.allow_unused(_inherited_patterns(config.optimization, origin, str(path)))
     if not config.output_dir:
         config = config.model_copy(update={"output_dir": f"output/{Path(path).stem}"})
     return config
@@ -156,6 +158,37 @@ def _name_renamed_keys(values: dict, origin: Origin) -> None:
         for old in renamed.keys() & (given.keys() if isinstance(given, dict) else set()):
             source = origin[section, old]
             log.warning(f"{source}: {section}.{old} has a new name, {section}.{renamed[old]}; the old one still works")
+
+
+def _layer(keys: tuple[str, ...], origin: Origin, path: str) -> int:
+    """Where a value is from: 0 the default, 1 a base, 2 the settings file itself, 3 --set."""
+    source = origin.get(keys, "")
+    return 3 if source.startswith("--set") else 2 if source == path else 1 if source else 0
+
+
+def _shorten_warmup(values: dict, origin: Origin, path: str) -> None:
+    """Fits the warm-up of a default or a base into the epochs that a later file, or --set, asks for."""
+    section = values.get("optimization")
+    if not isinstance(section, dict):
+        return
+    epochs, warmup = (section.get(key, Optimization.model_fields[key].default) for key in ("epochs", "warmup_epoch"))
+    asked, inherited = (_layer(("optimization", key), origin, path) for key in ("epochs", "warmup_epoch"))
+    if type(epochs) is int and type(warmup) is int and 1 <= epochs <= warmup and asked > inherited:
+        section["warmup_epoch"] = epochs - 1
+        source = origin["optimization", "epochs"]
+        log.warning(f"{source}: optimization.warmup_epoch is {epochs - 1}, not {warmup}: there are no more epochs")
+
+
+def _inherited_patterns(optimization: Optimization, origin: Origin, path: str) -> frozenset[str]:
+    """The patterns of parameters' names that were written for another network than this one may be.
+
+    These are patterns of a base, and those of the settings file if --set changes the network.
+    """
+    changed = any(keys[0] in ("network", "SIFA") and source.startswith("--set") for keys, source in origin.items())
+    own = 3 if changed else 2
+    multipliers, freeze = (("optimization", key) for key in ("layer_multipliers", "freeze"))
+    patterns = [p for p in optimization.layer_multipliers if _layer((*multipliers, p), origin, path) < own]
+    return frozenset([*patterns, *(optimization.freeze if _layer(freeze, origin, path) < own else [])])
 
 
 def _name_keys_without_effect(config: Config, origin: Origin, path: str) -> None:

@@ -64,7 +64,7 @@ def score_videos(
         data: the validation set.
         amp: dtype of autocast, or None.
         keep: called with the number of each video, its scores (views, classes), which are means of the heads'
-            softmaxes, and its losses (views,), on the CPU in float32 and float64.
+            softmaxes, and its losses (views,), means over the heads, on the CPU in float32 and float64.
         report: called with (views done, views in all) of this process after each batch.
         check: called after each batch; may raise to end it.
     """
@@ -198,7 +198,9 @@ class Validator:
             options = self.scoring_options("validation", logger)
             metrics = evaluate(model, self.batches, self.sampler, self.data, strict=split == "eval", **options)
         logger.metrics(epoch, split, metrics)
-        log.info(f"{metrics.line()}  {self.views}")
+        log.info(f"{metrics.line()}  loss {metrics.loss:.4f}  {self.views}")
+        if split == "val" and (curve := logger.validation_curve()):
+            log.info(curve)
         return metrics
 
     def scoring_options(self, title: str, logger: RunLogger) -> dict[str, Any]:

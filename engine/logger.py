@@ -1,6 +1,5 @@
 """What a run leaves behind in output_dir: log, metrics, TensorBoard events, configuration, checkpoints."""
 
-import json
 import logging
 import sys
 import time
@@ -17,11 +16,12 @@ from tqdm import tqdm
 
 from common import cli
 from common.errors import UserError, describe, printable
-from common.files import atomic_write, write_text
+from common.files import write_text
 from engine.checkpoint import LAST, PREVIOUS, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
 from engine.curves import Curves
 from engine.distributed import Process
+from engine.figures import add_figures, read_figures, replace_figures, validation_curve
 from engine.meters import Progress
 from engine.metrics import Metrics
 from engine.run_dir import CHECKPOINTS, FIGURES, not_writable
@@ -114,13 +114,16 @@ class RunLogger:
             self._curves.add("step", values, iteration)
 
     def metrics(self, epoch: int, split: str, metrics: Metrics, **more: float) -> None:
-        """Writes a line of metrics.jsonl, and the same figures to TensorBoard."""
+        """Writes a line of metrics.jsonl and metrics.csv, and the same figures to TensorBoard."""
         if not self.writes:
             return
         values = {**asdict(metrics), **more}
-        with open(self.folder / FIGURES, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"epoch": epoch, "split": split, **values}) + "\n")
+        add_figures(self.folder, {"epoch": epoch, "split": split, **values})
         self._curves.add(split, {name: value for name, value in values.items() if name != "videos"}, epoch)
+
+    def validation_curve(self) -> str:
+        """The validations so far as a line of text; empty on the other ranks, and where there is one validation."""
+        return validation_curve(read_figures(self.folder)) if self.writes else ""
 
     def rewind(self, epoch: int, iteration: int) -> bool:
         """Removes later figures, which a killed run had written without saving the weights.
@@ -134,23 +137,10 @@ class RunLogger:
         """
         if self.writes and iteration:
             self._curves.rewind(epoch, iteration)
-        file = self.folder / FIGURES
-        if not file.exists():
-            return False
-        kept, validated = [], False
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                values = json.loads(line)
-                of, split = values["epoch"], values["split"]
-            except (ValueError, KeyError, TypeError):
-                continue  # incomplete: the run was killed while it wrote this line
-            if split not in ("train", "val") or of <= epoch:
-                kept.append(line)
-            validated |= (of, split) == (epoch, "val")
-        if self.writes:
-            with atomic_write(file) as rewritten:
-                rewritten.write("".join(f"{line}\n" for line in kept).encode())
-        return validated
+        rows = read_figures(self.folder)
+        if self.writes and (self.folder / FIGURES).exists():
+            replace_figures(self.folder, [r for r in rows if r["split"] not in ("train", "val") or r["epoch"] <= epoch])
+        return any((row["epoch"], row["split"]) == (epoch, "val") for row in rows)
 
     def checkpoint(self, contents: dict[str, Any], *, epoch: int | None = None) -> None:
         """Writes checkpoints/last.pth, keeps the previous one, and adds epoch_N.pth if it is due after an epoch.

@@ -65,7 +65,7 @@ class EpochMeters:
         """Takes in what one iteration gave; nothing here waits for the device.
 
         Args:
-            loss: its mean loss, a scalar.
+            loss: its mean loss, a scalar, the sum over heads. The sums of the epoch are of its mean over heads.
             logits: (N, classes) for each head.
             label: (N,).
             norm: of the gradient, before clipping; None if the optimizer took no step.
@@ -74,7 +74,7 @@ class EpochMeters:
             self._norm = norm
             if not self.state.scaler.is_enabled():  # the scaler takes no step where the gradient is not finite
                 self.watch.see(self.state.iteration, norm)
-        loss = loss.detach()
+        loss = loss.detach() / len(logits)
         self.watch.see(self.state.iteration, loss)
         rank = label_rank(mean_softmax([head.detach() for head in logits]), label)
         hits = torch.stack([(rank < k).sum() for k in TOP])

@@ -1,5 +1,6 @@
 """Loss and accuracy, from the logits of the heads to the line of the log."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ LOSS_DIGITS = 4  # after the point, of a validation
 
 
 def loss_over_heads(logits: Sequence[Tensor], labels: Tensor, reduction: str = "mean") -> Tensor:
-    """The training loss: the sum of the cross-entropies of all heads.
+    """The training loss: the sum of the cross-entropies of all heads. What is recorded is its mean over the heads.
 
     Args:
         logits: (N, classes) for each head.
@@ -43,9 +44,22 @@ def label_rank(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.where(scores.isfinite().all(1), rank, scores.shape[1])
 
 
+def interval(hits: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of the share hits / trials, in percent: the uncertainty of an accuracy on few videos."""
+    z = 1.96
+    centre, spread = hits + z * z / 2, z * math.sqrt(hits * (trials - hits) / max(trials, 1) + z * z / 4)
+    low, high = (100 * (centre + sign * spread) / (trials + z * z) for sign in (-1, 1))
+    return max(0.0, low), min(100.0, high)
+
+
+def chance(classes: int) -> str:
+    """For the log: loss and accuracy of a network that gives every class the same probability."""
+    return f"chance: loss {math.log(classes):.2f}, top-1 {100 / classes:.3g} %"
+
+
 @dataclass(frozen=True)
 class Metrics:
-    """Over `videos` videos (in training: clips): mean loss, and top-1, top-3, top-5 in percent."""
+    """Over `videos` videos (in training: clips): mean loss of a head, and top-1, top-3, top-5 in percent."""
 
     videos: int
     loss: float
@@ -62,4 +76,9 @@ class Metrics:
         return cls(len(ranks), round(losses.double().mean().item(), LOSS_DIGITS), *hits)
 
     def line(self) -> str:
-        return f"top-1 {self.top1:.2f}  top-3 {self.top3:.2f}  top-5 {self.top5:.2f}"
+        """The accuracies with their 95 % intervals."""
+        parts = []
+        for k, value in zip(TOP, (self.top1, self.top3, self.top5), strict=True):
+            low, high = interval(round(value * self.videos / 100), self.videos)
+            parts.append(f"top-{k} {value:.2f} ({low:.1f} to {high:.1f})")
+        return "  ".join(parts)

@@ -15,11 +15,11 @@ from engine.logger import RunLogger
 from engine.metrics import Metrics, label_rank
 from engine.partial_scores import PartialScores
 from engine.schema import Config
-from engine.scores import Scores, middle_view, save_scores
+from engine.scores import SCORES, Scores, middle_view, save_scores
 
 log = logging.getLogger("sifa")
 
-SCORES, PARTS = "scores.npz", "scores.parts"  # in output_dir
+PARTS = "scores.parts"  # in output_dir
 
 # Keys that do not change the scores of a view: a test may continue with other values.
 _WITHOUT_EFFECT = {
@@ -70,7 +70,7 @@ def run_test(
     save_scores(path, scores)
     parts.remove()
     _record(scores, torch.from_numpy(losses), validator, logger, epoch)
-    log.info(f"{path}: python -m tools.report {path} makes a page of it")
+    log.info(f"{path}: python -m tools.report {path.parent} makes a page of it")
 
 
 def _scores(validator: Validator, probabilities: np.ndarray, classes: list[str]) -> Scores:

@@ -1,8 +1,9 @@
 """The optimizer, its parameter groups and learning rate, and which parameters train."""
 
+import logging
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,7 +12,10 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from common.errors import UserError
+from engine.distributed import is_main
 from engine.schema import Optimization
+
+log = logging.getLogger("sifa")
 
 # The scheduler moves at every iteration, the optimizer at every iter_size-th: PyTorch takes that for a mistake.
 warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler\.step\(\)` before `optimizer\.step")
@@ -50,9 +54,11 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Opt
     """SGD or AdamW. As in the release all parameters have the same weight decay unless the settings say otherwise.
 
     Raises:
-        UserError: a pattern of layer_multipliers matches no parameter.
+        UserError: a pattern of layer_multipliers matches no parameter. If it is of a base, this is a warning.
     """
     groups = parameter_groups(model, settings)
+    if is_main():
+        _warn_of_unused(model, settings)
     rate, decay = settings.base_learning_rate, settings.weight_decay
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=rate, betas=(settings.momentum, 0.999), weight_decay=decay, fused=True)
@@ -70,17 +76,15 @@ def build_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.Opt
 
 def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str, Any]]:
     """Groups of parameters with the same learning rate and decay, those of the base learning rate first."""
-    unused = set(settings.layer_multipliers)
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         factor = 1.0
         for pattern, value in settings.layer_multipliers.items():
             if fnmatchcase(name, pattern):
                 factor = value
-                unused.discard(pattern)
         decays = settings.decay_all or (parameter.dim() > 1 and not name.endswith("position_bias_table"))
         groups.setdefault((factor, decays), []).append(parameter)
-    _refuse_unused("layer_multipliers", unused, model)
+    _refuse_unused("layer_multipliers", settings.layer_multipliers, model, settings)
     return [
         {
             "params": parameters,
@@ -91,12 +95,25 @@ def parameter_groups(model: nn.Module, settings: Optimization) -> list[dict[str,
     ]
 
 
-def _refuse_unused(key: str, patterns: set[str], model: nn.Module) -> None:
-    if patterns:
+def _unused(patterns: Iterable[str], model: nn.Module) -> list[str]:
+    """The patterns that match no parameter."""
+    names = [name for name, _ in model.named_parameters()]
+    return [pattern for pattern in patterns if not any(fnmatchcase(name, pattern) for name in names)]
+
+
+def _refuse_unused(key: str, patterns: Iterable[str], model: nn.Module, settings: Optimization) -> None:
+    """Raises UserError if a pattern matches no parameter and is not of a base."""
+    if unused := sorted(set(_unused(patterns, model)) - settings.unused_allowed):
         some = [name for name, _ in model.named_parameters()][:: max(1, len(list(model.parameters())) // 3)]
         raise UserError(
-            f"optimization.{key}: no parameter is named like {', '.join(sorted(patterns))}; there are {', '.join(some)}"
+            f"optimization.{key}: no parameter is named like {', '.join(unused)}; there are {', '.join(some)}"
         )
+
+
+def _warn_of_unused(model: nn.Module, settings: Optimization) -> None:
+    for key, patterns in (("layer_multipliers", settings.layer_multipliers), ("freeze", settings.freeze)):
+        if unused := _unused(patterns, model):
+            log.warning(f"optimization.{key}: no parameter of this network is named like {', '.join(unused)}")
 
 
 def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
@@ -112,7 +129,7 @@ def freeze(model: nn.Module, settings: Optimization, epoch: int) -> bool:
         pattern: {name for name, _ in model.named_parameters() if fnmatchcase(name, pattern)}
         for pattern in settings.freeze
     }
-    _refuse_unused("freeze", {pattern for pattern, names in fits.items() if not names}, model)
+    _refuse_unused("freeze", settings.freeze, model, settings)
     frozen = set().union(*fits.values())
     if len(frozen) == sum(1 for _ in model.parameters()):
         raise UserError(f"optimization.freeze: {', '.join(settings.freeze)} leaves no parameter to train")

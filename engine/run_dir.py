@@ -12,9 +12,9 @@ from common.errors import UserError
 from engine.checkpoint import newest_first
 from engine.distributed import Process, all_gather
 
-CHECKPOINTS, FIGURES = "checkpoints", "metrics.jsonl"
+CHECKPOINTS, FIGURES, FIGURES_TABLE = "checkpoints", "metrics.jsonl", "metrics.csv"
 # All that a training, and a test of its network, writes; other files of a folder are not touched.
-_TRAINING_FILES = (CHECKPOINTS, FIGURES, "log.txt", "tensorboard", "config.yml", "wandb_id")
+_TRAINING_FILES = (CHECKPOINTS, FIGURES, FIGURES_TABLE, "log.txt", "tensorboard", "config.yml", "wandb_id")
 _TEST_FILES = ("scores.npz", "scores.parts", "report.html")
 _LOCKS_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 

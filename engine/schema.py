@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 # The only imports of rooms above the engine: each list of names is written where its variants are.
 from datasets.clips import OnBadSample
@@ -221,6 +221,16 @@ class Optimization(Section):
     precise_bn: int = Field(
         0, ge=0, description="batches over which BatchNorm's statistics are computed again before a validation; 0: none"
     )
+
+    _unused_allowed: frozenset[str] = PrivateAttr(frozenset())
+
+    @property
+    def unused_allowed(self) -> frozenset[str]:
+        """The patterns of layer_multipliers and freeze that may match no parameter: they are of a base."""
+        return self._unused_allowed
+
+    def allow_unused(self, patterns: frozenset[str]) -> None:
+        self._unused_allowed = patterns
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Optimization":

@@ -10,7 +10,9 @@ import torch
 
 from common.errors import UserError
 from common.files import atomic_write, check_stored_archive
-from engine.metrics import label_rank
+from engine.metrics import interval, label_rank
+
+SCORES = "scores.npz"  # in output_dir
 
 
 def middle_view(clips: int, crops: int) -> int:
@@ -76,6 +78,10 @@ class Scores:
         """(V, classes): the mean over the views."""
         return self.probabilities.mean(1)
 
+    def interval(self, hits: int) -> tuple[float, float]:
+        """The 95 % interval of the share hits / V in percent."""
+        return interval(hits, len(self.videos))
+
     def ranks(self, probabilities: np.ndarray) -> np.ndarray:
         """(V,): the rank of the right class in (V, classes), as validation counts it; 0 is a top-1 hit."""
         return label_rank(torch.from_numpy(probabilities), torch.from_numpy(self.labels)).numpy()
@@ -98,9 +104,13 @@ def save_scores(path: Path, scores: Scores) -> None:
 def load_scores(path: Path) -> Scores:
     """Reads scores.npz. Nothing in the file is executed.
 
+    Args:
+        path: of the file, or of the folder of a run with it.
+
     Raises:
         UserError: there is no such file, or it does not hold scores.
     """
+    path = path / SCORES if path.is_dir() else path
     try:
         check_stored_archive(path)
         with np.load(path, allow_pickle=False) as arrays:

@@ -18,6 +18,7 @@ from engine.agreement import check_equal
 from engine.checkpoint import save_checkpoint
 from engine.config import ConfigError
 from engine.distributed import Process
+from engine.metrics import chance
 from engine.prefetch import DevicePrefetcher
 from engine.samplers import AheadSampler, RepeatedSampler, ResumableSampler, TrainSampler
 from engine.schema import Config
@@ -92,8 +93,8 @@ class TrainingData:
         return (
             f"{config.network.net_name}, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, on "
             f"{process.world_size} x {process.device.type}; {self.videos} training and {validation_videos} validation "
-            f"videos of {config.dataset.num_classes} classes; {self.clips_per_step} clips a step, learning rate "
-            f"{learning_rate:.3g}; writing {config.output_dir}"
+            f"videos of {config.dataset.num_classes} classes ({chance(config.dataset.num_classes)}); "
+            f"{self.clips_per_step} clips a step, learning rate {learning_rate:.3g}; writing {config.output_dir}"
         )
 
     @property

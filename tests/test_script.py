@@ -12,6 +12,8 @@ import torch
 
 import train_val_3d
 from engine.checkpoint import save_checkpoint
+from engine.metrics import interval
+from engine.scores import load_scores
 from tests.script import ROOT, VIDEOS, arguments, launch, metrics, weights
 
 
@@ -24,7 +26,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_a_run_leaves_behind(trained: Path) -> None:
     names = {str(path.relative_to(trained)) for path in trained.rglob("*") if path.is_file()}
-    assert {"config.yml", "log.txt", "metrics.jsonl"} < names
+    assert {"config.yml", "log.txt", "metrics.jsonl", "metrics.csv"} < names
     assert {"checkpoints/last.pth", "checkpoints/epoch_1.pth", "checkpoints/epoch_2.pth"} < names
     assert any(name.startswith("tensorboard/events") for name in names)
     lines = metrics(trained)
@@ -46,7 +48,9 @@ def test_the_log_tells_loss_rate_speed_and_time_left(trained: Path) -> None:
     (line,) = [line for line in log if "epoch 1/2  loss" in line]
     for word in ("loss ", "lr ", "clips/s", "left 0:00:"):
         assert word in line
-    assert log[-1].endswith(f"({VIDEOS} videos, 1 clips x 1 crops)")
+    assert log[-2].endswith(f"({VIDEOS} videos, 1 clips x 1 crops)")
+    assert "validation top-1 so far  " in log[-1]
+    assert sum("of 3 classes (chance: loss 1.10, top-1 33.3 %)" in line for line in log) == 1
 
 
 def test_validation_alone_gives_the_same_figures(
@@ -58,11 +62,26 @@ def test_validation_alone_gives_the_same_figures(
     expected = metrics(trained)[-1]
     assert {**line, "split": "val"} == expected
     last = capfd.readouterr().out.splitlines()[-1]
-    assert last == (
-        f"top-1 {expected['top1']:.2f}  top-3 {expected['top3']:.2f}  top-5 {expected['top5']:.2f}  "
-        f"({VIDEOS} videos, 1 clips x 1 crops)"
-    )
+    low, high = interval(round(expected["top1"] * VIDEOS / 100), VIDEOS)
+    assert last.startswith(f"top-1 {expected['top1']:.2f} ({low:.1f} to {high:.1f})  top-3 100.00 (")
+    assert last.endswith(f"  loss {expected['loss']:.4f}  ({VIDEOS} videos, 1 clips x 1 crops)")
     assert not (tmp_path / "config.yml").exists()
+
+
+def test_a_test_may_follow_the_training(
+    data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In one command, also for a training that is done already; the scores are those of --test alone."""
+    shutil.copytree(trained, tmp_path / "run")
+    argv = arguments(data, tmp_path / "run", "--then_test", "--resume=auto")
+    assert train_val_3d.main(argv) == 0
+    assert f"{tmp_path}/run/scores.npz: python -m tools.report {tmp_path}/run " in capfd.readouterr().out
+    alone = arguments(data, tmp_path / "alone", "--test", f"--checkpoint={trained}/checkpoints/last.pth")
+    assert train_val_3d.main(alone) == 0
+    one, other = (load_scores(tmp_path / name / "scores.npz").probabilities for name in ("run", "alone"))
+    assert (one == other).all()
+    with pytest.raises(SystemExit):
+        train_val_3d.main([*argv, "--eval"])
 
 
 def test_several_views(data: Path, trained: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

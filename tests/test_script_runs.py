@@ -368,9 +368,8 @@ def test_a_test_saves_the_scores_of_every_view(
     for line, probabilities in ((one, scores.of_middle_view()), (all_views, scores.of_all_views())):
         assert line["top1"] == 100 * (scores.ranks(probabilities) < 1).mean()
     lines = capfd.readouterr().out.splitlines()
-    assert lines[-2] == (
-        f"top-1 {all_views['top1']:.2f}  top-3 100.00  top-5 100.00  ({VIDEOS} videos, 2 clips x 3 crops)"
-    )
+    assert lines[-2].startswith(f"top-1 {all_views['top1']:.2f} (")
+    assert lines[-2].endswith(f"  ({VIDEOS} videos, 2 clips x 3 crops)")
     # The same as --eval says of the same views.
     argv[argv.index("--test")] = "--eval"
     assert train_val_3d.main(argv) == 0

@@ -10,7 +10,7 @@ import numpy as np
 from common.errors import DataError, UserError
 from common.files import write_text
 from visualization.report_figures import classes_figure, confusion_figure, png, strip
-from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusions, interval, worst_videos
+from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusions, worst_videos
 
 #: Reads some frames of a video by its path in the list: uint8 (T, H, W, 3), RGB. Raises DataError.
 ReadFrames = Callable[[str], np.ndarray]
@@ -86,7 +86,7 @@ def _accuracy(scores: Scores, top: Sequence[int]) -> str:
         cells = []
         for _, probabilities in columns:
             hits = int((scores.ranks(probabilities) < k).sum())
-            low, high = interval(hits, len(scores.videos))
+            low, high = scores.interval(hits)
             cells.append(
                 f'<td class="big">{100 * hits / len(scores.videos):.2f} <small>({low:.1f} to {high:.1f})</small></td>'
             )

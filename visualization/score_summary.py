@@ -1,6 +1,5 @@
 """What a report of scores counts: the confusion matrix, the accuracy of each class, intervals, the worst videos."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
@@ -45,6 +44,9 @@ class Scores(Protocol):
 
     def of_all_views(self) -> np.ndarray:
         """(V, classes): the mean of all views."""
+
+    def interval(self, hits: int) -> tuple[float, float]:
+        """The 95 % interval of the share hits / V in percent."""
 
     def ranks(self, probabilities: np.ndarray) -> np.ndarray:
         """(V,): the rank of the right class in (V, classes), 0 for a top-1 hit."""
@@ -100,14 +102,6 @@ def class_rows(scores: Scores) -> list[ClassRow]:
             accuracies = 100 * one[of_class].mean(), 100 * every[of_class].mean()
             rows.append(ClassRow(name, int(of_class.sum()), *accuracies, confused_with))
     return sorted(rows, key=lambda row: row.all_views)
-
-
-def interval(hits: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of the share hits / trials, in percent: the uncertainty of an accuracy on few videos."""
-    z = 1.96
-    centre, spread = hits + z * z / 2, z * math.sqrt(hits * (trials - hits) / trials + z * z / 4)
-    low, high = (100 * (centre + sign * spread) / (trials + z * z) for sign in (-1, 1))
-    return max(0.0, low), min(100.0, high)
 
 
 def worst_videos(scores: Scores, count: int) -> list[int]:

@@ -58,6 +58,41 @@ def test_of_patterns_a_files_own_stand_last(tmp_path: Path) -> None:
     assert list(multipliers.items()) == [("fc.*", 1.0), ("layer1.*", 0.01), ("*", 0.5)]
 
 
+def test_one_epoch_needs_no_other_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, "optimization: {epochs: 20, warmup_epoch: 5}", "base.yml")
+    for text, changes, expected in (
+        ("", ["optimization.epochs=1"], (1, 0)),
+        ("base: base.yml", ["optimization.epochs=1"], (1, 0)),
+        ("base: base.yml\noptimization: {epochs: 3}", [], (3, 2)),
+        ("base: base.yml\noptimization: {epochs: 6}", [], (6, 5)),
+    ):
+        settings = load_config(write(tmp_path, text), changes).optimization
+        assert (settings.epochs, settings.warmup_epoch) == expected
+    assert "epochs=1: optimization.warmup_epoch is 0, not 5: there are no more epochs" in caplog.text
+    for text, changes in (
+        ("base: base.yml", ["optimization.warmup_epoch=20"]),  # asked for, in the same place or later
+        ("optimization: {epochs: 2, warmup_epoch: 2}", []),
+        ("", ["optimization.epochs=1", "optimization.warmup_epoch=1"]),
+    ):
+        with pytest.raises(ConfigError, match="warmup_epoch must be below epochs"):
+            load_config(write(tmp_path, text), changes)
+
+
+def test_whose_patterns_may_match_nothing(tmp_path: Path) -> None:
+    """Those of a base, and those of the file itself where --set makes it another network."""
+    write(tmp_path, "optimization: {layer_multipliers: {'a.*': 2}, freeze: [b.*]}", "base.yml")
+    own = "base: base.yml\noptimization: {layer_multipliers: {'c.*': 2}}"
+    for text, changes, expected in (
+        ("base: base.yml", [], {"a.*", "b.*"}),
+        (own, [], {"a.*", "b.*"}),
+        (own, ["SIFA.temporal=shift"], {"a.*", "b.*", "c.*"}),
+        (own, ["network.width=4", "optimization.layer_multipliers={'d.*': 2}"], {"a.*", "b.*", "c.*"}),
+        (own, ["optimization.freeze=[e.*]", "seed=1"], {"a.*"}),
+        (own, ["optimization.layer_multipliers={}"], {"b.*"}),
+    ):
+        assert load_config(write(tmp_path, text), changes).optimization.unused_allowed == expected, changes
+
+
 def test_a_renamed_key_still_works_and_says_its_new_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = write(tmp_path, "optimization: {learning_rate_for: 96}")
     assert load_config(path).optimization.base_batch_size == 96

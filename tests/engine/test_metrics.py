@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from engine.metrics import Metrics, label_rank, loss_over_heads, mean_softmax
+from engine.metrics import Metrics, chance, interval, label_rank, loss_over_heads, mean_softmax
 
 
 def test_the_place_of_the_label() -> None:
@@ -43,4 +43,18 @@ def test_a_loss_of_probabilities_is_their_mean_of_losses() -> None:
 def test_metrics_and_their_line() -> None:
     metrics = Metrics.of(torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([0, 2, 4, 5]))
     assert metrics == Metrics(videos=4, loss=3.0, top1=25.0, top3=50.0, top5=75.0)
-    assert metrics.line() == "top-1 25.00  top-3 50.00  top-5 75.00"
+    assert metrics.line() == "top-1 25.00 (4.6 to 69.9)  top-3 50.00 (15.0 to 85.0)  top-5 75.00 (30.1 to 95.4)"
+
+
+def test_intervals_of_few_videos() -> None:
+    low, high = interval(27, 46)
+    assert (low, high) == pytest.approx((44.3, 71.7), abs=0.05)  # Wilson's, as statistics packages give it
+    assert interval(0, 10)[0] == 0
+    assert interval(10, 10)[1] == pytest.approx(100)
+    assert interval(0, 0) == (0, 100)
+
+
+def test_chance_is_what_a_network_without_preference_gets() -> None:
+    logits = [torch.zeros(1, 8)] * 2
+    loss = loss_over_heads(logits, torch.tensor([3])).item() / len(logits)
+    assert chance(8) == f"chance: loss {loss:.2f}, top-1 12.5 %"

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from common.errors import UserError
-from engine.optim import build_optimizer, build_scheduler
+from engine.optim import build_optimizer, build_scheduler, freeze, scaled_to_step
 from engine.schema import Optimization
 from models import build_model
 
@@ -58,6 +58,19 @@ def test_the_schedule_scales_every_group_alike() -> None:
         assert second == pytest.approx(0.1 * first)
         optimizer.step()
         scheduler.step()
+
+
+def test_a_pattern_of_a_base_that_matches_nothing_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Optimization(layer_multipliers={"fc.*": 2.0, "gone.*": 0.1}, freeze=["other.*", "fc.*"])
+    settings.allow_unused(frozenset(["gone.*", "other.*"]))
+    assert len(build_optimizer(MODEL, scaled_to_step(settings, 1)).param_groups) == 2
+    assert "layer_multipliers: no parameter of this network is named like gone.*" in caplog.text
+    assert "freeze: no parameter of this network is named like other.*" in caplog.text
+    assert freeze(MODEL, settings, 0)
+    settings.allow_unused(frozenset(["gone.*"]))
+    with pytest.raises(UserError, match=r"freeze: no parameter is named like other\.\*"):
+        freeze(MODEL, settings, 0)
+    freeze(MODEL, Optimization(), 0)
 
 
 def test_errors() -> None:

@@ -12,7 +12,7 @@ import pytest
 from common.errors import DataError
 from engine.scores import Scores
 from visualization import report, report_figures
-from visualization.score_summary import confusion, confusion_table, interval, worst_videos
+from visualization.score_summary import confusion, confusion_table, worst_videos
 
 CLASSES = ["jump", "<script>alert(1)</script>", 'sit & "stay" $x$', "walk"]
 LABELS = [0, 0, 1, 1, 2, 2]  # no video of the last class
@@ -163,10 +163,3 @@ def test_many_classes(tmp_path: Path) -> None:
     page = write(tmp_path, many)
     assert page.rows[0] == ["", "middle viewmiddle clip, centre crop"], "a single view is not called all"
     assert ["class", "taken for", "videos"] in page.rows
-
-
-def test_intervals() -> None:
-    low, high = interval(27, 46)
-    assert (low, high) == pytest.approx((44.3, 71.7), abs=0.05)  # Wilson's, as statistics packages give it
-    assert interval(0, 10)[0] == 0
-    assert interval(10, 10)[1] == pytest.approx(100)
