@@ -85,7 +85,7 @@ def _network(config: Config) -> dict[str, Any]:
         if field.name == "temporal_modelling":
             for inner in fields(value):
                 part = getattr(value, inner.name)
-                values[f"SIFA.{inner.name}"] = part if isinstance(part, str) else list(part)
+                values[f"SIFA.{inner.name}"] = list(part) if isinstance(part, list | tuple) else part
         elif field.name not in (*_TRAINING_ALONE, *models.FIXED_BY_NAME):
             values[f"network.{field.name}"] = value
     return values
