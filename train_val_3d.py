@@ -51,7 +51,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     mode.add_argument("--eval", action="store_true", help="only validate, with the weights of --checkpoint")
     mode.add_argument("--test", action="store_true", help="as --eval, and write scores.npz; continues after a stop")
     mode.add_argument("--then_test", action="store_true", help="--test the last checkpoint after the training")
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint to validate, or whose weights training starts from")
+    parser.add_argument("--checkpoint", type=Path, help="of a run, to validate, or to start a training from")
     parser.add_argument("--resume", metavar="auto|PATH", help="resume a checkpoint; auto: the newest in output_dir")
     parser.add_argument("--seed", type=int, help="short for --set seed=N")
     parser.add_argument("--deterministic", action="store_true", help="short for --set deterministic=true")

@@ -62,6 +62,11 @@ def copy_checkpoint(source: Path, path: Path) -> None:
         raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from None
 
 
+def checkpoint_file(path: Path) -> Path:
+    """The file that a path means: of the folder of a run, or of its checkpoints, last.pth; else the path itself."""
+    return next((file for file in (path / LAST, path / "checkpoints" / LAST) if file.is_file()), path)
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint's tensors and plain values, on the CPU. Nothing in the file is executed.
 
@@ -69,9 +74,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: there is no such file, it is damaged or no checkpoint, or it holds more than tensors and plain
             values.
     """
+    path = checkpoint_file(path)
     if path.is_dir():
-        inside = [file for file in (path / LAST, path / "checkpoints" / LAST) if file.is_file()]
-        raise CheckpointError(f"checkpoint {path} is a folder" + (f"; did you mean {inside[0]}?" if inside else ""))
+        raise CheckpointError(f"checkpoint {path} is a folder without {LAST} or checkpoints/{LAST}")
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     _check_archive(path)
@@ -125,6 +130,7 @@ def _check_archive(path: Path) -> None:
 
 def fingerprint(path: Path) -> str:
     """What tells two checkpoints apart: their checksums, so that no tensor is read; of an old file, its bytes."""
+    path = checkpoint_file(path)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             content = " ".join(f"{info.filename} {info.CRC}" for info in archive.infolist()).encode()

@@ -8,13 +8,14 @@ import torch
 
 from common.errors import UserError
 from engine.checkpoint import CheckpointError, entry, newest_first, read_checkpoint, weights
+from engine.run_dir import CHECKPOINTS
 
 
 def find_checkpoints(paths: Sequence[Path], last: int | None) -> list[Path]:
     """The files among the paths, and of each folder the last epochs, oldest first.
 
     Args:
-        paths: files, or folders of epoch_N.pth.
+        paths: files, folders of epoch_N.pth, or folders of runs.
         last: epochs of a folder; None: all.
 
     Raises:
@@ -25,7 +26,8 @@ def find_checkpoints(paths: Sequence[Path], last: int | None) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        epochs = [file for file in newest_first(path) if file.name.startswith("epoch_")][:last]
+        folder = path / CHECKPOINTS if (path / CHECKPOINTS).is_dir() else path
+        epochs = [file for file in newest_first(folder) if file.name.startswith("epoch_")][:last]
         if not epochs or len(epochs) < (last or 1):
             raise UserError(f"{path} has {len(epochs)} checkpoints epoch_N.pth, {last or 1} are wanted")
         found += reversed(epochs)

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.checkpoint import CheckpointError, newest_checkpoint, read_checkpoint
+from engine.checkpoint import CheckpointError, checkpoint_file, newest_checkpoint, read_checkpoint
 from engine.config import checkpoint_config
 from engine.distributed import all_gather
 from engine.run_dir import CHECKPOINTS
@@ -46,7 +46,8 @@ def find_checkpoint(wanted: str | None, output_dir: Path, *, replaced: bool) -> 
         path, contents, skipped = found
         saved = SavedRun(path, contents)
     if saved is None and wanted not in (None, "auto"):
-        saved = SavedRun(Path(wanted), read_checkpoint(Path(wanted)))
+        path = checkpoint_file(Path(wanted))
+        saved = SavedRun(path, read_checkpoint(path))
     progress = all_gather(saved and tuple(saved.contents.get(name) for name in ("epoch", "iteration")))
     if any(other != progress[0] for other in progress):
         raise CheckpointError(f"the processes find different checkpoints in {output_dir}: they must share it")

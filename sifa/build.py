@@ -15,7 +15,7 @@ from datasets.normalisation import normalise
 from datasets.transforms import Transform, test_transform, train_transform
 from engine.agreement import check_equal
 from engine.batch_norm import synchronise_batch_norm
-from engine.checkpoint import CheckpointError, load_weights, read_checkpoint, weights
+from engine.checkpoint import CheckpointError, checkpoint_file, load_weights, read_checkpoint, weights
 from engine.config import ConfigError
 from engine.distributed import Process
 from engine.eval_loop import Validator
@@ -90,10 +90,11 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         ("pretrained_model", partial(models.load_pretrained, classes=class_names(config))),
     ):
         if file := getattr(config.network, key):
-            if not Path(file).is_file():
+            path = checkpoint_file(Path(file))
+            if not path.is_file():
                 raise ConfigError(f"network.{key}: there is no file {file}")
             try:
-                report = load(model, read_weight_file(Path(file)))
+                report = load(model, read_weight_file(path))
             except ValueError as error:
                 raise CheckpointError(f"{file}: {error}") from None
             tables.append(f"{file}: {report.table()}")

@@ -16,6 +16,7 @@ from common.errors import UserError
 from common.files import make_folder, table_cell, write_text
 from datasets.annotations import Video, format_classes
 from datasets.preparation.sources import Source
+from engine.checkpoint import checkpoint_file
 from engine.config import load_config
 from engine.schema import Config
 from models import Network
@@ -124,7 +125,8 @@ def finetune_settings(
         format: storage of the frames.
         epochs: None: by the number of videos.
     """
-    out = out.absolute()  # a settings file is used from other folders, too
+    # A settings file is used from other folders, too.
+    out, weights = out.absolute(), checkpoint_file(checkpoint).absolute()
     start = predictor.config
     transform = {"crop_size": start.transform.crop_size}
     if direction_classes(classes):
@@ -147,7 +149,7 @@ def finetune_settings(
         },
         "transform": transform,
         "evaluation": {"eva_crop_size": start.evaluation.eva_crop_size},
-        "network": start.network.model_dump(exclude=other_run) | {"pretrained_model": str(checkpoint.absolute())},
+        "network": start.network.model_dump(exclude=other_run) | {"pretrained_model": str(weights)},
         "SIFA": start.SIFA.model_dump(),
         "optimization": _optimization(predictor.model, len(lengths), epochs),
     }

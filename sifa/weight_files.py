@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from engine.checkpoint import CheckpointError, read_checkpoint
+from engine.checkpoint import CheckpointError, checkpoint_file, read_checkpoint
 from models import is_safetensors, read_safetensors
 from models.weight_conversion import IMAGE_NETWORKS, is_known_image_network, to_project, to_release, to_torchvision
 from models.weight_formats import recognise, tensors_of
@@ -21,6 +21,7 @@ def read_weight_file(file: Path) -> Mapping[str, Any]:
         CheckpointError: it cannot be read.
         ValueError: it is a damaged .safetensors.
     """
+    file = checkpoint_file(file)
     return read_safetensors(file) if is_safetensors(file) else read_checkpoint(file)
 
 

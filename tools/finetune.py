@@ -122,7 +122,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser("python -m tools.finetune", __doc__)
     group = "what names a video's recording: a column of --labels, or a regular expression for the file name"
     parser.add_argument("video_dir", type=Path, metavar="VIDEO_FOLDER")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="file of train_val_3d.py to start from")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run to start from, or its file")
     parser.add_argument("--out", type=Path, help="folder (default: output/ and the name of VIDEO_FOLDER)")
     parser.add_argument("--labels", type=Path, help="CSV file with the columns path and label, instead of sub-folders")
     parser.add_argument("--group", default="", metavar="COLUMN|REGEX", help=group)

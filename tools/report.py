@@ -1,8 +1,9 @@
 """Make a page of scores: accuracy of the middle view and of all, every class, confusions, the worst videos.
 
-    python -m tools.report output/NAME/scores.npz [--out FOLDER] [--worst 12]
+    python -m tools.report output/NAME [--out FOLDER] [--worst 12]
 
-FOLDER, by default that of the scores, gets report.html, which needs no other file, and its two pictures confusion.png
+The scores are scores.npz of the run, which train_val_3d.py --test writes; the path may be that of the file. FOLDER, by
+default that of the scores, gets report.html, which needs no other file, and its two pictures confusion.png
 and classes.png. The confusion matrix is printed too. Frames of the worst videos come from the folder that the scores
 name; where they are missing, the page says so. Exit code: 0, or 2 after an error.
 """
@@ -21,7 +22,7 @@ from visualization.score_summary import confusion_table
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser("python -m tools.report", __doc__)
-    parser.add_argument("scores", type=Path, metavar="scores.npz", help="file of train_val_3d.py --test")
+    parser.add_argument("scores", type=Path, metavar="RUN", help="folder of a run with scores.npz, or that file")
     parser.add_argument("--out", type=Path, help="folder (default: that of the scores)")
     parser.add_argument("--worst", type=int, default=12, help="videos to show (default: %(default)s)")
     args = parser.parse_args(argv)
@@ -34,7 +35,8 @@ def report(args: argparse.Namespace) -> None:
         raise UserError(f"--worst must be at least 0, got {args.worst}")
     scores = load_scores(args.scores)
     cli.say(confusion_table(scores))
-    cli.say(write_report(scores, args.out or args.scores.parent, worst=args.worst))
+    own = args.scores if args.scores.is_dir() else args.scores.parent
+    cli.say(write_report(scores, args.out or own, worst=args.worst))
 
 
 if __name__ == "__main__":

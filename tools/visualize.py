@@ -104,7 +104,7 @@ def _query(text: str) -> tuple[float, float]:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser("python -m tools.visualize", __doc__)
     parser.add_argument("video", type=Path, metavar="VIDEO")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="file of train_val_3d.py")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its file")
     parser.add_argument("--query", type=_query, metavar="X,Y", help="pixels of VIDEO (default: the strongest motion)")
     parser.add_argument("--frame", type=int, metavar="T", help="of VIDEO, as frame t (default: of the middle clip)")
     parser.add_argument("--stage", choices=STAGES, help="default: res4; with --html all with SIFA")

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from engine import checkpoint
-from engine.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from engine.checkpoint import CheckpointError, checkpoint_file, fingerprint, read_checkpoint, save_checkpoint
 
 
 def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,12 +45,14 @@ def test_a_missing_file(tmp_path: Path) -> None:
 
 def test_a_folder(tmp_path: Path) -> None:
     (tmp_path / "run/checkpoints").mkdir(parents=True)
-    with pytest.raises(CheckpointError, match=r"run is a folder$"):
+    with pytest.raises(CheckpointError, match=r"run is a folder without last\.pth or checkpoints/last\.pth$"):
         read_checkpoint(tmp_path / "run")
-    save_checkpoint(tmp_path / "run/checkpoints/last.pth", {"epoch": 1})
+    file = tmp_path / "run/checkpoints/last.pth"
+    save_checkpoint(file, {"epoch": 1})
     for folder in ("run", "run/checkpoints"):
-        with pytest.raises(CheckpointError, match=r" is a folder; did you mean .*/run/checkpoints/last\.pth\?$"):
-            read_checkpoint(tmp_path / folder)
+        assert checkpoint_file(tmp_path / folder) == file
+        assert read_checkpoint(tmp_path / folder) == {"epoch": 1}
+        assert fingerprint(tmp_path / folder) == fingerprint(file)
 
 
 @pytest.mark.parametrize("kept", [2, 4, 100, 0.5, 0.99])

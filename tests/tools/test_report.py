@@ -11,6 +11,9 @@ from tools import report
 
 def test_page_and_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_scores(tmp_path / "out/scores.npz", scores(tmp_path))
+    assert report.main([str(tmp_path / "out")]) == 0, "the folder of a run"
+    (tmp_path / "out/report.html").unlink()
+    capsys.readouterr()
     assert report.main([str(tmp_path / "out/scores.npz")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[0] == "true"
@@ -20,6 +23,8 @@ def test_page_and_matrix(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert report.main([str(tmp_path)]) == 2
+    assert "scores.npz does not exist; train_val_3d.py --test writes it" in capsys.readouterr().err
     assert report.main([str(tmp_path / "nowhere.npz")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     (tmp_path / "file").write_text("")
