@@ -76,7 +76,8 @@ def score_videos(
             logits = model(clip)
         if not len(index):
             continue
-        scores, loss = mean_softmax(logits).cpu(), loss_over_heads(logits, label, reduction="none").double().cpu()
+        scores = mean_softmax(logits).cpu()
+        loss = loss_over_heads(logits, label, reduction="none").double().cpu() / len(logits)
         for view, score, view_loss in zip(index.tolist(), scores, loss, strict=True):
             pending.append((score, view_loss))
             if len(pending) == data.views:

@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,16 @@ from datasets.preparation.sources import Source
 from engine.checkpoint import checkpoint_file
 from engine.config import load_config
 from engine.schema import Config
+from engine.scores import Scores
 from models import Network
 from sifa.finetune_videos import SplitRow
 from sifa.predictor import Predictor
 
+SETTINGS = "settings.yml"  # in the output directory
+_WITHOUT_EFFECT = ("dataset.num_workers", "evaluation.eva_inter_freq")  # on what is trained
 RECIPE = Path(__file__).resolve().parents[1] / "settings/finetune.yml"
 ITERATIONS, EPOCHS = 1000, (20, 100)  # the epochs make about so many iterations, within these limits
+POINTS = 10  # of the curve: validations of a training
 SPAN, LONGEST_SPAN = 2 / 3, 64  # of a clip: share of the median training video; frames at most
 DIRECTIONS = re.compile(r"left|right|clockwise", re.IGNORECASE)
 
@@ -73,6 +78,28 @@ class FinetuneFolder:
         except OSError as error:
             raise UserError(f"{file} cannot be written: {error.strerror}") from None
 
+    def write_settings(self, text: str) -> None:
+        """Writes settings.yml; a training that has begun keeps its own.
+
+        Raises:
+            UserError: it cannot be written, or the training has begun with other settings. The message names the keys.
+        """
+        file = self.path / SETTINGS
+        if not (self.has_training and file.is_file()):
+            self.write_once(SETTINGS, text)
+            return
+        before, now = (_flat(yaml.safe_load(some)) for some in (file.read_text(encoding="utf-8"), text))
+        names = [name for name in now | before if before.get(name) != now.get(name) and name not in _WITHOUT_EFFECT]
+        if names:
+            changes = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
+            epochs = now.get("optimization.epochs")
+            longer = f"; these and --set optimization.epochs={epochs} train it to epoch {epochs}"
+            raise UserError(
+                f"{self.path} holds a training with other settings ({changes}): the options of before continue it"
+                f"{longer if 'optimization.epochs' in names else ''}; for another training give another --out, or "
+                f"remove {self.path / 'checkpoints'}"
+            )
+
     def _other_training(self, name: str) -> UserError:
         return UserError(
             f"{self.path} holds a training of other videos or options ({name} would change): give another "
@@ -102,6 +129,12 @@ class FinetuneFolder:
         return [frames[row.path].num_frames for row in rows if row.split == "train"]
 
 
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a settings file by `section.key`."""
+    sections = {name: value if isinstance(value, dict) else {"": value} for name, value in values.items()}
+    return {f"{name}.{key}".rstrip("."): value for name, keys in sections.items() for key, value in keys.items()}
+
+
 def finetune_settings(
     predictor: Predictor,
     *,
@@ -127,7 +160,7 @@ def finetune_settings(
     """
     # A settings file is used from other folders, too.
     out, weights = out.absolute(), checkpoint_file(checkpoint).absolute()
-    start = predictor.config
+    start, optimization = predictor.config, _optimization(predictor.model, len(lengths), epochs)
     transform = {"crop_size": start.transform.crop_size}
     if direction_classes(classes):
         transform["horizontal_flip"] = False
@@ -148,10 +181,13 @@ def finetune_settings(
             "num_workers": max(1, min((os.cpu_count() or 1) - 1, 8)),
         },
         "transform": transform,
-        "evaluation": {"eva_crop_size": start.evaluation.eva_crop_size},
+        "evaluation": {
+            "eva_crop_size": start.evaluation.eva_crop_size,
+            "eva_inter_freq": max(1, optimization["epochs"] // POINTS),
+        },
         "network": start.network.model_dump(exclude=other_run) | {"pretrained_model": str(weights)},
         "SIFA": start.SIFA.model_dump(),
-        "optimization": _optimization(predictor.model, len(lengths), epochs),
+        "optimization": optimization,
     }
     return f"# Written by tools/finetune.py.\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}"
 
@@ -187,6 +223,18 @@ def direction_classes(classes: Sequence[str]) -> list[str]:
 def frame_side(config: Config) -> int:
     """The short side of extracted frames in pixels: 8/7 of the larger crop."""
     return round(max(config.transform.crop_size, config.evaluation.eva_crop_size) * 8 / 7)
+
+
+def result(scores: Scores, out: Path) -> str:
+    """The accuracy with its interval, where the checkpoint is, and the next command, as text."""
+    videos, hits = len(scores.videos), int((scores.ranks(scores.of_all_views()) == 0).sum())
+    low, high = scores.interval(hits)
+    return (
+        f"{100 * hits / videos:.1f} % of {videos} validation videos are right: the 95 % interval of so many is "
+        f"{low:.1f} to {high:.1f} %, chance is {100 / len(scores.classes):.1f} %\n"
+        f"checkpoint: {out / 'checkpoints/last.pth'}\n"
+        f"next: python -m tools.predict VIDEO --checkpoint {shlex.quote(str(out))}"
+    )
 
 
 def check_settings(text: str, changes: Sequence[str]) -> None:

@@ -16,6 +16,9 @@ from datasets.preparation.labels import sources_from_labels
 from datasets.preparation.sources import Source, frame_folders
 from datasets.preparation.splits import choose_validation, recordings
 from datasets.readers import Format
+from engine.metrics import interval
+
+ENOUGH_TO_VALIDATE = 50  # videos: an accuracy of 50 % is then known within 13 %
 
 
 class SplitRow(NamedTuple):
@@ -181,6 +184,27 @@ def split_table(rows: Sequence[SplitRow]) -> str:
         lines.append(f"Videos of one recording are on one side; the largest recordings: {_some(largest)}")
     lines.append("If recordings are wrong, name them by --group: a column of --labels, or an expression for names.")
     return "\n".join(map(printable, lines))
+
+
+def split_text(rows: Sequence[SplitRow], unnamed: Sequence[str]) -> str:
+    """The table of the split, with the classes whose file names tell no recordings, and a note on few videos."""
+    told = (
+        f"The file names of {', '.join(unnamed)} do not tell the recordings: each video counts as one. If several "
+        "clips are of one recording, name the recordings by --group; otherwise the validation accuracy is too high."
+    )
+    return "\n".join(filter(None, [told if unnamed else "", split_table(rows), _validation_note(rows)]))
+
+
+def _validation_note(rows: Sequence[SplitRow]) -> str:
+    """A warning if there are too few validation videos to tell much; else nothing."""
+    count = sum(row.split == "val" for row in rows)
+    if count >= ENOUGH_TO_VALIDATE:
+        return ""
+    low, high = interval(count // 2, count)
+    return (
+        f"Only {count} validation videos: an accuracy of {100 * (count // 2) / count:.0f} % could then be anything "
+        f"from {low:.0f} to {high:.0f} %. More videos, or a larger --share, tell more."
+    )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from common.errors import DataError
 from datasets.readers import Reader, open_reader
+from engine.figures import read_figures
 from engine.metrics import TOP
 from engine.scores import Scores
 from visualization import report
@@ -14,13 +15,14 @@ from visualization import report
 STRIP_FRAMES = 6  # of a worst video
 
 
-def write_report(scores: Scores, folder: Path, *, worst: int = 12) -> Path:
+def write_report(scores: Scores, folder: Path, *, worst: int = 12, run: Path | None = None) -> Path:
     """Writes report.html, confusion.png and classes.png, see `visualization.report.write_report`.
 
     Args:
         scores: of `train_val_3d.py --test`.
         folder: for the three files.
         worst: number of wrongly classified videos to show.
+        run: output directory of the run, for the curves of its training; None: folder.
 
     Returns:
         The path of the page.
@@ -38,7 +40,8 @@ def write_report(scores: Scores, folder: Path, *, worst: int = 12) -> Path:
         )
         return partial(read_spread, reader)
 
-    return report.write_report(scores, folder, open_frames=open_frames, top=TOP, worst=worst)
+    figures = read_figures(run or folder)
+    return report.write_report(scores, folder, open_frames=open_frames, top=TOP, worst=worst, figures=figures)
 
 
 def read_spread(reader: Reader, video: str) -> np.ndarray:

@@ -27,8 +27,24 @@ import train_val_3d
 from common import cli
 from common.errors import DataError, UserError, describe
 from engine.scores import load_scores
-from sifa.finetune import LONGEST_SPAN, FinetuneFolder, check_settings, direction_classes, finetune_settings, frame_side
-from sifa.finetune_videos import SplitRow, class_names, extract_videos, find_videos, split_table, split_videos
+from sifa.finetune import (
+    LONGEST_SPAN,
+    SETTINGS,
+    FinetuneFolder,
+    check_settings,
+    direction_classes,
+    finetune_settings,
+    frame_side,
+    result,
+)
+from sifa.finetune_videos import (
+    SplitRow,
+    class_names,
+    extract_videos,
+    find_videos,
+    split_text,
+    split_videos,
+)
 from sifa.report import write_report
 from visualization.score_summary import confusion_table
 
@@ -81,40 +97,32 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         report = folder.path / "videos.report.tsv"
         cli.say(f"{len(skipped)} of {len(videos)} videos cannot be read; {report} says why")
     folder.write_split([*rows, *skipped])
-    folder.write_once("settings.yml", settings(lengths=folder.write_lists(rows, frames)))
+    folder.write_settings(settings(lengths=folder.write_lists(rows, frames)))
     if directions := direction_classes(classes):
         cli.say(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
     if args.epochs == 1:
-        cli.say(
-            "In one epoch the new classifier alone is trained: give --epochs 2 or more to train the network with it."
-        )
+        cli.say("In one epoch the new classifier alone is trained: --epochs 2 or more train the network with it.")
 
 
 def show_split(rows: Sequence[SplitRow], unnamed: Sequence[str]) -> None:
     """Prints the split, and the classes whose file names do not tell the recordings."""
-    if unnamed:
-        cli.say(
-            f"The file names of {', '.join(unnamed)} do not tell the recordings: each video counts as one. If several "
-            "clips are of one recording, name the recordings by --group; otherwise the validation accuracy is too high."
-        )
-    cli.say(split_table(rows))
+    cli.say(split_text(rows, unnamed))
 
 
 def train(args: argparse.Namespace, out: Path) -> int:
     """Trains, validates and writes the report; returns the exit code."""
-    run = [f"--config_file={out / 'settings.yml'}", *(["--set", *args.set] if args.set else [])]
-    cli.say(f"training: python train_val_3d.py {shlex.join(run)} --resume auto")
-    checkpoint = out / "checkpoints/last.pth"
-    for mode in (["--resume=auto"], ["--test", f"--checkpoint={checkpoint}"]):
-        if code := train_val_3d.main([*run, *mode]):
-            return code
+    changes = ["--set", *args.set] if args.set else []
+    run = [f"--config_file={out / SETTINGS}", "--resume=auto", "--then_test", *changes]
+    cli.say(f"training: python train_val_3d.py {shlex.join(run)}")
+    if code := train_val_3d.main(run):
+        return code
     scores = load_scores(out / "scores.npz")
     cli.say(confusion_table(scores))
     try:
         cli.say(f"report: {write_report(scores, out)}")
     except Exception as error:  # the training is done and saved
         print(f"warning: no report: {type(error).__name__}: {describe(error)}", file=sys.stderr)
-    cli.say(f"checkpoint: {checkpoint}")
+    cli.say(result(scores, out))
     return 0
 
 

@@ -36,7 +36,7 @@ def report(args: argparse.Namespace) -> None:
     scores = load_scores(args.scores)
     cli.say(confusion_table(scores))
     own = args.scores if args.scores.is_dir() else args.scores.parent
-    cli.say(write_report(scores, args.out or own, worst=args.worst))
+    cli.say(write_report(scores, args.out or own, worst=args.worst, run=own))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
 """A report of scores as a page: accuracy of the middle view and of all, every class, confusions, the worst videos."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from common.errors import DataError, UserError
 from common.files import write_text
-from visualization.report_figures import classes_figure, confusion_figure, png, strip
+from visualization.report_figures import classes_figure, confusion_figure, curves_figure, png, strip
 from visualization.score_summary import MOST_NAMES, Scores, all_views, class_rows, confusions, worst_videos
 
 #: Reads some frames of a video by its path in the list: uint8 (T, H, W, 3), RGB. Raises DataError.
@@ -30,7 +31,13 @@ figure { margin: 1.4rem 0 } figcaption b { font-weight: 600 }
 
 
 def write_report(
-    scores: Scores, folder: Path, *, open_frames: Callable[[], ReadFrames], top: Sequence[int], worst: int = 12
+    scores: Scores,
+    folder: Path,
+    *,
+    open_frames: Callable[[], ReadFrames],
+    top: Sequence[int],
+    worst: int = 12,
+    figures: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Writes report.html, which needs no other file, and its pictures confusion.png and classes.png.
 
@@ -40,6 +47,7 @@ def write_report(
         open_frames: opens the storage of the frames; the page says so where that raises DataError or ValueError.
         top: values of k for the top-k accuracies.
         worst: number of wrongly classified videos to show.
+        figures: of the training, as in metrics.jsonl; its curves are drawn if there are two validations.
 
     Returns:
         The path of the page.
@@ -53,18 +61,20 @@ def write_report(
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             (folder / name).write_bytes(picture)
-        text = _page(scores, pictures, top, _worst(scores, worst, open_frames))
+        curves = _curves(scores, figures)
+        text = _page(scores, pictures, top, curves, _worst(scores, worst, open_frames))
         write_text(page, text.encode(errors="replace").decode())  # half a surrogate pair has no UTF-8
     except OSError as error:
         raise UserError(f"the report {page} cannot be written: {error.strerror}") from None
     return page
 
 
-def _page(scores: Scores, pictures: dict[str, bytes], top: Sequence[int], worst: str) -> str:
+def _page(scores: Scores, pictures: dict[str, bytes], top: Sequence[int], curves: str, worst: str) -> str:
     parts = [
         "<h1>What the network gets right, and what not</h1>",
         f"<p>{len(scores.videos)} videos of {escape(scores.list_file)}, {len(scores.classes)} classes</p>",
         _accuracy(scores, top),
+        curves,
         f"<h2>What is taken for what</h2>{_image('confusion matrix', 'png', pictures['confusion.png'])}",
         _confusions(scores) if len(scores.classes) > MOST_NAMES // 2 else "",
         f"<h2>Classes, the worst first</h2>{_image('top-1 of each class', 'png', pictures['classes.png'])}",
@@ -73,6 +83,17 @@ def _page(scores: Scores, pictures: dict[str, bytes], top: Sequence[int], worst:
     ]
     head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Scores</title><style>{_STYLE}</style>'
     return "\n".join([head, *parts, "</html>\n"])
+
+
+def _curves(scores: Scores, figures: Sequence[Mapping[str, Any]]) -> str:
+    if sum(row["split"] == "val" for row in figures) < 2:
+        return ""
+    picture = _image("accuracy and loss by epoch", "png", png(curves_figure(figures, scores)))
+    note = (
+        "The band is the 95 % interval of the validation. Training figures are of augmented clips, with dropout. "
+        "The loss is the mean over the heads."
+    )
+    return f"<h2>The training</h2>{picture}<p>{note}</p>"
 
 
 def _accuracy(scores: Scores, top: Sequence[int]) -> str:

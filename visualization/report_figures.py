@@ -1,6 +1,9 @@
 """The pictures of a report: the confusion matrix, the accuracy of each class, frames of a video."""
 
 import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -60,6 +63,38 @@ def classes_figure(scores: Scores) -> Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+def curves_figure(figures: Sequence[Mapping[str, Any]], scores: Scores) -> Figure:
+    """Top-1 and loss of training and validation by epoch, with chance; of top-1 the interval of the validation.
+
+    Args:
+        figures: rows with epoch, split, top1 and loss.
+        scores: of the same validation videos.
+    """
+    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+    accuracy, loss = figure.subplots(1, 2)
+    classes, videos = len(scores.classes), len(scores.videos)
+    for split, name, colour in (("train", "training", ONE), ("val", "validation", ALL)):
+        rows = [row for row in figures if row["split"] == split]
+        epochs = [row["epoch"] for row in rows]
+        style = {"color": colour, "label": name, "marker": "o", "markersize": 3}
+        accuracy.plot(epochs, [row["top1"] for row in rows], **style)
+        loss.plot(epochs, [row["loss"] for row in rows], **style)
+        if split == "val":
+            limits = [scores.interval(round(row["top1"] * videos / 100)) for row in rows]
+            accuracy.fill_between(epochs, *zip(*limits, strict=True), color=colour, alpha=0.15, linewidth=0)
+    for axes, title, chance in ((accuracy, "top-1, %", 100 / classes), (loss, "loss", math.log(classes))):
+        axes.axhline(chance, color="#888888", linestyle=":", label="chance")
+        axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", color="#e5e5e5")
+        axes.set_axisbelow(True)
+        axes.spines[:].set_visible(False)
+    accuracy.set_ylim(0, 100)
+    loss.set_ylim(bottom=0)
+    loss.legend(frameon=False)
     return figure
 
 

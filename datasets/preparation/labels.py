@@ -37,7 +37,7 @@ def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list
     A video that occurs twice counts once, with its first label; in a CSV of path and label it is an error.
 
     Args:
-        labels: the file or folder.
+        labels: the file or folder; a relative path may also be one in video_dir.
         video_dir: folder of all videos.
         fold: of HMDB51, 1 to 3; the files of other folds are ignored.
 
@@ -45,9 +45,13 @@ def sources_from_labels(labels: Path, video_dir: Path, *, fold: int = 1) -> list
         The videos in the order of the file.
 
     Raises:
-        DataError: the file is of another kind or malformed, or names no video.
+        DataError: there is no such file; it is of another kind or malformed, or names no video.
         OSError: the file cannot be read.
     """
+    if not labels.exists():
+        if not (video_dir / labels).exists():
+            raise DataError(f"there is no file {labels} with labels, neither in the working folder nor in {video_dir}")
+        labels = video_dir / labels
     if labels.is_dir():
         sources = list(_read_hmdb51(labels, fold))
     elif labels.suffix.lower() == ".json":

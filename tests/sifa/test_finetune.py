@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 import sifa
+from common.errors import UserError
 from datasets.preparation.sources import Source
 from engine.config import load_config
 from sifa.finetune import FinetuneFolder, finetune_settings
-from sifa.finetune_videos import SplitRow, split_table, split_videos
+from sifa.finetune_videos import SplitRow, split_table, split_text, split_videos
 from tests.tiny import write_checkpoint
 
 CLASSES = ("circle", "square")
@@ -74,6 +75,26 @@ def test_one_epoch(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "settings.yml").write_text(yaml.safe_dump(written_settings(checkpoint, epochs=1)))
     optimization = load_config(tmp_path / "settings.yml").optimization
     assert (optimization.epochs, optimization.warmup_epoch, optimization.freeze_epochs) == (1, 0, 1)
+
+
+@pytest.mark.parametrize(("videos", "said"), [(8, "from 22 to 78 %"), (50, "")])
+def test_too_few_validation_videos_are_said(videos: int, said: str) -> None:
+    rows = [SplitRow(f"a/{i}.mp4", "a", str(i), "val") for i in range(videos)]
+    text = split_text([*rows, SplitRow("b/1.mp4", "b", "b", "train")], [])
+    assert said in text
+    assert ("Only" in text) == bool(said)
+
+
+def test_a_training_that_has_begun_keeps_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.pth").touch()
+    text = "base: a\ndataset: {num_workers: 3, num_steps: 2}\n"
+    folder = FinetuneFolder(tmp_path)
+    folder.write_settings(text)
+    folder.write_settings("base: a\ndataset: {num_steps: 2, num_workers: 7}\nevaluation: {eva_inter_freq: 9}\n")
+    assert (tmp_path / "settings.yml").read_text() == text
+    with pytest.raises(UserError, match=r"\(dataset.num_steps 2 -> 3\): the options of before continue it;"):
+        folder.write_settings("base: a\ndataset: {num_steps: 3}\n")
 
 
 def test_names_in_the_split_are_harmless(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_two_runs_do_not_pack_into_one_folder(tmp_path: Path, capsys: pytest.Cap
         (["--quality=0"], "--quality must be in 1..100, got 0"),
         (["--workers=0"], "--workers must be in 1..4096, got 0"),
         (["--where=scene=1"], "--where selects rows of --labels, which is not given"),
-        (["--labels=nowhere.csv"], "nowhere.csv: No such file or directory"),
+        (["--labels=nowhere.csv"], "there is no file nowhere.csv with labels, neither in the working folder nor in "),
         (["--classes=OTHER"], "lacks the class 'x'"),
         (["--list=FOLDER"], "--list must be a file"),
         (["--list=OTHER/list.txt"], "OTHER"),

@@ -1,6 +1,7 @@
 """Videos and a checkpoint in; split, training, report, checkpoint out; stopped anywhere, the same command goes on."""
 
 import csv
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -179,6 +180,27 @@ def test_the_same_command_goes_on(
     assert (out / "checkpoints/last.pth").stat().st_mtime_ns == before
 
 
+def test_a_training_goes_on_for_longer_as_the_message_says(
+    videos: Path, checkpoint: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    for name in ("settings.yml", "config.yml"):
+        text = (tmp_path / "run" / name).read_text().replace(str(trained), str(tmp_path / "run"))
+        (tmp_path / "run" / name).write_text(text)
+    assert run(videos, checkpoint, tmp_path / "run", "optimization.epochs=3") == 0
+    saved = torch.load(tmp_path / "run/checkpoints/last.pth", weights_only=True)
+    assert saved["epoch"] == 3
+    out = capsys.readouterr().out
+    assert "validation top-1 so far  " in out
+    last = out.splitlines()[-3:]
+    assert re.match(
+        r"[\d.]+ % of 4 validation videos are right: the 95 % interval of so many is .*, chance is 50.0 %", last[0]
+    )
+    assert last[2] == f"next: python -m tools.predict VIDEO --checkpoint {tmp_path / 'run'}"
+    assert "Only 4 validation videos: an accuracy of 50 % could then be anything from 15 to 85 %" in out
+    assert "<h2>The training</h2>" in (tmp_path / "run/report.html").read_text()
+
+
 def test_what_is_said_is_what_is_trained_on(
     videos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,7 +299,13 @@ def test_a_folder_of_another_training(
 ) -> None:
     line = mistake(capfd, videos, checkpoint, trained, "--share=0.6")
     assert "holds a training of other videos or options (videos.csv would change): give another --out" in line
-    assert "(settings.yml would change)" in mistake(capfd, videos, checkpoint, trained, "--epochs=3")
+    line = mistake(capfd, videos, checkpoint, trained, "--epochs=3")
+    assert (
+        "holds a training with other settings (optimization.epochs 2 -> 3): the options of before continue it" in line
+    )
+    assert (
+        "; these and --set optimization.epochs=3 train it to epoch 3; for another training give another --out" in line
+    )
     fewer = tmp_path / "fewer"
     shutil.copytree(videos, fewer, ignore=shutil.ignore_patterns("* c_1.avi"))
     listed = (trained / "videos.txt").read_text()

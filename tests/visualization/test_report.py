@@ -123,6 +123,28 @@ def test_the_worst_videos_with_frames_where_there_are_any(page: Page) -> None:
     assert "(10.0 %) taken for walk (70.0 %)" in page.text
 
 
+def test_the_curves_of_the_training(tmp_path: Path) -> None:
+    figures = [
+        {"epoch": epoch, "split": split, "top1": 20.0 * epoch, "loss": 2 / epoch}
+        for epoch in (1, 2)
+        for split in ("train", "val")
+    ]
+    for rows, drawn in ((figures, True), (figures[:3], False)):
+        text = report.write_report(
+            scores(), tmp_path, open_frames=lambda: read_frames, top=(1,), figures=rows
+        ).read_text()
+        assert ("<h2>The training</h2>" in text) == drawn
+    accuracy, loss = report_figures.curves_figure(figures, scores()).axes
+    assert [np.asarray(line.get_ydata())[0] for line in accuracy.lines] == [20.0, 20.0, 25.0], (
+        "the last is chance of four classes"
+    )
+    assert np.asarray(loss.lines[-1].get_ydata())[0] == pytest.approx(1.386, abs=1e-3)
+    (band,) = accuracy.collections
+    assert np.asarray(band.get_paths()[0].vertices)[:, 1].min() == pytest.approx(scores().interval(1)[0]), (
+        "20 % of 6 videos"
+    )
+
+
 def test_a_storage_that_does_not_open(tmp_path: Path) -> None:
     def open_frames() -> report.ReadFrames:
         raise DataError("the folder <frames> does not exist")

@@ -122,3 +122,14 @@ def test_malformed_files_are_one_sentence(tmp_path: Path, name: str, text: str |
         sources_from_labels(tmp_path if "split" in name else file, tmp_path)
     assert str(caught.value).startswith(str(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_file_may_be_in_the_folder_of_the_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "labels.csv").write_text("path,label\na.mp4,x\n")
+    assert named(Path("labels.csv"), tmp_path) == [("a.mp4", "x")]
+    Path("labels.csv").write_text("path,label\na.mp4,y\n")
+    assert named(Path("labels.csv"), tmp_path) == [("a.mp4", "y")], "the working folder comes first"
+    with pytest.raises(DataError, match=r"there is no file no\.csv with labels, neither in the working folder nor in "):
+        named(Path("no.csv"), tmp_path)
