@@ -55,7 +55,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> McNemar:
 
 
 def bootstrap_mean(values: np.ndarray, groups: np.ndarray | None = None, *, seed: int = 0) -> Interval:
-    """The mean over runs and videos, and its interval if both were drawn anew: others could have been filmed or run.
+    """The mean over runs and videos, and its interval: both are drawn with replacement, as others could have been.
 
     Args:
         values: (R, V) of run r and video v, such as 1.0 for a right answer; NaN where a run has not seen a video.

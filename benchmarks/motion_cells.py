@@ -1,0 +1,182 @@
+"""One cell of benchmarks/real_motion.py: a contestant, trained on a split with a seed, and its answers on the test."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from benchmarks.motion_data import Sample, Split, Task, Video, classes_of, test_clip, to_batch, train_batch
+from benchmarks.motion_flow import offsets_and_flow
+from models.network import Network
+from models.sifa_resnet import SIFANet, SIFANetOptions
+from models.temporal import Stage, TemporalModelling
+
+#: Name -> options of `TemporalModelling`, and of the training. Each differs from another in what its name says.
+CONTESTANTS: dict[str, dict[str, Any]] = {
+    "2D network": {"temporal": "none"},
+    "temporal shift": {"temporal": "shift"},
+    "temporal convolution": {"temporal": "conv"},
+    "temporal difference": {"temporal": "difference"},
+    "correlation": {"temporal": "correlation"},
+    "SIFA_C": {"temporal": "centre"},
+    "SIFA_R": {"offset": "regular"},
+    "SIFA": {},
+}
+#: What might keep SIFA from its place, one reason at a time; SIFA_R with the same change is one of them, too.
+REASONS: dict[str, dict[str, Any]] = {
+    "SIFA_R, branch_scale 0.1": {"offset": "regular", "branch_scale": 0.1},
+    "SIFA, branch_scale 0.1": {"branch_scale": 0.1},
+    "SIFA, offsets learn at a tenth": {"offset_rate": 0.1},
+    "SIFA, offsets start as the release's": {"offset_init": "kaiming"},
+    "SIFA_R, SIFA in res2 too": {"offset": "regular", "stages": ("res2", "res3", "res4", "res5")},
+    "SIFA, SIFA in res2 too": {"stages": ("res2", "res3", "res4", "res5")},
+}
+STAGES: tuple[Stage, ...] = ("res3", "res4", "res5")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What all contestants have in common.
+
+    Args:
+        depths: bottlenecks of res2..res5.
+        width: channels of res2.
+        frames: of a clip.
+        crop: side of a clip in pixels.
+        epochs: times that the training samples are gone through.
+        batch: clips of a step.
+    """
+
+    depths: tuple[int, int, int, int]
+    width: int
+    frames: int
+    crop: int
+    epochs: int
+    batch: int = 16
+
+
+def build(contestant: str, budget: Budget, *, stem_frames: int, classes: int) -> Network:
+    """A contestant's network, with one head: the second one joins pairs of frames."""
+    options = {**CONTESTANTS, **REASONS}[contestant]
+    modelling = {name: value for name, value in options.items() if name != "offset_rate"}
+    network = SIFANet(
+        SIFANetOptions(
+            depths=budget.depths,
+            width=budget.width,
+            stem_frames=stem_frames,
+            dual_head=False,
+            dropout_ratio=0.2,
+            temporal_modelling=TemporalModelling(**{"stages": STAGES, "sifa_kernel": (3, 3, 3, 3), **modelling}),
+        ),
+        num_classes=classes,
+        clip_length=budget.frames,
+    )
+    return network.to(memory_format=torch.channels_last)
+
+
+def run_cell(
+    task: Task,
+    split: Split,
+    videos: Sequence[Video],
+    budget: Budget,
+    *,
+    contestant: str,
+    stem_frames: int,
+    seed: int,
+    rate: float,
+    progress: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Trains and tests one network.
+
+    Args:
+        progress: called after each step.
+
+    Returns:
+        For JSON: accuracy in percent, the test samples that are right (a string of 0 and 1 in the order of the split),
+        the training loss at the end, and for learned offsets how they compare with the optical flow.
+    """
+    began = time.monotonic()
+    torch.manual_seed(seed)
+    network = build(contestant, budget, stem_frames=stem_frames, classes=len(classes_of(task, videos)))
+    losses = _train(
+        network,
+        split.train,
+        videos,
+        budget,
+        seed=seed,
+        rate=rate,
+        offset_rate=_offset_rate(contestant),
+        progress=progress,
+    )
+    network.eval()
+    right = _answers(network, split.test, videos, budget)
+    return {
+        "top-1": 100 * float(np.mean(right)),
+        "right": "".join("01"[value] for value in right),
+        "last losses": float(np.mean(losses[-10:])),
+        "offsets": offsets_and_flow(network, split.test, videos, frames=budget.frames, crop=budget.crop),
+        "minutes": (time.monotonic() - began) / 60,
+    }
+
+
+def steps_of(split: Split, budget: Budget) -> int:
+    return budget.epochs * math.ceil(len(split.train) / budget.batch)
+
+
+def _offset_rate(contestant: str) -> float:
+    return {**CONTESTANTS, **REASONS}[contestant].get("offset_rate", 1.0)
+
+
+def _train(
+    network: nn.Module,
+    samples: Sequence[Sample],
+    videos: Sequence[Video],
+    budget: Budget,
+    *,
+    seed: int,
+    rate: float,
+    offset_rate: float,
+    progress: Callable[[], object],
+) -> list[float]:
+    """AdamW with a warm-up of a tenth and a cosine; the same batches for every contestant. Returns the losses."""
+    offsets = [p for name, p in network.named_parameters() if name.endswith("temporal.offset.weight")]
+    others = [p for name, p in network.named_parameters() if not name.endswith("temporal.offset.weight")]
+    groups = [{"params": others, "lr": rate}, {"params": offsets, "lr": rate * offset_rate}]
+    optimizer = torch.optim.AdamW([group for group in groups if group["params"]], weight_decay=0.02)
+    steps = budget.epochs * math.ceil(len(samples) / budget.batch)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda i: min((i + 1) / (0.1 * steps + 1), 0.5 + 0.5 * math.cos(math.pi * i / steps))
+    )
+    generator = torch.Generator().manual_seed(1000 + seed)
+    losses: list[float] = []
+    for _ in range(budget.epochs):
+        order = torch.randperm(len(samples), generator=generator).tolist()
+        for start in range(0, len(order), budget.batch):
+            chosen = [samples[i] for i in order[start : start + budget.batch]]
+            clips, labels = train_batch(chosen, videos, frames=budget.frames, crop=budget.crop, generator=generator)
+            loss = cross_entropy(network(clips)[0], labels)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.item())
+            progress()
+    return losses
+
+
+@torch.no_grad()
+def _answers(network: nn.Module, samples: Sequence[Sample], videos: Sequence[Video], budget: Budget) -> list[bool]:
+    right: list[bool] = []
+    for start in range(0, len(samples), 32):
+        part = samples[start : start + 32]
+        clips: Tensor = to_batch([test_clip(s, videos, frames=budget.frames, crop=budget.crop) for s in part])
+        answers = network(clips)[0].argmax(1).tolist()
+        right += [answer == sample.label for answer, sample in zip(answers, part, strict=True)]
+    return right

@@ -1,0 +1,146 @@
+"""Learned offsets next to the optical flow of the same clips: how large both are, and whether one follows the other."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.motion_data import Sample, Video, test_clip, to_batch
+from models.network import Network
+from models.sifa import InterFrameAttention
+
+CLIPS = 40  # that are compared at most
+MOVING = 0.5  # pixels of the clip from which on a position is said to move
+METHODS = ("Farneback", "DIS")
+ARROWS = 1  # clips whose arrows are kept for the picture
+
+
+def offsets_and_flow(
+    network: Network, samples: Sequence[Sample], videos: Sequence[Video], *, frames: int, crop: int
+) -> dict[str, dict[str, Any]]:
+    """For each SIFA module with learned offsets: statistics over all positions of all pairs of frames.
+
+    Lengths are in positions of the module's maps. `offset std` and `flow std` are standard deviations of a
+    component; the offset is the mean over the taps. `outside` is the share of sampling points outside the map.
+    `branch` is the spread of what attention adds, divided by that of the features. `r NAME` is the correlation of
+    offset and flow over both components, `moving r NAME` that over the positions whose flow is half a pixel of the
+    clip or more. A correlation is None where one of the two does not vary.
+
+    Args:
+        samples: that the network was not trained on; the first of each video in order, 40 at most, are used.
+    """
+    forward = list({sample.video: sample for sample in samples if not sample.reversed}.values())
+    chosen = forward[:: max(1, len(forward) // CLIPS)][:CLIPS]
+    collected: dict[str, dict[str, list[np.ndarray]]] = {}
+    for sample in chosen:
+        clip = test_clip(sample, videos, frames=frames, crop=crop)
+        recorded = _record(network, to_batch([clip]))
+        flows = {method: optical_flow(clip[network.shown_frames], method) for method in METHODS} if recorded else {}
+        for name, (offset, branch, height, width) in recorded.items():
+            columns = collected.setdefault(name, defaultdict(list))
+            columns["offset"].append(offset)
+            columns["branch"].append(np.array([branch]))
+            for method, flow in flows.items():
+                columns[method].append(_to_map(flow, height, width))
+    return {name: _summary(columns, crop) for name, columns in collected.items()}
+
+
+@torch.no_grad()
+def _record(network: Network, clip: Tensor) -> dict[str, tuple[np.ndarray, float, int, int]]:
+    """For each module: offsets (T-1, k*k, 2, H, W), y and x, strength of the branch, and the size of its maps."""
+    recorded: dict[str, tuple[np.ndarray, float, int, int]] = {}
+
+    def record(name: str, module: InterFrameAttention, inputs: tuple[Tensor], attended: Tensor) -> None:
+        offset = module.predict_offset(inputs[0])
+        if offset is not None and offset.shape[1] > 0:
+            values = offset[0].unflatten(1, (-1, 2)).numpy()
+            strength = (attended[:, :-1].std() / inputs[0].std().clamp_min(1e-9)).item()
+            recorded[name] = values, strength, values.shape[-2], values.shape[-1]
+
+    handles = [
+        module.register_forward_hook(partial(record, f"{stage} {name}"))
+        for stage in network.stages_with_sifa()
+        for name, module in network.sifa_modules(stage)
+    ]
+    try:
+        network(clip)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return recorded
+
+
+def optical_flow(frames: np.ndarray, method: str) -> np.ndarray:
+    """Motion of each pixel of frame t to frame t+1: (T-1, 2, H, W), y and x in pixels.
+
+    SIFA's offsets say where in frame t+1 to look for a position of frame t, so they have the same direction.
+
+    Args:
+        frames: uint8 (T, H, W, 3), RGB.
+        method: one of `METHODS`.
+    """
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
+    flows = []
+    for now, following in pairwise(grey):
+        if method == "Farneback":
+            flow = cv2.calcOpticalFlowFarneback(now, following, None, 0.5, 3, 11, 3, 5, 1.1, 0)  # type: ignore[call-overload]
+        else:
+            flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(now, following, None)  # type: ignore[call-overload]
+        flows.append(flow[..., ::-1].transpose(2, 0, 1))  # OpenCV has x first
+    return np.stack(flows)
+
+
+def _to_map(flow: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Flow (T-1, 2, S, S) as the mean over what each position of a map covers, in positions: (T-1, 2, H, W)."""
+    scale = np.array([height / flow.shape[2], width / flow.shape[3]], dtype=np.float32)
+    small = [[cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in pair] for pair in flow]
+    return np.array(small, dtype=np.float32) * scale[:, None, None]
+
+
+def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:
+    offsets = np.concatenate(columns["offset"])  # (pairs, k*k, 2, H, W)
+    mean = offsets.mean(1)
+    height, width = offsets.shape[-2:]
+    result: dict[str, Any] = {
+        "map": [height, width],
+        "pairs": len(offsets),
+        "offset std": float(mean.std()),
+        "offset std of a tap": float(offsets.std()),
+        "largest offset": float(np.abs(offsets).max()),
+        "outside": _outside(offsets),
+        "branch": float(np.mean(columns["branch"])),
+    }
+    for method in METHODS:
+        flow = np.concatenate(columns[method])
+        moving = np.linalg.norm(flow, axis=1, keepdims=True).repeat(2, axis=1) * crop / width >= MOVING
+        result[f"flow std {method}"] = float(flow.std())
+        result[f"r {method}"] = _correlation(mean.ravel(), flow.ravel())
+        result[f"moving r {method}"] = _correlation(mean[moving], flow[moving])
+        result[f"moving share {method}"] = float(moving.mean())
+    keep = ARROWS * (len(columns["offset"][0]))
+    result["arrows"] = {"offset": np.round(mean[:keep], 3).tolist()}
+    result["arrows"] |= {m: np.round(np.concatenate(columns[m])[:keep], 3).tolist() for m in METHODS}
+    return result
+
+
+def _outside(offsets: np.ndarray) -> float:
+    """The share of the sampling points that have no pixel of the map next to them, and so contribute nothing."""
+    taps, (height, width) = offsets.shape[1], offsets.shape[-2:]
+    k = round(taps**0.5)
+    tap = np.stack(np.meshgrid(np.arange(k), np.arange(k), indexing="ij")).reshape(2, -1).T - k // 2
+    place = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"))
+    points = offsets + tap[None, :, :, None, None] + place[None, None]
+    inside = (points > -1).all(2) & (points[:, :, 0] < height) & (points[:, :, 1] < width)
+    return float(1 - inside.mean())
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    if one.size < 2 or one.std() < 1e-9 or other.std() < 1e-9:
+        return None
+    return float(np.corrcoef(one, other)[0, 1])

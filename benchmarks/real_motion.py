@@ -1,0 +1,188 @@
+"""Does SIFA see motion? A comparison of temporal modules on real videos on which motion decides.
+
+    python -m benchmarks.real_motion VIDEOS [--labels VIDEOS/labels.csv] [--out FOLDER] [--stop-after HOURS]
+
+VIDEOS is a folder of short videos; the labels file is a CSV with the columns path, label, a group that must not be in
+training and test at once (--group, such as speaker), and a part that halves the videos (--part, such as repetition).
+Written for the letters of AVLetters, of which the study reads the repetitions 1 and 2 alone. Two tasks:
+
+  direction   does the clip run forwards or backwards? Five folds of the groups, each tested once; a single frame says
+              nothing about it, and a network that is blind to order gives both the same answer: 50 %
+  labels      which label? Trained on one part and tested on the other, and the other way round
+
+Contestants have equal width, depth, epochs, batches, augmentation and schedule, and differ in what stands in SIFA's
+place. Each is tried with a stem of one frame, where frames meet in that place alone, and with the paper's stem of four.
+With several --rates the learning rate of each contestant is chosen on groups held out of the training videos of each
+split; nothing is chosen on test videos.
+
+results.json, with each answer, is written after each network, and the same command continues. At the end, or after
+--stop-after, real_motion.md and real_motion.png are made of it: means with 95 % intervals (bootstrap over runs and
+videos; over groups in the task direction), and differences from SIFA by video with McNemar's test. Learned offsets are
+compared with Farneback's and the DIS flow.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, run_cell, steps_of
+from benchmarks.motion_data import TASKS, Split, Task, Video, inner_split, read_videos, splits_of
+from benchmarks.motion_tables import draw, page
+from common import cli
+from common.errors import UserError
+from common.files import make_folder, write_text
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network of the study."""
+
+    task: Task
+    split: str
+    stem: int
+    seed: int
+    contestant: str
+
+    def is_of(self, entry: dict[str, Any]) -> bool:
+        return all(entry[name] == value for name, value in asdict(self).items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = cli.parser("python -m benchmarks.real_motion", __doc__)
+    parser.add_argument("videos", type=Path, help="folder that the paths of the labels file are relative to")
+    parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
+    parser.add_argument("--group", default="speaker", help="column (default: %(default)s)")
+    parser.add_argument("--part", default="repetition", help="column; empty: none (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", default=["1", "2"], help="values of it that are read (default: 1 2)")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--stems", nargs="+", type=int, choices=(1, 4), default=[1, 4], help="frames of the stem")
+    parser.add_argument("--contestants", nargs="+", choices=[*CONTESTANTS, *REASONS], default=list(CONTESTANTS))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003], help="learning rates to choose from")
+    parser.add_argument("--depths", nargs=4, type=int, default=[3, 4, 6, 3], help="bottlenecks of res2..res5")
+    parser.add_argument("--width", type=int, default=16, help="channels of res2")
+    parser.add_argument("--frames", type=int, default=16, help="of a clip")
+    parser.add_argument("--crop", type=int, default=96, help="side of a clip in pixels")
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--out", type=Path, default=RESULTS / "real_motion")
+    parser.add_argument("--stop-after", type=float, metavar="HOURS", help="start no network after this time")
+    return cli.run(partial(_study, parser.parse_args(argv)), interrupted="stopped; the same command continues")
+
+
+def _study(args: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    began = time.monotonic()
+    budget = Budget(tuple(args.depths), args.width, args.frames, args.crop, args.epochs)
+    settings = {**asdict(budget), "rates": args.rates, "parts": args.parts, "torch": torch.__version__}
+    make_folder(args.out)
+    results = _kept(args.out / "results.json", json.loads(json.dumps(settings)))
+    videos = read_videos(
+        args.videos,
+        args.labels or args.videos / "labels.csv",
+        group=args.group,
+        part=args.part,
+        parts=args.parts,
+        short_side=args.crop * 9 // 8,
+    )
+    splits = {(task, split.name): split for task in args.tasks for split in splits_of(task, videos)}
+    for (task, name), split in splits.items():
+        results["videos"][f"{task}, {name}"] = _described(split, videos)
+    todo = [cell for cell in _cells(args, splits) if not any(cell.is_of(entry) for entry in results["cells"])]
+    steps = sum(steps_of(splits[cell.task, cell.split], budget) for cell in todo)
+    with tqdm(total=steps, unit="step", smoothing=0.05, dynamic_ncols=True) as bar:
+        for cell in todo:
+            if args.stop_after is not None and time.monotonic() - began > 3600 * args.stop_after:
+                break
+            bar.set_description(f"{cell.task}, {cell.split}, stem {cell.stem}, seed {cell.seed}, {cell.contestant}")
+            split = splits[cell.task, cell.split]
+            rate = _choose_rate(args.rates, cell, split, videos, budget, results["chosen"])
+            entry = run_cell(
+                cell.task,
+                split,
+                videos,
+                budget,
+                contestant=cell.contestant,
+                stem_frames=cell.stem,
+                seed=cell.seed,
+                rate=rate,
+                progress=partial(bar.update, 1),
+            )
+            results["cells"].append({**asdict(cell), "rate": rate, **entry})
+            write_text(args.out / "results.json", json.dumps(results) + "\n")
+    write_text(args.out / "results.json", json.dumps(results) + "\n")
+    write_text(args.out / "real_motion.md", page(results))
+    if results["cells"]:
+        draw(results, args.out / "real_motion.png")
+    cli.say(f"{len(results['cells'])} networks in {args.out}; real_motion.md has the tables")
+
+
+def _cells(args: argparse.Namespace, splits: dict[tuple[Task, str], Split]) -> Iterator[Cell]:
+    """All networks, so that a stop leaves comparisons that are complete: contestants change first, seeds last."""
+    for seed, (task, name), stem in itertools.product(range(args.seeds), splits, args.stems):
+        for contestant in args.contestants:
+            yield Cell(task, name, stem, seed, contestant)
+
+
+def _choose_rate(
+    rates: Sequence[float], cell: Cell, split: Split, videos: Sequence[Video], budget: Budget, chosen: dict[str, Any]
+) -> float:
+    """The learning rate that is best on groups held out of the training videos, once for each split and contestant.
+
+    Args:
+        chosen: what was chosen before; gets the accuracy of each rate.
+    """
+    if len(rates) == 1:
+        return rates[0]
+    key = f"{cell.task}, {cell.split}, stem {cell.stem}, {cell.contestant}"
+    if key not in chosen:
+        inner = inner_split(split, videos)
+        tried = {
+            str(rate): run_cell(
+                cell.task, inner, videos, budget, contestant=cell.contestant, stem_frames=cell.stem, seed=0, rate=rate
+            )["top-1"]
+            for rate in rates
+        }
+        chosen[key] = tried
+    return max(rates, key=lambda rate: chosen[key][str(rate)])
+
+
+def _described(split: Split, videos: Sequence[Video]) -> dict[str, Any]:
+    """How many videos there are, and for each test sample its video and group: the order of the answers."""
+    return {
+        "training videos": len({sample.video for sample in split.train}),
+        "samples": [f"{videos[s.video].path}{' backwards' if s.reversed else ''}" for s in split.test],
+        "groups": [videos[sample.video].group for sample in split.test],
+    }
+
+
+def _kept(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The results of an earlier start, or empty ones.
+
+    Raises:
+        UserError: they were made with other settings.
+    """
+    if not file.is_file():
+        return {"settings": settings, "videos": {}, "chosen": {}, "cells": []}
+    results = json.loads(file.read_text(encoding="utf-8"))
+    different = [key for key in settings if key != "torch" and results["settings"].get(key) != settings[key]]
+    if different:
+        old, new = ({key: side[key] for key in different} for side in (results["settings"], settings))
+        raise UserError(f"{file} was made with {old}, now it is {new}: give --out another folder, or the same settings")
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(main())

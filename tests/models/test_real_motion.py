@@ -1,0 +1,200 @@
+"""benchmarks/real_motion.py on drawn clips: splits, what a blind network can know, resuming, tables, and the flow."""
+
+import csv
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell
+from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
+from benchmarks.motion_flow import METHODS, offsets_and_flow, optical_flow
+from benchmarks.motion_tables import answers, page
+from benchmarks.real_motion import main
+from common.errors import UserError
+from models.sifa import InterFrameAttention
+
+BUDGET = Budget((1, 2, 2, 2), width=2, frames=4, crop=32, epochs=1)
+
+
+def drawn(frames: int, step: tuple[int, int], seed: int) -> np.ndarray:
+    """uint8 (T, 36, 48, 3): a smooth texture that moves by `step` (rows, columns) from frame to frame."""
+    random = np.random.default_rng(seed)
+    texture = cv2.GaussianBlur(random.integers(0, 256, (96, 96, 1), np.uint8), (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)  # type: ignore[call-overload]
+    moved = [np.roll(texture, (step[0] * t, step[1] * t), (0, 1))[24:60, 24:72] for t in range(frames)]
+    return np.repeat(np.stack(moved)[..., None], 3, axis=-1)
+
+
+def some_videos() -> list[Video]:
+    return [
+        Video(f"{label}{part}_{group}.avi", label, f"speaker {group}", part, drawn(9, (0, 2), 10 * group + i))
+        for group in range(5)
+        for i, label in enumerate("AB")
+        for part in "12"
+    ]
+
+
+def test_no_group_and_no_part_is_on_both_sides() -> None:
+    videos = some_videos()
+    folds = splits_of("direction", videos)
+    tested = [(sample.video, sample.reversed) for split in folds for sample in split.test]
+    assert sorted(tested) == [(i, side) for i in range(len(videos)) for side in (False, True)]  # each once
+    for split in folds:
+        speakers = [{videos[sample.video].group for sample in side} for side in (split.train, split.test)]
+        assert not speakers[0] & speakers[1]
+        inner = inner_split(split, videos)
+        assert {videos[sample.video].group for sample in inner.test} < speakers[0]
+        assert len(inner.train) + len(inner.test) == len(split.train)
+    for split in splits_of("labels", videos):
+        parts = [{videos[sample.video].part for sample in side} for side in (split.train, split.test)]
+        assert len(parts[0] | parts[1]) == 2
+        assert {sample.label for sample in split.test} == {0, 1}
+    with pytest.raises(UserError, match="the task direction needs 5 groups at least, got 2"):
+        splits_of("direction", [video for video in videos if video.group < "speaker 2"])
+
+
+def test_backwards_is_the_same_clip_in_the_other_order() -> None:
+    """Otherwise the choice of frames would tell the direction, and a blind network could learn it."""
+    videos = some_videos()
+    forward, backward = splits_of("direction", videos)[0].test[:2]
+    clips = [test_clip(sample, videos, frames=4, crop=32) for sample in (forward, backward)]
+    assert (forward.video, forward.reversed, backward.reversed) == (backward.video, False, True)
+    assert np.array_equal(clips[0][::-1], clips[1])
+    batch, labels = train_batch(
+        [forward, backward], videos, frames=4, crop=32, generator=torch.Generator().manual_seed(0)
+    )
+    assert batch.shape == (2, 3, 4, 32, 32)
+    assert labels.tolist() == [0, 1]
+
+
+def test_a_blind_network_answers_half_of_the_directions() -> None:
+    videos = some_videos()
+    split = splits_of("direction", videos)[0]
+    entry = run_cell("direction", split, videos, BUDGET, contestant="2D network", stem_frames=1, seed=0, rate=0.01)
+    assert entry["top-1"] == 50
+    assert entry["right"].count("1") == len(split.test) / 2
+    assert entry["offsets"] == {}
+
+
+@pytest.mark.parametrize("contestant", [*CONTESTANTS, *REASONS])
+def test_contestants_differ_in_the_temporal_module_alone(contestant: str) -> None:
+    network, reference = (build(name, BUDGET, stem_frames=1, classes=2) for name in (contestant, "2D network"))
+    weights = {name for name in network.state_dict() if ".temporal." not in name}
+    if "res2" not in contestant:  # a stage that models time has a global context, too
+        assert weights == set(reference.state_dict())
+    assert network(torch.zeros(1, 3, 4, 32, 32))[0].shape == (1, 2)
+
+
+def test_flow_has_the_direction_of_offsets() -> None:
+    """What is in frame t at p is in frame t+1 at p + flow."""
+    for method in METHODS:
+        flow = optical_flow(drawn(3, (1, 2), 3), method)
+        assert flow.shape == (2, 2, 36, 48)
+        assert np.median(flow, axis=(0, 2, 3)) == pytest.approx([1, 2], abs=0.3)
+
+
+def test_offsets_that_are_the_flow_correlate_with_it() -> None:
+    """Two videos that move to opposite sides; a hook makes each module's offsets what moves, in positions."""
+    videos = [Video(f"{i}.avi", "A", f"{i}", "1", drawn(4, (0, step), i)) for i, step in enumerate((3, -3))]
+    samples = [Sample(i, False, 0) for i in range(2)]
+    network = build("SIFA", BUDGET, stem_frames=1, classes=2).eval()
+    module = dict(network.sifa_modules("res3"))["block 2"]
+    assert isinstance(module, InterFrameAttention)
+    assert module.offset is not None
+    steps = iter([3.0, 3.0, -3.0, -3.0])  # the network calls the convolution, then the study does, for each video
+
+    def moved(_module: torch.nn.Module, _inputs: object, result: torch.Tensor) -> torch.Tensor:
+        offset = torch.zeros_like(result)
+        offset[:, 1::2] = next(steps) / 8  # res3 has an eighth of the resolution; odd channels are horizontal
+        return offset
+
+    module.offset.register_forward_hook(moved)
+    found = offsets_and_flow(network, samples, videos, frames=4, crop=32)["res3 block 2"]
+    assert found["map"] == [4, 4]
+    assert found["offset std"] == pytest.approx(3 / 8 / 2**0.5, rel=0.01)
+    assert found["r Farneback"] > 0.8
+    assert found["r DIS"] > 0.8
+    assert 0 < found["outside"] < 0.5
+
+
+def write_videos(folder: Path) -> None:
+    """Ten short videos of five groups, and their labels file; a third repetition that does not exist."""
+    rows = [("path", "label", "speaker", "repetition")]
+    for video in [video for video in some_videos() if (video.label == "A") == (video.part == "1")]:
+        writer = cv2.VideoWriter(str(folder / video.path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (48, 36))
+        for frame in video.frames:
+            writer.write(frame)
+        writer.release()
+        rows.append((video.path, video.label, video.group, video.part))
+    rows.append(("kept/aside.avi", "A", "speaker 0", "3"))
+    with open(folder / "labels.csv", "w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+
+
+def test_a_study_stops_continues_and_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_videos(tmp_path)
+    out = tmp_path / "out"
+    command = [str(tmp_path), "--out", str(out), "--tasks", "labels", "--stems", "1", "--seeds", "1", "--depths"]
+    command += ["1", "2", "2", "2", "--width", "2", "--frames", "4", "--crop", "32", "--epochs", "1"]
+    contestants = ["--contestants", "temporal shift", "SIFA"]
+    assert main([*command, *contestants, "--rates", "0.01", "--stop-after", "0"]) == 0
+    assert json.loads((out / "results.json").read_text())["cells"] == []
+    assert main([*command, *contestants, "--rates", "0.01"]) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert [(cell["split"], cell["contestant"]) for cell in results["cells"]] == [
+        (f"tested on {part}", name) for part in (1, 2) for name in ("temporal shift", "SIFA")
+    ]
+    before = (out / "results.json").read_bytes()
+    assert main([*command, "--contestants", "SIFA", "--rates", "0.01", "--seeds", "0"]) == 0  # nothing is left to do
+    assert (out / "results.json").read_bytes() == before
+    table = (out / "real_motion.md").read_text()
+    assert "| temporal shift | 10, 1 |" in table
+    assert "| labels | 1 | SIFA | res3 block 2 | 4 x 4 |" in table
+    assert (out / "real_motion.png").stat().st_size > 1000
+    capsys.readouterr()
+    assert main([*command, *contestants, "--rates", "0.02"]) == 2
+    assert "was made with {'rates': [0.01]}, now it is {'rates': [0.02]}" in capsys.readouterr().err
+
+
+def test_what_the_study_needs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "nothing"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "a folder of short videos on which motion decides" in error
+    assert "columns path, label, speaker, repetition" in error
+    (tmp_path / "labels.csv").write_text("path,label\na.avi,A\n")
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "must have the columns path, label, speaker, repetition" in capsys.readouterr().err
+
+
+def test_videos_of_other_parts_are_not_opened(tmp_path: Path) -> None:
+    write_videos(tmp_path)
+    read = read_videos(
+        tmp_path, tmp_path / "labels.csv", group="speaker", part="repetition", parts=["1", "2"], short_side=36
+    )
+    assert len(read) == 10
+    assert {video.part for video in read} == {"1", "2"}
+    assert read[0].frames.shape == (9, 36, 48, 3)
+
+
+def test_the_table_compares_on_what_both_have_run() -> None:
+    """SIFA has both seeds, the shift one: the difference is of that one."""
+    described = {"training videos": 4, "samples": ["a", "b", "c", "d"], "groups": ["x", "x", "y", "y"]}
+    common = {"task": "labels", "stem": 1, "split": "tested on 1", "minutes": 0.0, "offsets": {}}
+    cells = [
+        {**common, "contestant": "SIFA", "seed": 0, "right": "1100"},
+        {**common, "contestant": "SIFA", "seed": 1, "right": "0000"},
+        {**common, "contestant": "temporal shift", "seed": 0, "right": "1110"},
+    ]
+    settings = {"depths": [1], "width": 2, "frames": 4, "crop": 32, "epochs": 1, "batch": 2, "rates": [1], "torch": ""}
+    results = {"settings": settings, "videos": {"labels, tested on 1": described}, "cells": cells}
+    gathered = answers(results, "labels", 1)
+    assert gathered is not None
+    assert np.nanmean(gathered.of["SIFA"]) == 0.25
+    row = next(line for line in page(results).splitlines() if line.startswith("| temporal shift"))
+    assert row.startswith("| temporal shift | 4, 1 | 75.0 |")
+    assert "| +25.0 |" in row
+    assert row.endswith("| 1, 0 | 1.000 |")
