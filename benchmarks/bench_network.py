@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 import models.sifa
 from benchmarks.cuda_device import Call, CudaDevice, Device, forget, median_seconds
 from cuda_sifa import decomposition, inter_frame_attention, reference
+from engine.launch import choose_algorithms
 from engine.metrics import loss_over_heads
 from models import build_model
 
@@ -171,6 +172,7 @@ def main(argv: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("error: this is measured on a GPU, PyTorch sees none", file=sys.stderr)
         return 2
+    choose_algorithms(deterministic=False)  # as in training
     sizes = Sizes(args.batch, args.frames, args.size, args.width)
     measure(CudaDevice(), args.only, sizes, args.seconds, args.out)
     return 0

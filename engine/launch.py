@@ -25,12 +25,23 @@ _FULL = {
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:
-    """Seeds all random generators, and chooses algorithms that always give the same bits if they are asked for."""
+    """Seeds all random generators, and chooses PyTorch's algorithms."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+    choose_algorithms(deterministic=deterministic)
+
+
+def choose_algorithms(*, deterministic: bool) -> None:
+    """Chooses the fastest algorithms, or those that always give the same bits.
+
+    On a GPU the matrix products of float32 use TF32, as PyTorch's convolutions do by default: SIFA-Transformer consists
+    of the former, SIFA-Net of the latter.
+    """
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.benchmark = not deterministic
+    if torch.cuda.is_available():
+        torch.set_float32_matmul_precision("high")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
 
