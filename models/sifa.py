@@ -135,8 +135,8 @@ class InterFrameAttention(nn.Module):
             clip: (N, T, C, H, W).
 
         Returns:
-            (N, T-1, 2*k*k, H, W), in pixels; channels 2j and 2j+1 are the vertical and horizontal displacement of tap
-            j. None if the neighbourhood is regular.
+            (N, T-1, 2*k*k, H, W), in pixels, of the weights' dtype, under autocast as well; channels 2j and 2j+1 are
+            the vertical and horizontal displacement of tap j. None if the neighbourhood is regular.
 
         Raises:
             ValueError: the shape or dtype of the clip does not fit.
@@ -148,10 +148,10 @@ class InterFrameAttention(nn.Module):
         if frames == 1:
             # There is no pair of frames. The result depends on the weights all the same, so that every parameter has a
             # gradient in distributed training.
-            return clip.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + self.offset.weight.sum().to(clip.dtype) * 0
-        maps = OFFSET_INPUTS[self.offset_source](clip)
-        # Under autocast a norm returns float32, and the convolution of that half precision; the op takes one dtype.
-        return split_time(self.offset(merge_time(maps)), frames - 1).to(clip.dtype)
+            weight = self.offset.weight
+            return weight.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + weight.sum() * 0
+        maps = merge_time(OFFSET_INPUTS[self.offset_source](clip))
+        return split_time(_without_autocast(self.offset, maps), frames - 1)
 
     def _check(self, clip: Tensor) -> None:
         """Raises ValueError here: the convolution's own message would be about maps with merged time."""
@@ -164,8 +164,8 @@ class InterFrameAttention(nn.Module):
         dtype = self.offset.weight.dtype
         if clip.dtype == dtype:
             return
-        # Autocast casts everything to one dtype, except float64.
-        if torch.float64 in (clip.dtype, dtype) or not torch.is_autocast_enabled(clip.device.type):
+        # Under autocast clip and weights may differ, but float64 stays as it is.
+        if torch.float64 in (clip.dtype, dtype) or not _is_autocast(clip.device.type):
             raise ValueError(f"clip must have the dtype of the module's weights, {dtype}, got {clip.dtype}")
 
     def forward(self, clip: Tensor) -> Tensor:
@@ -178,3 +178,20 @@ class InterFrameAttention(nn.Module):
             f"kernel_size={self.kernel_size}, dilation={self.dilation}, groups={self.groups}, "
             f"offset={self.offset_source}"
         )
+
+
+def _without_autocast(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """The convolution in the dtype of its weights.
+
+    bfloat16 would round an offset of 3 pixels to a multiple of 1/64 pixel, which changes the attended features as much
+    as their own rounding does.
+    """
+    if not _is_autocast(maps.device.type):
+        return conv(maps)
+    with torch.autocast(maps.device.type, enabled=False):
+        return conv(maps.to(conv.weight.dtype))
+
+
+def _is_autocast(device_type: str) -> bool:
+    """Whether the code runs under autocast. Devices without it, such as "meta", make PyTorch's function fail."""
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)

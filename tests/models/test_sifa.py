@@ -154,6 +154,26 @@ def test_autocast_takes_a_clip_of_either_dtype(dtype: torch.dtype, frames: int) 
             InterFrameAttention(4)(torch.zeros(2, frames, 4, 5, 6, dtype=torch.float64))
 
 
+def test_offsets_are_not_rounded_under_autocast() -> None:
+    """bfloat16 places a tap 3 pixels away by steps of 1/64 pixel."""
+    attention = InterFrameAttention(4, offset_init="kaiming")
+    clip = torch.randn(2, 3, 4, 5, 6).bfloat16()
+    expected = attention.predict_offset(clip.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        offset = attention.predict_offset(clip)
+        loss = attention(clip).float().square().sum()
+    assert offset is not None
+    assert expected is not None
+    assert offset.dtype == torch.float32
+    assert not torch.equal(offset, offset.bfloat16().float())
+    # What is left is the rounding of the saliency map, which has the clip's dtype.
+    torch.testing.assert_close(offset, expected, rtol=0, atol=0.02 * expected.std().item())
+    loss.backward()
+    assert attention.offset is not None
+    assert attention.offset.weight.grad is not None
+    assert attention.offset.weight.grad.abs().sum() > 0
+
+
 def test_checks_of_a_clip_leave_tracing_alone() -> None:
     """One graph for all sizes, whatever is checked on the way; autocast included."""
     attention = InterFrameAttention(4, offset_init="kaiming")
