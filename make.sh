@@ -9,8 +9,8 @@
 #   bash make.sh attack   two thousand damaged files, odd texts, names and variables; or COUNT of them
 #   bash make.sh lint     ruff, mypy, clang-format
 #   bash make.sh bench    compare the op with plain PyTorch
-#   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/<gpu>.md
-#   bash make.sh gpu PART ...   only these: build, test, sanitize, op, network
+#   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/<gpu>/
+#   bash make.sh gpu [--out DIR] PART ...   only these parts, see benchmarks/gpu.sh
 #
 # Python packages go to .venv in this folder. An active virtual environment is used instead; SIFA_NO_VENV=1 uses the
 # interpreter's own packages. PYTHON names another interpreter than python3; MAX_JOBS limits the parallel compilers. The

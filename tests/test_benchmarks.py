@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks import bench_loader, bench_network, bench_op, loader_cases, op_on_cuda
+from benchmarks import bench_loader, bench_network, bench_op, device_limits, loader_cases, op_on_cuda, profile_op
 from benchmarks.baselines import by_gather, by_grid_sample
 from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
@@ -157,6 +157,7 @@ def test_a_gpu_is_measured_with_nothing_but_pytorch_around() -> None:
 
 
 Main = Callable[[list[str]], int]
+GPU_TOOLS = (bench_network, device_limits, profile_op)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ Main = Callable[[list[str]], int]
         (bench_op.main, ["--device=cuda"], "--device cuda: PyTorch sees no GPU"),
         (bench_op.main, ["--threads=0"], "--threads must be at least 1, got 0"),
         (bench_op.main, ["--only=nosuch"], "--only nosuch: there is no such shape, there are SIFA-Net res3, "),
-        (bench_network.main, [], "this is measured on a GPU, PyTorch sees none"),
+        *((tool.main, [], "this is measured on a GPU, PyTorch sees none") for tool in GPU_TOOLS),
     ],
 )
 def test_mistakes_are_told_in_one_line(
@@ -178,11 +179,83 @@ def test_mistakes_are_told_in_one_line(
     assert error.startswith(f"error: {message}")
 
 
-def make_gpu(**environment: str) -> subprocess.CompletedProcess[str]:
+def make_gpu(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     root = Path(__file__).parents[1]
     return subprocess.run(
-        ["bash", "make.sh", "gpu"], capture_output=True, text=True, cwd=root, env=os.environ | environment
+        ["bash", "make.sh", "gpu", *arguments], capture_output=True, text=True, cwd=root, env=os.environ | environment
     )
+
+
+STUB = """#!/usr/bin/env bash
+# Stands for Python on a machine with a GPU: notes its arguments, and writes what a measurement writes.
+case $1 in
+  -) cat >/dev/null; [[ -f $NOTES ]] && echo tests/op/test_values.py || echo a-gpu ;;
+  -c) ;;
+  *) echo "$*" >>"$NOTES"
+     [[ $* != *"$FAILS"* ]] || exit 1
+     while [[ $# -gt 0 ]]; do [[ $1 != --out ]] || echo figures >"$2"; shift; done ;;
+esac
+"""
+
+
+def rehearse(folder: Path, *parts: str, fails: str = "nothing") -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """`make.sh gpu` with a stub as Python: what it printed, and the commands that it ran."""
+    stub, notes = folder / "python", folder / "notes"
+    stub.write_text(STUB)
+    stub.chmod(0o755)
+    done = make_gpu(
+        "--out",
+        f"{folder}/out",
+        *parts,
+        SIFA_NO_VENV="1",
+        PYTHON=str(stub),
+        NOTES=str(notes),
+        FAILS=fails,
+    )
+    return done, notes.read_text().splitlines() if notes.exists() else []
+
+
+def test_make_gpu_measures_first_and_tests_afterwards(tmp_path: Path) -> None:
+    done, commands = rehearse(tmp_path, "first")
+    assert done.returncode == 0, done.stderr
+    kinds = [re.sub(r"-m |benchmarks\.| .*| *cuda_sifa/", "", command.replace("-m ", "")) for command in commands]
+    assert kinds == ["setup.py", "pytest", "bench_op", "bench_network", "device_limits", "profile_op", "pytest"]
+    assert "tests/op/test_golden.py" in commands[1]
+    assert "--alone" in commands[2]
+    for part in ("op", "network", "limits", "profile"):
+        assert (tmp_path / "out" / f"{part}.md").read_text() == "figures\n"
+    assert (tmp_path / "out/test.log").exists()
+
+
+def test_make_gpu_measures_no_op_that_is_wrong(tmp_path: Path) -> None:
+    done, commands = rehearse(tmp_path, "golden", "op", fails="test_golden.py")
+    assert (done.returncode, len(commands)) == (2, 1)
+    assert done.stderr.endswith("golden.log; nothing is measured\n")
+
+
+def test_make_gpu_goes_on_after_a_part_that_fails(tmp_path: Path) -> None:
+    done, commands = rehearse(tmp_path, "op", "limits", fails="bench_op")
+    assert (done.returncode, len(commands)) == (2, 2)
+    assert done.stderr == f"make.sh: failed: op, see the logs in {tmp_path}/out\n"
+
+
+def test_make_gpu_knows_its_parts(tmp_path: Path) -> None:
+    done, commands = rehearse(tmp_path, "everything")
+    assert (done.returncode, commands) == (2, [])
+    assert done.stderr.startswith("make.sh: unknown part everything; there are first (build golden op ")
+
+
+def test_the_kernels_of_a_call_are_listed() -> None:
+    table = list(profile_op.lines("cpu", {"tiny": (1, 2, 8, 4)}))
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
+    assert {row[1] for row in rows} == {"float32", "bfloat16"}
+    assert any(row[2].startswith("sifa::inter_frame_attention") and float(row[3]) >= 1 for row in rows)
+
+
+def test_the_limits_of_a_device() -> None:
+    text = device_limits.report(Host())
+    assert re.search(r"^- memory: [\d.]+ TB/s", text, re.M)
+    assert re.search(r"^- reductions: [\d.]+ G float32 values/s", text, re.M)
 
 
 def test_make_gpu_says_in_one_line_that_pytorch_sees_none() -> None:
