@@ -34,7 +34,14 @@ from engine.schema import Config, Optimization
 from engine.signals import Interrupted, StopSignals
 from engine.state import TrainState
 from engine.train_loop import finish_epoch, train_epoch
-from sifa.build import build_network, build_validator, load_checkpoint, load_initial_weights, place_network
+from sifa.build import (
+    build_network,
+    build_validator,
+    decoder_report,
+    load_checkpoint,
+    load_initial_weights,
+    place_network,
+)
 from sifa.classes import align_classes, check_same_classes, class_names
 from sifa.pictures import record_validation_clip
 from sifa.trained_settings import check_trained_settings
@@ -88,6 +95,8 @@ def evaluate(args: argparse.Namespace, config: Config, process: Process, validat
     epoch = entry(contents, "epoch", args.checkpoint)
     place_network(model, config, process, trains=False)
     with RunLogger(config, process, trains=False) as logger:
+        if report := decoder_report(config):
+            log.info(report)
         classes = align_classes(validator.data, class_names(config), contents, args.checkpoint)
         if args.test:
             run_test(model, validator, logger, classes, epoch, fingerprint(args.checkpoint))
@@ -120,7 +129,7 @@ def train(
             reports.append(archive_previous_run(output_dir, saved and saved.path))
         with RunLogger(config, process, trains=True) as logger:
             trainer = Trainer(config, process, signals, classes, data, state, validator, logger)
-            for report in filter(None, reports):
+            for report in filter(None, [*reports, decoder_report(config)]):
                 log.info(report)
             log_resume(saved, state, config, data.list_digest, asked=args.resume is not None)
             trainer.run(settings)

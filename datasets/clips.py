@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from common.errors import DataError
 from datasets.annotations import Video, read_list
 from datasets.bad_videos import BadVideos
+from datasets.decoders import Decoder, DecoderDevice
 from datasets.readers import Format, open_reader
 from datasets.sampling import check_at_least_one, test_positions, train_positions
 from datasets.shard_index import ShardError
@@ -53,6 +54,8 @@ class ClipDataset(Dataset[Sample]):
         first_frame: see `open_reader`.
         shard_cache: see `open_reader`.
         shard_cache_gb: see `open_reader`.
+        decoder: see `open_reader`.
+        decoder_device: see `open_reader`.
         on_bad_sample: what happens in training if a video cannot be read. "raise": the error is raised. "replace":
             another video is drawn, and the sample has its label and index; a shard that is missing or cannot be
             downloaded is an error, because it is not one video that is bad. The draw is a function of (seed, epoch,
@@ -88,6 +91,8 @@ class ClipDataset(Dataset[Sample]):
         first_frame: int = 1,
         shard_cache: str = "",
         shard_cache_gb: float = CACHE_GB,
+        decoder: Decoder = "auto",
+        decoder_device: DecoderDevice = "cpu",
         on_bad_sample: OnBadSample = "raise",
         max_bad_fraction: float = 0.01,
     ) -> None:
@@ -104,6 +109,9 @@ class ClipDataset(Dataset[Sample]):
             first_frame=first_frame,
             shard_cache=shard_cache,
             shard_cache_gb=shard_cache_gb,
+            decoder=decoder,
+            decoder_device=decoder_device,
+            lengths={video.path: video.num_frames for video in self.videos} if format == "VIDEO" else None,
         )
         self.num_segments = num_segments
         self.clip_length = clip_length

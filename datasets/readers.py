@@ -1,12 +1,13 @@
 """The formats of frames: what all readers have in common, and the reader for each `dataset.format`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from datasets.decoders import Decoder, DecoderDevice
 from datasets.frames import FRAME_TEMPLATE, FrameFolder
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
 from datasets.shards import CACHE_GB, ShardedFrames
@@ -71,6 +72,9 @@ def open_reader(
     first_frame: int = 1,
     shard_cache: str = "",
     shard_cache_gb: float = CACHE_GB,
+    decoder: Decoder = "auto",
+    decoder_device: DecoderDevice = "cpu",
+    lengths: Mapping[str, int] | None = None,
 ) -> Reader:
     """The reader of a format.
 
@@ -83,9 +87,10 @@ def open_reader(
         first_frame: number of the first frame of a video. SHARDS and VIDEO ignore it.
         shard_cache: folder for the shards of a URL; empty: see `datasets.shard_cache.default_folder`.
         shard_cache_gb: gigabytes that the files of this folder have together.
+        decoder, decoder_device, lengths: for VIDEO, see `VideoFiles`; the other formats ignore them.
 
     Raises:
-        DataError: root does not exist, or is not of this format.
+        DataError: root does not exist, or is not of this format, or the decoder cannot be used.
         ValueError: format is unknown, or frame_template has no placeholder for a number.
     """
     if format == "FRAME":
@@ -97,5 +102,5 @@ def open_reader(
     if format == "SHARDS":
         return ShardedFrames(root, Path(shard_cache) if shard_cache else None, round(shard_cache_gb * 1e9))
     if format == "VIDEO":
-        return VideoFiles(root)
+        return VideoFiles(root, decoder=decoder, device=decoder_device, lengths=lengths)
     raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

@@ -3,7 +3,7 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +13,15 @@ import numpy as np
 from common.errors import DataError
 from common.files import digest
 from datasets.annotations import check_relative_path
+from datasets.decoders import (
+    Capture,
+    Decoder,
+    DecoderDevice,
+    InexactError,
+    SeekableVideo,
+    TorchcodecCapture,
+    choose_decoder,
+)
 from datasets.limits import check_clip_size, check_frame_size, check_regular_file
 from datasets.video_formats import codec_hint, open_container
 
@@ -29,20 +38,34 @@ class VideoFiles:
     """Frames of video files `root/video_path` (mp4, avi, webm and all other files that OpenCV's FFmpeg decodes).
 
     Frame i is the i-th frame that decodes, counted from the start of the file, as `tools.extract_frames` writes it.
-    There is no seeking: in a file with a variable frame rate or a wrong index, FFmpeg would find another frame. So a
-    clip costs the decoding of all frames up to its last one.
+    torchcodec seeks to it in files where that gives the very same frame (`datasets.decoders.SeekableVideo`). Other
+    files, and all of them without torchcodec, are decoded from their start to the last frame of the clip: with a
+    variable frame rate or a wrong index, FFmpeg's own seeking would find another frame.
 
     Args:
         root: folder that the paths of videos are relative to.
+        decoder: see `datasets.decoders.choose_decoder`.
+        device: of the decoder.
+        lengths: the number of frames that decode, by path, where it is known. A file with another number of time stamps
+            is decoded from its start.
 
     Raises:
-        DataError: root is no folder.
+        DataError: root is no folder, or the decoder cannot be used.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        *,
+        decoder: Decoder = "auto",
+        device: DecoderDevice = "cpu",
+        lengths: Mapping[str, int] | None = None,
+    ) -> None:
+        self.root, self.device = Path(root), device
         if not self.root.is_dir():
             raise DataError(f"the folder of videos {self.root} does not exist or is no folder")
+        self.decoder: Decoder = choose_decoder(decoder, device)
+        self.lengths = lengths or {}
 
     def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
         """Decodes frames of a video: uint8 (T, H, W, 3), RGB. See `datasets.readers.Reader`.
@@ -52,13 +75,24 @@ class VideoFiles:
         check_relative_path(video_path)
         if not positions:
             raise ValueError("positions must name at least one frame, got none")
+        file = self.root / video_path
+        from_start: Decoder = "opencv"  # which need not convert the frames before
+        if self.decoder == "torchcodec":
+            check_video_file(file)
+            try:
+                video = SeekableVideo(file, self.device)
+                from_start = "torchcodec" if video.only_here else "opencv"
+                if self.lengths.get(video_path, len(video)) == len(video):
+                    return video.read(positions)[0]
+            except InexactError:
+                pass  # what is wrong is found from the start of the file
         indices: dict[int, list[int]] = {}  # position -> indices in the clip
         for index, position in enumerate(positions):
             indices.setdefault(position, []).append(index)
         clip: np.ndarray | None = None
-        for position, frame in _decode_frames(self.root / video_path, indices.keys()):
+        for position, frame in _decode_frames(file, indices.keys(), from_start):
             if clip is None:
-                check_clip_size(f"the video {self.root / video_path}", len(positions), frame.shape[1], frame.shape[0])
+                check_clip_size(f"the video {file}", len(positions), frame.shape[1], frame.shape[0])
                 clip = np.empty((len(positions), *frame.shape), dtype=np.uint8)
             first, *others = indices[position]
             cv2.cvtColor(frame, cv2.COLOR_BGR2RGB, dst=clip[first])
@@ -78,7 +112,7 @@ class VideoFiles:
     def count(self, video_path: str) -> int:
         """How many frames decode, whatever the file announces. See `datasets.readers.Reader`."""
         check_relative_path(video_path)
-        frames = _count_frames(self.root / video_path)
+        frames = _count_frames(self.root / video_path, self.decoder)
         if not frames:
             file = self.root / video_path
             raise DataError(f"no frame of the video {file} can be decoded{codec_hint(file)}")
@@ -108,7 +142,7 @@ def decode_with_repeats(file: Path, *, fps: float = 0, num_frames: int = 0) -> I
     """
     repeats: Counter[int] = Counter()
     if num_frames:
-        length = _count_frames(file)
+        length = _count_frames(file, "auto")
         repeats.update((2 * i + 1) * length // (2 * num_frames) for i in range(num_frames))
     with open_video(file) as capture:
         if fps:
@@ -120,50 +154,82 @@ def decode_with_repeats(file: Path, *, fps: float = 0, num_frames: int = 0) -> I
             position += 1
 
 
-@contextmanager
-def open_video(file: Path, threads: int = 0) -> Iterator[cv2.VideoCapture]:
-    """Opens a video for decoding, and releases it at the end.
-
-    OpenCV turns frames upright by the rotation in the metadata of the video.
-
-    Args:
-        file: the video.
-        threads: of the decoder; 0: one for each core.
-
-    Raises:
-        DataError: the file is missing, is empty, is no video but a playlist or something else, or has too many pixels.
-    """
+def check_video_file(file: Path) -> None:
+    """Checks that a video is there. Raises DataError if it is missing, is no regular file, or is empty."""
     if not file.exists():
         raise DataError(f"the video {file} is missing")
     check_regular_file(file, f"the video {file}")
     if not file.stat().st_size:
         raise DataError(f"the video {file} is empty")
+
+
+@contextmanager
+def open_video(file: Path, threads: int = 0, *, decoder: Decoder = "auto") -> Iterator[Capture]:
+    """Opens a video for decoding from its start, and releases it at the end.
+
+    Frames are turned upright by the rotation in the metadata of the video.
+
+    Args:
+        file: the video.
+        threads: of the decoder; 0: one for each core.
+        decoder: see `datasets.decoders.choose_decoder`.
+
+    Raises:
+        DataError: the file is missing, is empty, is no video but a playlist or something else, or has too many pixels.
+    """
+    check_video_file(file)
+    capture = _open_by_torchcodec(file, threads) if choose_decoder(decoder) == "torchcodec" else None
+    capture = capture or _open_by_opencv(file, threads)
+    try:
+        yield capture
+    finally:
+        capture.release()
+
+
+def _open_by_torchcodec(file: Path, threads: int) -> Capture | None:
+    try:
+        return TorchcodecCapture(SeekableVideo(file, threads=threads))
+    except InexactError:
+        return None
+
+
+def _open_by_opencv(file: Path, threads: int) -> Capture:
     capture = open_container(file, threads)
     try:
         if not capture.isOpened():
             raise DataError(f"no frame of the video {file} can be decoded{codec_hint(file)}")
         width, height = (int(capture.get(what)) for what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         check_frame_size(f"the video {file}", width, height)
-        yield capture
-    finally:
+    except BaseException:
         capture.release()
+        raise
+    return capture
 
 
-def frame_rate(capture: cv2.VideoCapture) -> float:
+def frame_rate(capture: Capture) -> float:
     """Frames per second; 25 if the file or camera gives no plausible rate."""
     rate = capture.get(cv2.CAP_PROP_FPS)
     return rate if 0 < rate < 1000 else USUAL_RATE
 
 
-def _count_frames(file: Path) -> int:
-    with open_video(file) as capture:
+def _count_frames(file: Path, decoder: Decoder) -> int:
+    """How many frames decode. OpenCV comes first: it need not convert their colours."""
+    try:
+        frames = _count_grabbed(file, "opencv")
+    except DataError:
+        frames = 0
+    return frames or _count_grabbed(file, decoder)
+
+
+def _count_grabbed(file: Path, decoder: Decoder) -> int:
+    with open_video(file, decoder=decoder) as capture:
         frames = 0
         while capture.grab():
             frames += 1
     return frames
 
 
-def _decode_frames(file: Path, positions: Collection[int]) -> Iterator[tuple[int, np.ndarray]]:
+def _decode_frames(file: Path, positions: Collection[int], decoder: Decoder) -> Iterator[tuple[int, np.ndarray]]:
     """Decodes the frames at some positions, in their order in the video. All have the size of the video's first frame.
 
     Yields:
@@ -171,7 +237,7 @@ def _decode_frames(file: Path, positions: Collection[int]) -> Iterator[tuple[int
     """
     last = max(positions)
     size: tuple[int, int] | None = None  # W, H
-    with open_video(file) as capture:
+    with open_video(file, decoder=decoder) as capture:
         for position in range(last + 1):
             if not capture.grab():
                 if position == 0:
@@ -191,7 +257,7 @@ def _decode_frames(file: Path, positions: Collection[int]) -> Iterator[tuple[int
             yield position, frame
 
 
-def _repeats_at_rate(capture: cv2.VideoCapture, fps: float) -> Iterator[tuple[np.ndarray, int]]:
+def _repeats_at_rate(capture: Capture, fps: float) -> Iterator[tuple[np.ndarray, int]]:
     """Decodes all frames of a video; each is yielded with the number of multiples of 1 / fps at which it is shown."""
     usual_step = 1 / frame_rate(capture)  # seconds
     shown: np.ndarray | None = None

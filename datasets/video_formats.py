@@ -41,9 +41,7 @@ def open_container(file: Path, threads: int = 0) -> cv2.VideoCapture:
     Raises:
         DataError: the file is a playlist, cannot be read, or has a name that is not UTF-8.
     """
-    name = os.path.abspath(file)  # so that no name looks like an address
-    if name.encode("utf-8", "ignore").decode() != name:  # OpenCV would crash
-        raise DataError(f"the video {file} has a name that is not UTF-8: rename it")
+    name = local_name(file)
     _check_no_playlist(file)
     limits = f"protocol_whitelist;file|format_whitelist;{_FORMATS}"
     with _opening:
@@ -57,6 +55,35 @@ def open_container(file: Path, threads: int = 0) -> cv2.VideoCapture:
                 del os.environ[_OPTIONS]
             else:
                 os.environ[_OPTIONS] = given
+
+
+def local_name(file: Path) -> str:
+    """The absolute name of a file, which looks like no address. Raises DataError if it is not UTF-8."""
+    name = os.path.abspath(file)
+    if name.encode("utf-8", "ignore").decode() != name:  # OpenCV would crash
+        raise DataError(f"the video {file} has a name that is not UTF-8: rename it")
+    return name
+
+
+def has_time_stamps(file: Path) -> bool:
+    """Whether a file is MP4, MOV, Matroska or WebM by its first bytes, and can be nothing else to FFmpeg.
+
+    Their frames have exact times. FFmpeg takes a text with certain words for a playlist even behind such first bytes,
+    if no byte 0 ends the text before.
+
+    Raises:
+        DataError: the file is a playlist, or cannot be read.
+    """
+    _check_no_playlist(file)
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(1 << 12)
+    except OSError as error:
+        raise DataError(f"the video {file} cannot be read: {error.strerror}") from None
+    text, ends, _ = start.partition(b"\0")
+    if not ends or any(word in text.lower() for word in (b"<mpd", b"<compositionplaylist")):
+        return False
+    return start.startswith(b"\x1a\x45\xdf\xa3") or start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip")
 
 
 def _check_no_playlist(file: Path) -> None:
@@ -87,8 +114,8 @@ def codec_hint(file: Path) -> str:
     for name, codec in _CODECS.items():
         if name in data:
             return (
-                f": its codec is {codec}, for which this OpenCV has no decoder; convert it, for example by "
-                "`ffmpeg -i IN -c:v libx264 -crf 18 OUT.mp4`"
+                f": its codec is {codec}, for which this OpenCV has no decoder; install torchcodec (docs/install.md), "
+                "or convert it, for example by `ffmpeg -i IN -c:v libx264 -crf 18 OUT.mp4`"
             )
     return ""
 

@@ -24,6 +24,7 @@ def build_loader(
     workers: int,
     device: torch.device,
     start_worker: Callable[[int], None],
+    start_method: str | None = None,
 ) -> DataLoader:
     """A DataLoader of (clip, label, index) batches, whose processes stay for the next epoch.
 
@@ -34,12 +35,14 @@ def build_loader(
         workers: processes; 0 loads in this one.
         device: where batches will go; for a GPU they are put into pinned memory.
         start_worker: called with its number in each worker when it starts.
+        start_method: of the workers; None: Python's own.
     """
     loader: DataLoader = DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
+        multiprocessing_context=start_method if workers else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         worker_init_fn=partial(_start_worker, start_worker),  # not a closure: it may be pickled

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 # The only imports of rooms above the engine: each list of names is written where its variants are.
 from datasets.clips import OnBadSample
+from datasets.decoders import Decoder, DecoderDevice
 from datasets.readers import Format
 from models.sifa import OffsetInit, OffsetSource
 from models.temporal import Stage, Temporal
@@ -61,6 +62,8 @@ class Dataset(Section):
     shard_cache: PathText = Field("", description="folder for the shards of a URL; empty: ~/.cache/sifa/shards")
     shard_cache_gb: float = Field(50.0, gt=0, description="gigabytes that this folder may take")
     shard_window: int = Field(8, ge=1, description="shards whose videos are mixed in a training; 1 mixes each alone")
+    decoder: Decoder = Field("auto", description="of VIDEO; auto: torchcodec where it loads, else OpenCV: docs/data.md")
+    decoder_device: DecoderDevice = Field("cpu", description="cuda: torchcodec decodes on the GPU; not tried yet")
     num_segments: int = Field(1, ge=1, le=1024, description="segments of a video that a clip is drawn from")
     clip_length: int = Field(16, ge=1, le=1024, description="consecutive samples in each segment")
     num_steps: int = Field(1, ge=1, le=10_000, description="frames from one sample to the next")

@@ -11,6 +11,7 @@ from torch.utils.data import Sampler
 import models
 from common.files import is_url
 from datasets.clips import ClipDataset, worker_init
+from datasets.decoders import describe_decoder
 from datasets.normalisation import normalise
 from datasets.transforms import Transform, test_transform, train_transform
 from engine.agreement import check_equal
@@ -158,9 +159,17 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         first_frame=data.first_frame,
         shard_cache=data.shard_cache,
         shard_cache_gb=data.shard_cache_gb,
+        decoder=data.decoder,
+        decoder_device=data.decoder_device,
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
     )
+
+
+def decoder_report(config: Config) -> str:
+    """A line about what decodes the videos of a configuration; empty if it has frames. Raises DataError if nothing."""
+    data = config.dataset
+    return f"videos: decoded by {describe_decoder(data.decoder, data.decoder_device)}" if data.format == "VIDEO" else ""
 
 
 def _train_transform(config: Config) -> Transform:
@@ -186,9 +195,16 @@ def build_batches(
     dataset: ClipDataset, sampler: Sampler, batch_size: int, config: Config, process: Process
 ) -> DevicePrefetcher:
     """Batches of a data set on the device of this process, as the network takes them."""
-    workers = config.dataset.num_workers
+    data = config.dataset
+    on_gpu = data.format == "VIDEO" and data.decoder_device == "cuda"
     loader = build_loader(
-        dataset, sampler, batch_size, workers=workers, device=process.device, start_worker=worker_init
+        dataset,
+        sampler,
+        batch_size,
+        workers=data.num_workers,
+        device=process.device,
+        start_worker=worker_init,
+        start_method="spawn" if on_gpu else None,  # a forked process cannot use the GPU of its parent
     )
     return DevicePrefetcher(loader, process.device, normalise)
 
