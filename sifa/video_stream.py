@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from common.errors import DataError, UserError, shown_name
+from datasets.decoders import Capture
 from datasets.preparation.class_folders import videos_below
 from datasets.preparation.sources import VIDEO_EXTENSIONS
 from datasets.video_files import open_video
@@ -96,13 +97,13 @@ def open_camera(number: int) -> Iterator[cv2.VideoCapture]:
         capture.release()
 
 
-def read_frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
+def read_frames(capture: Capture) -> Iterator[np.ndarray]:
     """Every frame until the end, uint8 (H, W, 3), RGB."""
     while (result := capture.read())[0]:
         yield cv2.cvtColor(result[1], cv2.COLOR_BGR2RGB)
 
 
-def announced_frames(capture: cv2.VideoCapture) -> int:
+def announced_frames(capture: Capture) -> int:
     """The number of frames in the header of a file, 0 if there is none. Not all of them need to decode."""
     return max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
 
