@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from engine.logger import RunLogger
 from engine.metrics import Metrics, label_rank, loss_over_heads, mean_softmax
 from engine.parallel import is_sharded
 from engine.precision import AMP_DTYPES, autocast
-from engine.prefetch import DevicePrefetcher, padded_to_longest_rank
+from engine.prefetch import Batch, DevicePrefetcher, HostCopies, padded_to_longest_rank
 from engine.samplers import DistributedVideoSampler
 from engine.schema import Config
 from engine.signals import Interrupted, StopSignals
@@ -71,22 +71,40 @@ def score_videos(
     model.eval()
     pending: list[tuple[Tensor, Tensor]] = []  # views of a video whose other views are in the next batch
     done = 0
-    for clip, label, index in padded_to_longest_rank(batches, data) if is_sharded(model) else batches:  # type: ignore[arg-type]
-        with autocast(batches.device, amp):
-            logits = model(clip)
-        if not len(index):
-            continue
-        scores = mean_softmax(logits).cpu()
-        loss = loss_over_heads(logits, label, reduction="none").double().cpu() / len(logits)
-        for view, score, view_loss in zip(index.tolist(), scores, loss, strict=True):
+    padded = padded_to_longest_rank(batches, data) if is_sharded(model) else batches  # type: ignore[arg-type]
+    for index, results in _scored_batches(model, padded, batches.device, amp):
+        scores, losses = results.read()
+        for view, score, view_loss in zip(index.tolist(), scores, losses, strict=True):
             pending.append((score, view_loss))
             if len(pending) == data.views:
                 video_scores, video_losses = (torch.stack(values) for values in zip(*pending, strict=True))
                 keep(view // data.views, video_scores, video_losses)
                 pending.clear()
-        done += len(label)
+        done += len(index)
         report(done, len(sampler))
         check()
+
+
+def _scored_batches(
+    model: nn.Module, batches: Iterable[Batch], device: torch.device, amp: torch.dtype | None
+) -> Iterator[tuple[Tensor, HostCopies]]:
+    """Of each batch with labels: index (N,), and copies of scores (N, classes) and losses (N,).
+
+    A batch is handed on when the next one is launched, so that a GPU never waits for the host.
+    """
+    waiting: tuple[Tensor, HostCopies] | None = None
+    for clip, label, index in batches:
+        with autocast(device, amp):
+            logits = model(clip)
+        if not len(index):
+            continue
+        losses = loss_over_heads(logits, label, reduction="none").double() / len(logits)
+        launched = index, HostCopies(mean_softmax(logits), losses)
+        if waiting is not None:
+            yield waiting
+        waiting = launched
+    if waiting is not None:
+        yield waiting
 
 
 def evaluate(

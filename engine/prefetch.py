@@ -113,6 +113,28 @@ class DevicePrefetcher:
         return copies
 
 
+class HostCopies:
+    """Copies on the CPU of tensors that the device may still compute.
+
+    On a GPU the copies go to pinned memory, and the host goes on until it reads them.
+
+    Args:
+        tensors: at least one, all on one device.
+    """
+
+    def __init__(self, *tensors: Tensor) -> None:
+        self._copies = [tensor.to("cpu", non_blocking=True) for tensor in tensors]
+        self._copied = torch.cuda.Event() if tensors[0].is_cuda else None
+        if self._copied is not None:
+            self._copied.record(torch.cuda.current_stream(tensors[0].device))
+
+    def read(self) -> list[Tensor]:
+        """Waits until the copies are complete, and returns them in the order of the tensors."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._copies
+
+
 def padded_to_longest_rank(batches: DevicePrefetcher, dataset: Dataset) -> Iterator[Batch]:
     """The batches, then clips without labels and indices while another process still has batches.
 

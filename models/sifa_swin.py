@@ -42,7 +42,7 @@ class TubeletEmbedding(nn.Module):
         clip = nn.functional.pad(clip, (0, -width % PATCH, 0, -height % PATCH))
         stacked = stack_frames(clip, STEM_FRAMES)  # (N, T/4, 12, H, W)
         tokens = self.proj(merge_time(stacked)).permute(0, 2, 3, 1)  # (N*T/4, H/4, W/4, channels)
-        return self.norm(split_time(tokens, stacked.shape[1]))
+        return self.norm(split_time(tokens, stacked.shape[1])).to(tokens.dtype)  # under autocast, as its input
 
 
 class ClipSwinBlock(SwinTransformerBlock):
@@ -82,7 +82,9 @@ class ClipSwinBlock(SwinTransformerBlock):
         clip = clip + self.stochastic_depth(split_time(windows, clip.shape[1]))
         if self.temporal is not None:
             branch = self.temporal(clip.movedim(-1, 2)).movedim(2, -1)  # views: channels stay innermost
-            clip = clip + self.norm_temporal(branch)
+            # A norm under CUDA's autocast returns float32, and one sum with it would leave the clip, and with it the op
+            # of all later blocks, in float32.
+            clip = clip + self.norm_temporal(branch).to(clip.dtype)
         return clip + self.stochastic_depth(self.mlp(self.norm2(clip)))
 
 

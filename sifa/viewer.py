@@ -1,7 +1,7 @@
 """What a network looks at in a video: a picture, the pictures of a film, or a page to explore.
 
     viewer = Viewer(sifa.load("output/demo/checkpoints/last.pth", num_clips=1, num_crops=1), "video.mp4")
-    picture = viewer.picture(viewer.middle())
+    picture = viewer.picture(*viewer.strongest_moment())
 
 `import sifa` does not import this module, because it needs matplotlib: `from sifa.viewer import Viewer`.
 """
@@ -16,10 +16,12 @@ import numpy as np
 from common.errors import UserError
 from datasets.sampling import test_positions
 from datasets.video_files import VideoFiles
+from sifa.motion import changes, is_still, strongest_pair
 from sifa.predictor import Predictor, count_frames
 from visualization import Explanation, Moment, draw, explain, html_page
 
 _SHARPEST = 512  # pixels of the short side of a drawn frame
+_FINE = 10  # positions along a side of a map that shows where something is
 
 
 class ArgumentError(UserError):
@@ -47,7 +49,7 @@ class Viewer:
     Args:
         predictor: with one crop, whose clips have two frames of the network at least.
         video: file.
-        stage: res2..res5, with SIFA; None: res4, or the last stage with SIFA.
+        stage: res2..res5, with SIFA; None: the last one whose maps are fine enough, or else the finest.
         label: class of Grad-CAM; None: the predicted one.
         blocks: SIFA blocks that the stacked points go through, at most.
         crop_size: S, pixels that the network sees; None: those of the validation.
@@ -82,9 +84,15 @@ class Viewer:
             raise UserError(f"a clip of {predictor.frames} frames is one frame to the network: SIFA has no next one")
         if label is not None and not 0 <= label < len(predictor.classes):
             raise ArgumentError(f"label must be in 0..{len(predictor.classes) - 1}, got {label}")
-        self.stage = stage or ("res4" if "res4" in self.stages else self.stages[-1])
+        self.stage = stage or self._fine_stage()
         if self.stage not in self.stages:
             raise ArgumentError(f"stage {self.stage} of this network has no SIFA; it is in {', '.join(self.stages)}")
+        self._last: tuple[int, Clip] | None = None
+
+    def _fine_stage(self) -> str:
+        """The last stage whose maps have _FINE x _FINE positions at least: res4 of 224 pixels; or the first stage."""
+        grids = {stage: self.predictor.model.grid(stage) for stage in self.stages}
+        return next((s for s in reversed(self.stages) if self.size // grids[s].stride >= _FINE), self.stages[0])
 
     # ---- Clips of the video -----------------------------------------------------------------------------------------
 
@@ -107,9 +115,11 @@ class Viewer:
 
     def clip(self, start: int) -> Clip:
         """Reads a clip. Raises DataError if it does not decode."""
-        positions = self.positions(start)
-        frames = VideoFiles(self.video.parent).read(self.video.name, positions)
-        return Clip(frames, positions, self._shown(start))
+        if self._last is None or self._last[0] != start:
+            positions = self.positions(start)
+            frames = VideoFiles(self.video.parent).read(self.video.name, positions)
+            self._last = start, Clip(frames, positions, self._shown(start))
+        return self._last[1]
 
     def _shown(self, start: int) -> list[int]:
         return self.positions(start)[self.predictor.model.shown_frames]
@@ -117,6 +127,19 @@ class Viewer:
     def middle(self) -> int:
         """The start of the clip in the middle of the video."""
         return len(self.starts()) // 2
+
+    def strongest_moment(self) -> tuple[int, int]:
+        """Start and pair t between whose frames most changes in the video, in the middle of a clip if possible.
+
+        Raises:
+            DataError: the video does not decode.
+        """
+        return strongest_pair(changes(self.video), [self._shown(start) for start in self.starts()])
+
+    def is_still(self, start: int, t: int) -> bool:
+        """Whether hardly anything moves from frame t to frame t+1 of a clip. Raises DataError as `clip`."""
+        frames = self.clip(start).frames[self.predictor.model.shown_frames]
+        return is_still(frames[t], frames[t + 1])
 
     def moment_of(self, frame: int) -> tuple[int, int]:
         """Start and pair t of which frame t is nearest to a frame of the video, in the middle of a clip if possible.
@@ -215,12 +238,13 @@ class Viewer:
         t, y, x = self._query(t, query, clip, explanation)
         frames = self.drawn_frames(clip)
         name = self.predictor.classes[explanation.label]
+        still = "; hardly any motion between them" if self.is_still(start, t) else ""
         return draw(
             Moment(frames[t], frames[t + 1], self.size, t, y, x),
             explanation,
             title=f"{name}  {100 * explanation.probability:.1f} %",
             subtitle=f"{self.video.name}: frame t is {clip.shown[t]} of the video, frame t+1 is {clip.shown[t + 1]}; "
-            f"{explanation.stage}, whose maps are {explanation.cam.shape[1]} x {explanation.cam.shape[2]}",
+            f"{explanation.stage}, whose maps are {explanation.cam.shape[1]} x {explanation.cam.shape[2]}{still}",
             class_name=name,
             blocks=min(self.blocks, len(explanation.attentions)),
         )

@@ -22,8 +22,7 @@ The log is output/demo/log.txt, the figures are output/demo/metrics.jsonl and, a
   ${python#"$PWD"/} -m tensorboard.main --logdir output/demo/tensorboard
 Next: ask the network about a video, and see where it looks,
   ${python#"$PWD"/} -m tools.predict data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
-  ${python#"$PWD"/} -m tools.visualize data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth \\
-    --stage res3 --crop_size 128
+  ${python#"$PWD"/} -m tools.visualize data/demo/videos/val/move_up/0000.mp4 --checkpoint output/demo/checkpoints/last.pth
 or teach it classes of your own: docs/own_videos.md.
 TEXT
 }

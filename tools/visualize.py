@@ -67,18 +67,19 @@ def make_viewer(predictor: Predictor, options: argparse.Namespace) -> Viewer:
 def write(viewer: Viewer, options: argparse.Namespace) -> None:
     """Draws what the options ask for and writes it to the file of --out."""
     check_writable(options.out)
-    start, t = viewer.middle(), None
-    if options.frame is not None:
-        start, t = viewer.moment_of(options.frame)
-    if options.html:
-        stages = [options.stage] if options.stage else None
-        options.out.write_text(viewer.page(start, t, options.query, stages), encoding="utf-8")
-    elif options.out.suffix == ".mp4":
+    if options.out.suffix == ".mp4":
         moments, step = viewer.moments()
         with open_video(options.video) as capture:
             rate = frame_rate(capture) / step
         progress = tqdm(moments, unit="picture", disable=None)
         write_film(options.out, (viewer.picture(start, t, options.query) for start, t in progress), rate)
+        return
+    start, t = viewer.strongest_moment() if options.frame is None else viewer.moment_of(options.frame)
+    if viewer.is_still(start, t):
+        print("hardly any motion between the two frames: points and offsets follow little", file=sys.stderr)
+    if options.html:
+        stages = [options.stage] if options.stage else None
+        options.out.write_text(viewer.page(start, t, options.query, stages), encoding="utf-8")
     else:
         write_picture(options.out, viewer.picture(start, t, options.query))
 
@@ -106,8 +107,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("video", type=Path, metavar="VIDEO")
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its file")
     parser.add_argument("--query", type=_query, metavar="X,Y", help="pixels of VIDEO (default: the strongest motion)")
-    parser.add_argument("--frame", type=int, metavar="T", help="of VIDEO, as frame t (default: of the middle clip)")
-    parser.add_argument("--stage", choices=STAGES, help="default: res4; with --html all with SIFA")
+    parser.add_argument("--frame", type=int, metavar="T", help="of VIDEO, as frame t (default: the strongest motion)")
+    parser.add_argument("--stage", choices=STAGES, help="default: the last one with fine maps; --html: all")
     parser.add_argument(
         "--blocks", type=int, default=3, help="SIFA blocks that points go through (default: %(default)s)"
     )

@@ -86,8 +86,7 @@ def draw(
     _heat(panels[3], attention.saliency[t], grid, "2 |sigmoid(f[t+1] − f[t]) − ½|")
     _picture(panels[4], moment.following, moment.size, "Offsets: where neighbourhoods move", dim=0.4)
     _arrows(panels[4], attention.offsets[t], grid)
-    _picture(panels[5], moment.following, moment.size, f"Grad-CAM: what says “{drawable(class_name, 40)}”", dim=0.7)
-    _heat(panels[5], explanation.cam[t + 1], grid, "share of the largest in the clip", limit=1.0)
+    _class_map(panels[5], moment, explanation, drawable(class_name, 32))
     for panel in (panels[0], *panels[3:]):
         _mark_query(panel, moment, grid)
     canvas.draw()
@@ -143,16 +142,32 @@ def _count(panel: Axes, y: np.ndarray, x: np.ndarray, *, of: int, size: int) -> 
     # A panel ends at the frame's border; points sample zeros only from one position outside it.
     shown = int(((x >= -0.5) & (x <= size - 0.5) & (y >= -0.5) & (y <= size - 0.5)).sum())
     text += "" if shown == len(x) else f", {shown} in the picture"
+    _note(panel, text)
+
+
+def _note(panel: Axes, text: str) -> None:
+    """Writes a line into the lower left corner of a panel."""
     panel.text(0.015, 0.02, text, color=TEXT, size=9, path_effects=_OUTLINE, zorder=2.5, transform=panel.transAxes)
 
 
-def _heat(panel: Axes, values: np.ndarray, grid: Grid, legend: str, limit: float | None = None) -> None:
-    """Draws a map over the frame, large values more opaque; `limit` is the upper end of the scale."""
-    largest = limit or float(max(values.max(), 1e-12))
+def _class_map(panel: Axes, moment: Moment, explanation: Explanation, class_name: str) -> None:
+    """Draws what speaks for a class in frame t or t+1, where there is more of it."""
+    first, second = explanation.cam[moment.t], explanation.cam[moment.t + 1]
+    cam, frame, name = (second, moment.following, "t+1") if second.max() >= first.max() else (first, moment.frame, "t")
+    _picture(panel, frame, moment.size, f"Grad-CAM, frame {name}: for “{class_name}”", dim=0.7)
+    if cam.max() > 0:
+        _heat(panel, cam, explanation.grid, "share of the largest in the clip", low=0.0)
+    else:
+        _note(panel, "nothing in these two frames")
+
+
+def _heat(panel: Axes, values: np.ndarray, grid: Grid, legend: str, low: float | None = None) -> None:
+    """Draws a map over the frame, large values more opaque. Its colours reach from `low`, or its least value, up."""
+    low, high = float(values.min()) if low is None else low, float(values.max())
     padded = np.pad(values, 1, mode="edge")  # so that the map reaches the borders of the frame
     edge = grid.start - 1.5 * grid.stride
     bottom, right = edge + grid.stride * np.array(padded.shape)
-    norm = Normalize(0, largest)
+    norm = Normalize(low, max(high, low + 1e-12))
     limits = panel.axis()
     panel.imshow(
         padded,
@@ -160,7 +175,7 @@ def _heat(panel: Axes, values: np.ndarray, grid: Grid, legend: str, limit: float
         norm=norm,
         extent=(edge, right, bottom, edge),
         interpolation="bicubic",
-        alpha=np.clip(0.15 + 0.7 * padded / largest, 0, 1),
+        alpha=np.clip(0.15 + 0.7 * np.asarray(norm(padded)), 0, 1),
     )
     panel.axis(limits)
     _colour_bar(panel, ScalarMappable(norm, HEAT), legend)

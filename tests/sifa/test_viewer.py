@@ -56,6 +56,24 @@ def test_which_pair_shows_a_frame(folder: Path) -> None:
     assert t == 1, "the middle pair"
 
 
+def test_without_options_the_last_stage_with_fine_maps(folder: Path) -> None:
+    """48 pixels make maps of 6 x 6 in res3, 160 pixels of 20 x 20 in res3 and 10 x 10 in res4."""
+    stages = {size: viewer(folder, crop_size=size).stage for size in (48, 152, 160, 320)}
+    assert stages == {48: "res3", 152: "res3", 160: "res4", 320: "res5"}
+
+
+def test_a_still_moment_is_said(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "v.avi", [moving_square(1)[0]] * 34)
+    write_checkpoint(tmp_path / "last.pth", SMALL)
+    said = []
+    monkeypatch.setattr("sifa.viewer.draw", lambda *_, subtitle, **__: said.append(subtitle))
+    for one in (viewer(tmp_path), viewer(folder)):
+        start, t = one.strongest_moment()
+        one.picture(start, t)
+    assert "; hardly any motion between them" in said[0]
+    assert "hardly any motion" not in said[1]
+
+
 def test_a_query_is_in_pixels_of_the_video(folder: Path) -> None:
     """60 x 80 pixels, whose middle 60 x 60 become 48 x 48: res3's positions lie at 0, 8, ..., 40 of these."""
     one = viewer(folder, stage="res3")

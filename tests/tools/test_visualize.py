@@ -43,11 +43,17 @@ def test_a_picture(run: Run, tmp_path: Path) -> None:
     assert (pictures[1] != pictures[2]).any()
 
 
+def test_hardly_any_motion_is_said(run: Run, folder: Path, tmp_path: Path) -> None:
+    write_video(folder / "still.avi", [moving_square(1)[0]] * 34)
+    code, _, err = run(f"--out={tmp_path}/still.html", "--html", "--stage=res5", video="still.avi")
+    assert (code, err) == (0, "hardly any motion between the two frames: points and offsets follow little\n")
+
+
 def test_its_name_is_the_videos(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run()[1] == "v.png\n"
     first = (tmp_path / "v.png").read_bytes()
-    assert run("--stage=res3")[1] == "v-2.png\n"
+    assert run("--stage=res4")[1] == "v-2.png\n"
     assert (tmp_path / "v.png").read_bytes() == first != (tmp_path / "v-2.png").read_bytes()
     assert run("--html")[1] == "v.html\n"
     assert (tmp_path / "v.png").read_bytes()[1:4] == b"PNG"

@@ -94,6 +94,30 @@ def test_the_count_is_of_what_contributes_and_of_what_is_drawn() -> None:
     }
 
 
+def test_grad_cam_is_of_the_frame_that_has_it_and_scaled_to_what_is_there() -> None:
+    moment, seen = scene((1.0, 1.0))
+    texts = {}
+    for name, frame in (("t", 0), ("t+1", 1), ("none", 0)):
+        seen.cam[:] = 0
+        seen.cam[frame, 4, 4] = 0.0 if name == "none" else 0.25
+        panel = Figure().add_subplot()
+        figure._class_map(panel, moment, seen, "walk")
+        written = [*panel.texts, *(text for bar in panel.child_axes for text in bar.texts)]
+        texts[name] = [panel.get_title(loc="left"), *(text.get_text() for text in written)]
+    scale = ["0", "0.25", "share of the largest in the clip"]
+    assert texts["t"] == ["Grad-CAM, frame t: for “walk”", *scale]
+    assert texts["t+1"] == ["Grad-CAM, frame t+1: for “walk”", *scale]
+    assert texts["none"][1:] == ["nothing in these two frames"]
+
+
+def test_a_heat_map_begins_at_its_least_value() -> None:
+    panel = Figure().add_subplot()
+    figure._picture(panel, np.zeros((SIZE, SIZE, 3), np.uint8), SIZE, "title")
+    figure._heat(panel, np.linspace(0.2, 0.3, 64).reshape(8, 8), Grid(STRIDE, 0.0), "motion")
+    assert panel.images[-1].get_clim() == (0.2, 0.3)
+    assert [text.get_text() for text in panel.child_axes[0].texts] == ["0.2", "0.3", "motion"]
+
+
 def test_points_outside_are_not_drawn() -> None:
     part, _ = panel(picture((20.0, 0.0)), 0, 1)
     rows = coloured(part, ONE_SIGN(1.0))[:, 0]
