@@ -8,13 +8,15 @@
 #   bash make.sh fuzz     ten thousand random calls of the op, built with sanitizers
 #   bash make.sh attack   two thousand damaged files, odd texts, names and variables; or COUNT of them
 #   bash make.sh lint     ruff, mypy, clang-format
+#   bash make.sh wheel    dist/*.whl: the op for every PyTorch from 2.11 on, for the CPU and, if nvcc is here, with CUDA
+#   bash make.sh compat   the tests of the op with one library in the oldest, a middle and the newest PyTorch
 #   bash make.sh bench    compare the op with plain PyTorch
 #   bash make.sh gpu      on a GPU: build, test and measure there; the figures go to benchmarks/results/<gpu>/
 #   bash make.sh gpu [--out DIR] PART ...   only these parts, see benchmarks/gpu.sh
 #
 # Python packages go to .venv in this folder. An active virtual environment is used instead; SIFA_NO_VENV=1 uses the
 # interpreter's own packages. PYTHON names another interpreter than python3; MAX_JOBS limits the parallel compilers. The
-# op gets CUDA kernels if PyTorch has CUDA and a compiler is found (cuda_sifa/setup.py lists its own variables).
+# op gets CUDA kernels if there is an NVIDIA driver, or with SIFA_WITH_CUDA=1 (cuda_sifa/setup.py lists its variables).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source cuda_sifa/build.sh  # has_driver, install_nvcc, compile
@@ -63,7 +65,8 @@ create_venv() {
   "$1" -m venv "${share[@]}" .venv || fail "venv failed; on Debian and Ubuntu: apt install python3-venv"
 }
 
-# Succeeds if every package of requirements.txt and $1 is installed, and torch and torchvision fit each other.
+# Succeeds if every package of requirements.txt and $1 is installed, and torch and torchvision fit each other. Imports
+# none of them: that takes seconds.
 has_packages() {
   "$python" - requirements.txt "$1" 2>/dev/null <<'PYTHON'
 import importlib.metadata as metadata
@@ -75,7 +78,8 @@ for file in sys.argv[1:]:
         name = re.match(r"[A-Za-z][\w.-]*", line)
         if name:
             metadata.version(name.group())
-import torchvision
+torch = metadata.version("torch").partition("+")[0]
+sys.exit(any(re.match(rf"torch==(?!{re.escape(torch)}$)", need) for need in metadata.requires("torchvision") or []))
 PYTHON
 }
 
@@ -104,12 +108,6 @@ lint() {
     -exec "$(dirname "$python")/clang-format" --dry-run --Werror {} +
 }
 
-bench() {
-  build
-  say "measuring"
-  "$python" -m benchmarks.bench_op "$@"
-}
-
 # A longer job is a function of the same name in a script of its own.
 job=${1:-build}
 [[ $# -gt 0 ]] && shift
@@ -121,7 +119,9 @@ case $job in
   fuzz) source tests/op/fuzz.sh; fuzz "$@" ;;
   attack) build; "$python" -m tests.attacks.attack "$@" ;;
   lint) lint ;;
-  bench) bench "$@" ;;
+  bench) build; say "measuring"; "$python" -m benchmarks.bench_op "$@" ;;
+  wheel) set_up requirements.txt; source cuda_sifa/wheel.sh; wheel ;;
+  compat) source tests/op/compat.sh; compat "$@" ;;
   gpu) source benchmarks/gpu.sh; gpu "$@" ;;
-  *) fail "unknown job $job; there are build, demo, doctor, test, fuzz, attack, lint, bench and gpu" ;;
+  *) fail "unknown job $job; there are build, demo, doctor, test, fuzz, attack, lint, bench, wheel, compat and gpu" ;;
 esac

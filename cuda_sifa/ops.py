@@ -50,8 +50,7 @@ def inter_frame_attention(
         if _inside_torch_func():
             return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups)
         if _needs_no_gradient(x, offset):
-            with torch._C._AutoDispatchBelowAutograd():
-                return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+            return _run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, kernel_size, dilation, groups)
         return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
     except (AttributeError, RuntimeError, TypeError):
         # The types are checked after the failure only, so a correct call has no cost.
@@ -88,7 +87,13 @@ def _fake(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, gro
 
 
 def _fake_backward(
-    grad: Tensor, x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int
+    grad: Tensor,
+    x: Tensor,
+    offset: Tensor | None,
+    kernel_size: int,
+    dilation: int,
+    groups: int,
+    deterministic: bool = False,
 ) -> tuple[Tensor, Tensor]:
     check_arguments(x, offset, kernel_size, dilation, groups)
     check_gradient(grad, x)
@@ -96,6 +101,26 @@ def _fake_backward(
         return _channels_innermost(x), _channels_innermost(offset)
     accumulation = torch.float64 if x.dtype == torch.float64 else torch.float32
     return _channels_innermost(x), x.new_empty(0, dtype=accumulation)
+
+
+def _run_kernel(kernel: Any, *arguments: Any) -> Any:
+    """Calls a kernel of the compiled library, below autograd.
+
+    Raises:
+        torch.OutOfMemoryError: the memory of the GPU is full. The kernel cannot raise it itself: through the stable ABI
+            every failed allocation is a RuntimeError.
+    """
+    try:
+        with torch._C._AutoDispatchBelowAutograd():
+            return kernel(*arguments)
+    except RuntimeError as error:
+        device = arguments[0].device
+        if device.type != "cuda" or "could not allocate a tensor" not in str(error):
+            raise
+        free, total = torch.cuda.mem_get_info(device)  # raises the true error if an earlier kernel has failed
+        raise torch.OutOfMemoryError(
+            f"CUDA out of memory. {error}: {free / 2**20:.0f} MiB of {total / 2**20:.0f} MiB are free outside PyTorch"
+        ) from None
 
 
 def _fold_batches(size: int, dims: tuple, *tensors: Tensor | None) -> list[Any]:
@@ -120,8 +145,7 @@ class InterFrameAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, offset: Tensor | None, *settings: int) -> Tensor:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.sifa.inter_frame_attention(x, offset, *settings)
+        return _run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -148,12 +172,25 @@ class InterFrameAttention(torch.autograd.Function):
 
 
 class InterFrameAttentionBackward(torch.autograd.Function):
-    """The gradient of the op, which is not differentiable."""
+    """The gradient of the op, which is not differentiable.
+
+    The kernel does not see torch.use_deterministic_algorithms; here its state becomes an argument, for every caller. A
+    compiled graph keeps the argument, and PyTorch compiles again if the state changes.
+    """
 
     @staticmethod
-    def forward(grad: Tensor, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.sifa.inter_frame_attention_backward(grad, x, offset, *settings)
+    def forward(
+        grad: Tensor,
+        x: Tensor,
+        offset: Tensor | None,
+        kernel_size: int,
+        dilation: int,
+        groups: int,
+        deterministic: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
+        settings = (kernel_size, dilation, groups, deterministic)
+        return _run_kernel(torch.ops.sifa.inter_frame_attention_backward, grad, x, offset, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:

@@ -1,15 +1,14 @@
 // The CPU op: checks, layout and threads. kernel_impl.h leads to the arithmetic.
 #include "kernel.h"
 
-#include <ATen/Parallel.h>
-#include <ATen/Version.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <c10/core/CPUAllocator.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/library.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <memory>
+#include <new>
 #include <string>
 #include <tuple>
 #include <type_traits>
@@ -20,96 +19,148 @@
 namespace sifa {
 namespace {
 
-// The kernels for the processor of this machine, selected when the library runs, not when it is built. The choice is
-// that of ATen, so ATEN_CPU_CAPABILITY=default|avx2|avx512 selects these kernels too.
+enum class Capability { Baseline, Avx2, Avx512 };
+
+// The instruction set of the kernels, selected when the library runs, not when it is built: the best that this
+// processor has, or a lower one that ATEN_CPU_CAPABILITY=default|avx2|avx512 names, as for PyTorch's own kernels.
+Capability capability() {
+  Capability best = Capability::Baseline;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
+    best = Capability::Avx2;
+  if (best == Capability::Avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+    best = Capability::Avx512;
+#endif
+  const char* named = std::getenv("ATEN_CPU_CAPABILITY");
+  const std::string wanted = named ? named : "";
+  if (wanted == "default") return Capability::Baseline;
+  if (wanted == "avx2") return std::min(best, Capability::Avx2);
+  return best;
+}
+
 template <typename Acc>
 const Kernels<Acc>& kernels() {
+  static const Capability selected = capability();
+  constexpr bool single = std::is_same_v<Acc, float>;
 #if defined(__x86_64__)
-  static const std::string capability = at::get_cpu_capability();
-  if (capability == "AVX512") {
-    if constexpr (std::is_same_v<Acc, float>)
+  if (selected == Capability::Avx512) {
+    if constexpr (single)
       return avx512::kernels_float;
     else
       return avx512::kernels_double;
   }
-  if (capability == "AVX2") {
-    if constexpr (std::is_same_v<Acc, float>)
+  if (selected == Capability::Avx2) {
+    if constexpr (single)
       return avx2::kernels_float;
     else
       return avx2::kernels_double;
   }
 #endif
-  if constexpr (std::is_same_v<Acc, float>)
+  if constexpr (single)
     return baseline::kernels_float;
   else
     return baseline::kernels_double;
 }
 
-Storage storage_of(at::ScalarType type) {
-  switch (type) {
-    case at::kDouble:
+Storage storage_of(const Tensor& tensor) {
+  switch (dtype_of(tensor)) {
+    case Dtype::Double:
       return Storage::Double;
-    case at::kHalf:
+    case Dtype::Half:
       return Storage::Half;
-    case at::kBFloat16:
+    case Dtype::BFloat16:
       return Storage::BFloat16;
     default:
       return Storage::Float;
   }
 }
 
-Shape shape_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
+Shape shape_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
                     int64_t groups) {
-  Shape shape{x.size(0), x.size(1), x.size(2), x.size(3), x.size(4), kernel_size, dilation, groups};
+  const Sizes sizes = x.sizes();
+  Shape shape{};
+  shape.batch = sizes[0], shape.frames = sizes[1], shape.channels = sizes[2];
+  shape.height = sizes[3], shape.width = sizes[4];
+  shape.kernel_size = kernel_size, shape.dilation = dilation, shape.groups = groups;
   shape.deformable = offset.has_value();
-  shape.storage = storage_of(x.scalar_type());
-  shape.offset_storage = offset ? storage_of(offset->scalar_type()) : shape.storage;
-  for (int i = 0; shape.deformable && i < 5; ++i) shape.offset_strides[i] = offset->stride(i);
+  shape.storage = shape.offset_storage = storage_of(x);
+  if (offset) {
+    shape.offset_storage = storage_of(*offset);
+    std::copy_n(offset->strides().data(), 5, shape.offset_strides);
+  }
   return shape;
 }
 
 // The kernels compute rows and columns as 32-bit integers where coordinates are float.
-void check_extents(const at::Tensor& x) {
-  TORCH_CHECK_VALUE(x.size(3) <= 1 << 30 && x.size(4) <= 1 << 30, "height and width of x must be at most 2^30, got ",
-                    shape_of(x.sizes()));
+void check_extents(const Tensor& x) {
+  const Sizes sizes = x.sizes();
+  SIFA_CHECK(sizes[3] <= 1 << 30 && sizes[4] <= 1 << 30, "height and width of x must be at most 2^30, got ",
+             shape_of(sizes));
 }
 
-// The grain size of at::parallel_for: how many items, of so many multiply-adds each, are worth one more thread.
+// The memory in which one thread works; null if there is none.
+struct Free {
+  void operator()(void* memory) const { ::operator delete(memory, std::align_val_t(64)); }
+};
+using Memory = std::unique_ptr<void, Free>;
+
+Memory memory_for_a_thread(int64_t bytes) {
+  return Memory(::operator new(size_t(bytes), std::align_val_t(64), std::nothrow));
+}
+
+// Calls `part` with a range [begin, end) of [0, size) and with `scratch` bytes of memory, in several threads.
+template <typename Part>
+void in_parallel(int64_t size, int64_t grain_size, int64_t scratch, const Part& part) {
+  std::atomic<bool> without_memory{false};
+  parallel_for(size, grain_size, [&](int64_t begin, int64_t end) {
+    const Memory memory = memory_for_a_thread(scratch);
+    if (memory)
+      part(begin, end, memory.get());
+    else
+      without_memory = true;
+  });
+  if (without_memory)
+    throw std::runtime_error(text_of("inter_frame_attention could not allocate ", scratch, " bytes for a thread"));
+}
+
+// The grain size of parallel_for: how many items, of so many multiply-adds each, are worth one more thread.
 int64_t grain_size(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
 
 // The last frame of each sample has no next frame. Fills the pixels [begin, end) of all last frames with zeros.
-void clear_last_frames(const Shape& shape, at::Tensor& out, int64_t begin, int64_t end) {
-  const int64_t pixels = shape.height * shape.width, pixel = shape.channels * out.element_size();
-  char* first = static_cast<char*>(out.mutable_data_ptr()) + shape.pairs() * pixels * pixel;
+void clear_last_frames(const Shape& shape, void* out, int64_t element_size, int64_t begin, int64_t end) {
+  const int64_t pixels = shape.height * shape.width, pixel = shape.channels * element_size;
+  char* first = static_cast<char*>(out) + shape.pairs() * pixels * pixel;
   for (int64_t stop; begin < end; begin = stop) {
     const int64_t n = begin / pixels;
     stop = std::min(end, (n + 1) * pixels);
-    std::memset(first + (n * shape.frames * pixels + begin % pixels) * pixel, 0, (stop - begin) * pixel);
+    std::memset(first + (n * shape.frames * pixels + begin % pixels) * pixel, 0, size_t((stop - begin) * pixel));
   }
 }
 
 template <typename Acc>
-void run_forward(const Shape& shape, const at::Tensor& x, const std::optional<at::Tensor>& offset, at::Tensor& out) {
+void run_forward(const Shape& shape, const Tensor& x, const OptionalTensor& offset, const Tensor& out) {
   const Kernels<Acc>& kernel = kernels<Acc>();
   const ForwardArgs args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, out.mutable_data_ptr()};
   const int64_t grain = grain_size(shape.channels * shape.taps() * 6);
-  const int64_t pairs = shape.pairs();
-  at::parallel_for(0, shape.batch * pairs * shape.height * shape.width, grain, [&](int64_t begin, int64_t end) {
+  const int64_t pairs = shape.pairs(), element_size = int64_t(out.element_size());
+  const int64_t positions = shape.batch * pairs * shape.height * shape.width;
+  in_parallel(positions, grain, kernel.scratch(shape, false), [&](int64_t begin, int64_t end, void* memory) {
     // Each thread has a part of the N * (T-1) * H * W positions, and the same part of the N * H * W last pixels.
-    clear_last_frames(shape, out, begin / pairs, end / pairs);
-    const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, false));
-    kernel.forward(shape, args, begin, end, memory.get());
+    clear_last_frames(shape, args.out, element_size, begin / pairs, end / pairs);
+    kernel.forward(shape, args, begin, end, memory);
   });
 }
 
-at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
-                   int64_t groups) {
+Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation, int64_t groups) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_extents(x);
-  const at::Tensor dense = channels_last(x);
-  at::Tensor out = empty_channels_last(x.sizes(), x.options());
-  if (out.numel() == 0) return out;
-  if (x.size(1) == 1) return out.zero_();
+  const Tensor dense = channels_last(x);  // before the result: in the other order the pages of both are slower
+  const Tensor out = empty_channels_last(x.sizes(), dtype_of(x), x);
+  if (x.numel() == 0) return out;
+  if (x.size(1) == 1) return filled_with_zeros(out);
   const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
   if (shape.storage == Storage::Double)
     run_forward<double>(shape, dense, offset, out);
@@ -119,65 +170,63 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
 }
 
 template <typename Acc>
-void run_backward(const Shape& shape, const at::Tensor& grad, const at::Tensor& x,
-                  const std::optional<at::Tensor>& offset, at::Tensor& grad_x, at::Tensor& grad_offset) {
+void run_backward(const Shape& shape, const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
+                  const Tensor& grad_x, const Tensor& grad_offset) {
   const Kernels<Acc>& kernel = kernels<Acc>();
   const BackwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, grad.const_data_ptr(),
-                               grad_x.mutable_data_ptr<Acc>(), offset ? grad_offset.mutable_data_ptr<Acc>() : nullptr};
+                               static_cast<Acc*>(grad_x.mutable_data_ptr()),
+                               offset ? static_cast<Acc*>(grad_offset.mutable_data_ptr()) : nullptr};
   // A pair of frames adds to the gradients of both frames. Even pairs share no frame, and odd pairs share no frame. So
   // there are two rounds without races, and every sum has the same order for any number of threads.
   const int64_t grain = grain_size(shape.frame_size() * shape.taps() * 15);
+  const int64_t scratch = kernel.scratch(shape, true);
   for (int64_t parity = 0; parity < 2; ++parity) {
     const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
-    at::parallel_for(0, shape.batch * per_sample, grain, [&](int64_t begin, int64_t end) {
-      const c10::DataPtr memory = c10::GetCPUAllocator()->allocate(kernel.scratch(shape, true));
+    in_parallel(shape.batch * per_sample, grain, scratch, [&](int64_t begin, int64_t end, void* memory) {
       for (int64_t i = begin; i < end; ++i)
-        kernel.backward(shape, args, i / per_sample, 2 * (i % per_sample) + parity, memory.get());
+        kernel.backward(shape, args, i / per_sample, 2 * (i % per_sample) + parity, memory);
     });
   }
 }
 
-at::Tensor narrowed(const Shape& shape, const at::Tensor& grad_x, at::ScalarType type) {
-  at::Tensor stored = empty_channels_last(grad_x.sizes(), grad_x.options().dtype(type));
+Tensor narrowed(const Shape& shape, const Tensor& grad_x, Dtype dtype) {
+  const Tensor stored = empty_channels_last(grad_x.sizes(), dtype, grad_x);
   const Kernels<float>& kernel = kernels<float>();
-  const int64_t pixels = shape.batch * shape.frames * shape.height * shape.width;
-  at::parallel_for(0, pixels, grain_size(shape.channels), [&](int64_t begin, int64_t end) {
-    kernel.narrow(shape, grad_x.const_data_ptr<float>(), stored.mutable_data_ptr(), begin, end);
-  });
+  const auto* from = static_cast<const float*>(grad_x.const_data_ptr());
+  void* to = stored.mutable_data_ptr();
+  parallel_for(shape.batch * shape.frames * shape.height * shape.width, grain_size(shape.channels),
+               [&](int64_t begin, int64_t end) { kernel.narrow(shape, from, to, begin, end); });
   return stored;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x,
-                                            const std::optional<at::Tensor>& offset, int64_t kernel_size,
-                                            int64_t dilation, int64_t groups) {
+// Sums have the same order for any number of threads, so the result is deterministic anyway.
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
+                                    int64_t kernel_size, int64_t dilation, int64_t groups, bool /*deterministic*/) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_gradient(grad, x);
   check_extents(x);
-  const at::Tensor dense = channels_last(x), incoming = channels_last(grad);
-  const at::ScalarType acc = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const at::TensorOptions options = x.options().dtype(acc);
-  at::Tensor grad_x = empty_channels_last(x.sizes(), options).zero_();
-  at::Tensor grad_offset = at::empty({0}, options);
-  if (offset) {
-    grad_offset = empty_channels_last(offset->sizes(), options);
-    if (x.numel() == 0) grad_offset.zero_();  // a map without channels still has offsets
-  }
+  const Tensor dense = channels_last(x), incoming = channels_last(grad);
+  const Dtype dtype = dtype_of(x), sums = accumulator_of(dtype);
+  Tensor grad_x = filled_with_zeros(empty_channels_last(x.sizes(), sums, x));
+  Tensor grad_offset = offset ? empty_channels_last(offset->sizes(), sums, x) : empty(0, sums, x);
   if (x.numel() > 0) {
     const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
-    if (acc == at::kDouble)
+    if (sums == Dtype::Double)
       run_backward<double>(shape, incoming, dense, offset, grad_x, grad_offset);
     else
       run_backward<float>(shape, incoming, dense, offset, grad_x, grad_offset);
-    if (acc != x.scalar_type()) grad_x = narrowed(shape, grad_x, x.scalar_type());
+    if (dtype != sums) grad_x = narrowed(shape, grad_x, dtype);
+  } else {
+    filled_with_zeros(grad_offset);  // a map without channels still has offsets
   }
-  return {grad_x.to(x.scalar_type()), offset ? grad_offset.to(offset->scalar_type()) : grad_offset};
+  return {converted(grad_x, dtype), offset ? converted(grad_offset, dtype_of(*offset)) : grad_offset};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(sifa, CPU, m) {
-  m.impl("inter_frame_attention", &forward);
-  m.impl("inter_frame_attention_backward", &backward);
+STABLE_TORCH_LIBRARY_IMPL(sifa, CPU, m) {
+  m.impl("inter_frame_attention", TORCH_BOX(&forward));
+  m.impl("inter_frame_attention_backward", TORCH_BOX(&backward));
 }
 
 }  // namespace sifa

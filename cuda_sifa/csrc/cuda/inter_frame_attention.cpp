@@ -1,18 +1,18 @@
 // The CUDA op: checks, layout, device and stream. launch.cuh selects the kernels, which are in the other .cuh files.
 #include "kernels.h"
 
-#include <ATen/Context.h>
-#include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
-#include <torch/library.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <tuple>
+#include <type_traits>
 
 #include "../checks.h"
 #include "../layout.h"
+
+// Weak: null in a PyTorch without CUDA, where the library loads all the same.
+extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device_index, void** stream);
 
 // The storage types, declared as in kernels_*.cu: this file does not need the CUDA headers that define them.
 struct __half;
@@ -21,53 +21,81 @@ struct __nv_bfloat16;
 namespace sifa {
 namespace {
 
-Problem problem_of_call(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size,
-                        int64_t dilation, int64_t groups) {
-  for (const int64_t extent : x.sizes())
-    TORCH_CHECK(extent <= INT32_MAX, "on a CUDA device no extent of x may exceed 2^31 - 1, got ", shape_of(x.sizes()));
-  Problem p{int(x.size(0)), int(x.size(1)), int(x.size(2)),
-            int(x.size(3)), int(x.size(4)), int(kernel_size),
-            int(dilation),  int(groups),    {},
+using torch::stable::accelerator::DeviceGuard;
+
+void check(cudaError_t error) {
+  if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // so that the next call does not see this error again
+  throw std::runtime_error(text_of("inter_frame_attention failed on the GPU: ", cudaGetErrorString(error)));
+}
+
+Problem problem_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
+                        int64_t groups) {
+  const Sizes sizes = x.sizes();
+  for (const int64_t extent : sizes)
+    if (extent > INT32_MAX)
+      throw std::runtime_error(text_of("on a CUDA device no extent of x may exceed 2^31 - 1, got ", shape_of(sizes)));
+  Problem p{int(sizes[0]), int(sizes[1]), int(sizes[2]),
+            int(sizes[3]), int(sizes[4]), int(kernel_size),
+            int(dilation), int(groups),   {},
             false};
-  for (int i = 0; offset && i < 5; ++i) p.offset_strides[i] = offset->stride(i);
-  p.offset_in_float = offset && offset->scalar_type() == at::kFloat;
+  if (offset) {
+    std::copy_n(offset->strides().data(), 5, p.offset_strides);
+    p.offset_in_float = dtype_of(*offset) == Dtype::Float;
+  }
   return p;
 }
 
 // The current stream of PyTorch on the device of x.
-Call call_on(const at::Tensor& x) {
-  Call call{c10::cuda::getCurrentCUDAStream(x.get_device()).stream(), 0};
-  C10_CUDA_CHECK(cudaDeviceGetAttribute(&call.multiprocessors, cudaDevAttrMultiProcessorCount, x.get_device()));
+Call call_on(const Tensor& x) {
+  const int device = x.get_device_index();
+  void* stream;
+  require(aoti_torch_get_current_cuda_stream(device, &stream), "find the current stream");
+  Call call{static_cast<cudaStream_t>(stream), 0};
+  check(cudaDeviceGetAttribute(&call.multiprocessors, cudaDevAttrMultiProcessorCount, device));
   return call;
 }
 
 // Calls `function` with a null pointer of the storage type.
 template <typename Function>
-cudaError_t with_storage(at::ScalarType type, const Function& function) {
-  switch (type) {
-    case at::kDouble:
+cudaError_t with_storage(Dtype dtype, const Function& function) {
+  switch (dtype) {
+    case Dtype::Double:
       return function(static_cast<double*>(nullptr));
-    case at::kHalf:
+    case Dtype::Half:
       return function(static_cast<__half*>(nullptr));
-    case at::kBFloat16:
+    case Dtype::BFloat16:
       return function(static_cast<__nv_bfloat16*>(nullptr));
     default:
       return function(static_cast<float*>(nullptr));
   }
 }
 
-at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset, int64_t kernel_size, int64_t dilation,
-                   int64_t groups) {
+// Fills the frames first, first + step, ... of a tensor with zeros.
+void clear_frames(const Tensor& tensor, int64_t first, int64_t step) {
+  const Sizes sizes = tensor.sizes(), strides = tensor.strides();
+  if (first >= sizes[1]) return;
+  const Extents some{sizes[0], (sizes[1] - first - 1) / step + 1, sizes[2], sizes[3], sizes[4]};
+  const Extents steps{strides[0], strides[1] * step, strides[2], strides[3], strides[4]};
+  AtenTensorHandle frames;
+  require(aoti_torch__reinterpret_tensor(tensor.get(), 5, some.data(), steps.data(),
+                                         tensor.storage_offset() + first * strides[1], &frames),
+          "select frames");
+  filled_with_zeros(Tensor(frames));
+}
+
+Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation, int64_t groups) {
   check_arguments(x, offset, kernel_size, dilation, groups);
-  const c10::cuda::CUDAGuard guard(x.device());
-  const at::Tensor dense = channels_last(x);
-  at::Tensor out = empty_channels_last(x.sizes(), x.options());
-  if (out.numel() == 0) return out;
-  out.select(1, x.size(1) - 1).zero_();  // the last frame has no next frame
-  if (x.size(1) == 1) return out;
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor dense = channels_last(x);
+  const Tensor out = empty_channels_last(x.sizes(), dtype_of(x), x);
+  if (x.numel() == 0) return out;
+  const int64_t frames = x.size(1);
+  clear_frames(out, frames - 1, 1);  // the last frame has no next frame
+  if (frames == 1) return out;
   const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
   const Call call = call_on(x);
-  C10_CUDA_CHECK(with_storage(x.scalar_type(), [&](auto* storage) {
+  check(with_storage(dtype_of(x), [&](auto* storage) {
     return run_forward<std::remove_pointer_t<decltype(storage)>>(
         p, call, dense.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, out.mutable_data_ptr());
   }));
@@ -75,59 +103,57 @@ at::Tensor forward(const at::Tensor& x, const std::optional<at::Tensor>& offset,
 }
 
 // Zeros for the frames that the backward kernels add to before they store there: see kernels.h.
-at::Tensor sums_of_frames(const at::Tensor& x, at::ScalarType type) {
-  at::Tensor sums = empty_channels_last(x.sizes(), x.options().dtype(type));
+Tensor sums_of_frames(const Tensor& x) {
+  const Tensor sums = empty_channels_last(x.sizes(), accumulator_of(dtype_of(x)), x);
   const int64_t frames = x.size(1);
-  sums.slice(1, 1, frames, 2).zero_();
-  if (frames % 2 == 1) sums.select(1, frames - 1).zero_();
+  clear_frames(sums, 1, 2);
+  if (frames % 2 == 1) clear_frames(sums, frames - 1, 1);
   return sums;
 }
 
-std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& x,
-                                            const std::optional<at::Tensor>& offset, int64_t kernel_size,
-                                            int64_t dilation, int64_t groups) {
+Tensor regular_backward(const Problem& p, const Tensor& grad, const Tensor& x) {
+  const Tensor grad_x = empty_channels_last(x.sizes(), dtype_of(x), x);
+  if (x.numel() == 0) return grad_x;
+  const Call call = call_on(x);
+  check(with_storage(dtype_of(x), [&](auto* storage) {
+    return run_regular_backward<std::remove_pointer_t<decltype(storage)>>(
+        p, call, grad.const_data_ptr(), x.const_data_ptr(), grad_x.mutable_data_ptr());
+  }));
+  return grad_x;
+}
+
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
+                                    int64_t kernel_size, int64_t dilation, int64_t groups, bool deterministic) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_gradient(grad, x);
-  const c10::cuda::CUDAGuard guard(x.device());
-  const at::Tensor dense = channels_last(x), incoming = channels_last(grad);
-  const at::ScalarType accumulation = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor dense = channels_last(x), incoming = channels_last(grad);
+  const Dtype dtype = dtype_of(x), accumulator = accumulator_of(dtype);
   const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
+  if (!offset) return {regular_backward(p, incoming, dense), empty(0, accumulator, x)};
 
-  if (!offset) {
-    at::Tensor grad_x = empty_channels_last(x.sizes(), x.options());
-    if (x.numel() > 0) {
-      const Call call = call_on(x);
-      C10_CUDA_CHECK(with_storage(x.scalar_type(), [&](auto* storage) {
-        return run_regular_backward<std::remove_pointer_t<decltype(storage)>>(
-            p, call, incoming.const_data_ptr(), dense.const_data_ptr(), grad_x.mutable_data_ptr());
-      }));
-    }
-    return {grad_x, at::empty({0}, x.options().dtype(accumulation))};
-  }
-
-  at::Tensor grad_offset = empty_channels_last(offset->sizes(), offset->options());
+  const Tensor grad_offset = empty_channels_last(offset->sizes(), dtype_of(*offset), x);
   if (x.numel() == 0 || x.size(1) == 1) {
-    grad_offset.zero_();  // a map without channels still has offsets
-    return {empty_channels_last(x.sizes(), x.options()).zero_(), grad_offset};
+    filled_with_zeros(grad_offset);  // a map without channels still has offsets
+    return {filled_with_zeros(empty_channels_last(x.sizes(), dtype, x)), grad_offset};
   }
-  at::Tensor sums = sums_of_frames(x, accumulation);
-  at::Tensor weights;
-  if (at::globalContext().deterministicAlgorithms())
-    weights = at::empty({grad_offset.numel() * groups}, sums.options());
+  const Tensor sums = sums_of_frames(x);
+  std::optional<Tensor> weights;
+  if (deterministic) weights = empty(grad_offset.numel() * groups, accumulator, x);
   const Call call = call_on(x);
-  C10_CUDA_CHECK(with_storage(x.scalar_type(), [&](auto* storage) {
+  check(with_storage(dtype, [&](auto* storage) {
     return run_backward<std::remove_pointer_t<decltype(storage)>>(
         p, call, incoming.const_data_ptr(), dense.const_data_ptr(), offset->const_data_ptr(), sums.mutable_data_ptr(),
-        grad_offset.mutable_data_ptr(), weights.defined() ? weights.mutable_data_ptr() : nullptr);
+        grad_offset.mutable_data_ptr(), weights ? weights->mutable_data_ptr() : nullptr);
   }));
-  return {sums.to(x.scalar_type()), grad_offset};
+  return {converted(sums, dtype), grad_offset};
 }
 
 }  // namespace
 
-TORCH_LIBRARY_IMPL(sifa, CUDA, m) {
-  m.impl("inter_frame_attention", &forward);
-  m.impl("inter_frame_attention_backward", &backward);
+STABLE_TORCH_LIBRARY_IMPL(sifa, CUDA, m) {
+  m.impl("inter_frame_attention", TORCH_BOX(&forward));
+  m.impl("inter_frame_attention_backward", TORCH_BOX(&backward));
 }
 
 }  // namespace sifa
