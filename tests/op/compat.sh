@@ -48,7 +48,7 @@ compat_environment() {
   touch "$environment/complete"
 }
 
-# The library alone, as it is in a wheel, and the tests beside it: not the folder of this checkout.
+# The library alone, as it is in a wheel, with a copy of its tests: not the folder of this checkout.
 compat_build() {
   say "building the op with $(what_is "$1")"
   rm -rf "$2"

@@ -95,15 +95,13 @@ def test_the_result_may_be_changed_in_place(device: torch.device) -> None:
 
 @pytest.mark.slow
 def test_inductor_at_several_sizes_in_training() -> None:
-    """With the option that docs/troubleshooting.md names; without it PyTorch 2.14 fails at the second size.
-
-    PyTorch before 2.13 has no such option and needs none.
-    """
+    """With what docs/troubleshooting.md names, an option that not every version has: without it PyTorch fails."""
     torch._dynamo.reset()
     attention = InterFrameAttention(8)
     torch.nn.init.normal_(attention.offset.weight, std=0.1)  # type: ignore[union-attr]
     known = hasattr(torch._inductor.config, "strict_output_strides")
-    compiled = torch.compile(attention, options={"strict_output_strides": True} if known else {})
+    way: Any = {"options": {"strict_output_strides": True}} if known else {"dynamic": False}
+    compiled = torch.compile(attention, **way)
     for height, width in ((6, 7), (8, 9), (5, 4)):
         x = torch.randn(2, 3, 8, height, width, requires_grad=True)
         result = compiled(x)
