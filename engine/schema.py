@@ -151,6 +151,9 @@ class Network(Section):
     stem_frames: Literal[1, 4] | None = Field(
         None, description="SIFA-Net: frames that the stem merges into one (4); with 1 none, at up to 4 times the cost"
     )
+    caffe_style: bool | None = Field(
+        None, description="SIFA-Net: for Caffe's ImageNet weights (false): docs/training.md"
+    )
     dropout_ratio: float = Field(0.5, ge=0, lt=1, description="before the classifiers")
     dual_head: bool | None = Field(None, description="SIFA-Net: a second res5 at the resolution of res4 (true)")
     stochastic_depth: float | None = Field(None, ge=0, lt=1, description="SIFA-Transformer: of the last block")
@@ -175,9 +178,7 @@ class Sifa(Section):
     temporal: Temporal = Field("sifa", description="what does")
     offset: OffsetSource = Field("motion_saliency", description="what predicts SIFA's offsets")
     offset_init: OffsetInit = Field("zero", description="kaiming: as the release starts its offsets")
-    branch_scale: float | None = Field(
-        None, ge=0, le=100, description="start of a learned factor of what attention adds, per channel; null: no factor"
-    )
+    branch_scale: float | None = Field(None, ge=0, le=100, description="start of a learned factor of attention")
 
     @field_validator("sifa_kernel")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from models.caffemodel import is_caffemodel, read_caffemodel
 from models.network import Network
 from models.safetensors import is_safetensors, read_safetensors
 from models.sifa import InterFrameAttention
@@ -25,11 +26,13 @@ __all__ = [
     "TemporalModelling",
     "build_model",
     "choose_options",
+    "is_caffemodel",
     "is_safetensors",
     "list_models",
     "load_imagenet_state_dict",
     "load_pretrained",
     "load_release_state_dict",
+    "read_caffemodel",
     "read_safetensors",
 ]
 

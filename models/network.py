@@ -48,6 +48,7 @@ class Network(nn.Module):
         frame_multiple: the number of frames of every clip is a multiple of this.
         frame_multiple_reason: why, for the error message.
         stem_frames: consecutive frames of a clip that the stem merges into one feature frame.
+        caffe_style: whether image weights for the network are of the kind of Caffe's ResNet of 2015.
         classifiers: names of the children that map features to logits.
         duplicated_stages: path of a second copy of a stage -> path of the original; image weights initialise both.
         activation_checkpointing: keep only the input of each block and compute the rest again in the backward pass.
@@ -68,6 +69,7 @@ class Network(nn.Module):
         frame_multiple: int = STEM_FRAMES,
         frame_multiple_reason: str = STEM_REASON,
         stem_frames: int = STEM_FRAMES,
+        caffe_style: bool = False,
         classifiers: tuple[str, ...] = ("fc",),
         duplicated_stages: dict[str, str] | None = None,
         activation_checkpointing: bool = False,
@@ -76,6 +78,7 @@ class Network(nn.Module):
         self.frame_multiple = frame_multiple
         self.frame_multiple_reason = frame_multiple_reason
         self.stem_frames = stem_frames
+        self.caffe_style = caffe_style
         self.check_frames(clip_length)
         self.clip_length = clip_length
         self.classifiers = classifiers

@@ -47,6 +47,7 @@ class ClipBottleneck(Bottleneck):
         in_channels: channels of the input.
         planes: channels inside; the output has four times as many.
         stride: of the 3x3 convolution and the shortcut.
+        stride_in_1x1: the stride is in the first 1x1 convolution instead, as in Caffe's ResNet of 2015.
         temporal: maps (N, T, planes, H, W) to what is added to it: SIFA or another module of models/temporal.py.
         context: maps (N, T, 4*planes, H, W), the residual branch, to what is added to the sum of branch and shortcut.
 
@@ -60,6 +61,7 @@ class ClipBottleneck(Bottleneck):
         planes: int,
         stride: int = 1,
         *,
+        stride_in_1x1: bool = False,
         temporal: nn.Module | None = None,
         context: nn.Module | None = None,
     ) -> None:
@@ -68,6 +70,8 @@ class ClipBottleneck(Bottleneck):
         if stride != 1 or in_channels != out_channels:
             shortcut = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
         super().__init__(in_channels, planes, stride, downsample=shortcut)
+        if stride_in_1x1:
+            self.conv1.stride, self.conv2.stride = self.conv2.stride, self.conv1.stride
         self.temporal = temporal
         self.context = context
 
@@ -98,6 +102,8 @@ class SIFANetOptions:
         width: channels of res2; 64 is the ResNet of the paper, less makes small networks.
         stem_frames: frames that the stem merges into one feature frame. The paper's 4, or 1: then frames meet in the
             temporal modules alone (and in the maximum over pairs of frames of the dual head).
+        caffe_style: bottlenecks have their stride in the first 1x1 convolution, as Caffe's ResNet of 2015, and image
+            weights are expected to be of its kind: trained on BGR values in 0..255 without division by a deviation.
         dual_head: a second res5 at the resolution of res4 and half the frames, with a classifier of its own.
         activation_checkpointing: keep only the input of each bottleneck and compute the rest again in the backward
             pass.
@@ -110,6 +116,7 @@ class SIFANetOptions:
     dropout_ratio: float = 0.5
     width: int = 64
     stem_frames: int = STEM_FRAMES
+    caffe_style: bool = False
     dual_head: bool = True
     activation_checkpointing: bool = False
 
@@ -144,6 +151,7 @@ class SIFANet(Network):
             frame_multiple=2 * stem_frames if dual_head else stem_frames,
             frame_multiple_reason=f"{stem_frames} in the stem, 2 in the dual head" if dual_head else STEM_REASON,
             stem_frames=stem_frames,
+            caffe_style=options.caffe_style,
             classifiers=("fc", "fc_dual") if dual_head else ("fc",),
             duplicated_stages={"layer4_dual": "layer4"} if dual_head else {},
             activation_checkpointing=options.activation_checkpointing,
@@ -228,7 +236,16 @@ def _make_stage(options: SIFANetOptions, stage: Stage, *, stride: int) -> nn.Seq
             temporal = modelling.module(stage, planes)
         elif modelling.covers(stage):
             context = GlobalContext(planes * ClipBottleneck.expansion)
-        blocks.append(ClipBottleneck(channels, planes, stride if i == 0 else 1, temporal=temporal, context=context))
+        blocks.append(
+            ClipBottleneck(
+                channels,
+                planes,
+                stride if i == 0 else 1,
+                stride_in_1x1=options.caffe_style,
+                temporal=temporal,
+                context=context,
+            )
+        )
         channels = planes * ClipBottleneck.expansion
     return nn.Sequential(*blocks)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.network import STEM_CENTRE, STEM_FRAMES
 from models.sifa_swin import DEPTHS, WINDOW
-from models.weight_formats import PROJECT, STEMS, StateDict, inflate_stem, recognise, tensors_of
+from models.weight_formats import CAFFE_RESNET, PROJECT, STEMS, StateDict, inflate_stem, recognise, tensors_of
 
 IMAGE_NETWORKS = "ResNet-50 and -101, Swin-S, -B and -L"  # those that are part of a network of this project
 IMAGE_SIZE = 224  # of the release's Swin, whose masks are part of its checkpoints
@@ -50,10 +50,12 @@ def to_project(contents: Mapping[str, Any]) -> dict[str, Tensor]:
         contents: of a file.
 
     Raises:
-        ValueError: the format is not known.
+        ValueError: the format is not known, or Caffe's, whose networks differ from the others.
     """
     state_dict = tensors_of(contents)
     found = recognise(state_dict)
+    if found is CAFFE_RESNET:
+        raise ValueError(f"{found.source} has its stride in the first 1x1 convolution, which no other network here has")
     converted: dict[str, Tensor] = {}
     for source_name, source_value in state_dict.items():
         classifier = re.fullmatch(r"(?:fc|head|head\.fc)\.(weight|bias)", source_name)

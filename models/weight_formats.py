@@ -1,7 +1,8 @@
 """The formats in which weights come: recognised by their content, and translated to this project's names and shapes.
 
-Known are checkpoints of the authors' release and of this project, and ImageNet classifiers: ResNet as torchvision and
-timm name it, Swin as torchvision, Microsoft and timm name it. Only state dicts are handled here, no network is built.
+Known are checkpoints of the authors' release and of this project, and ImageNet classifiers: ResNet as torchvision, timm
+and Caffe name it, Swin as torchvision, Microsoft and timm name it. Only state dicts are handled here, no network is
+built.
 """
 
 import re
@@ -83,6 +84,25 @@ def _resnet(name: str, value: Tensor) -> tuple[str, Tensor] | None:
     return None if name in ("fc.weight", "fc.bias") else (name, value)
 
 
+_CAFFE_STEM = (("bn_conv1", "bn1"), ("scale_conv1", "bn1"), ("conv1", "conv1"))  # layer -> module
+_CAFFE_BRANCHES = {"1": ("downsample.0", "downsample.1"), "2a": ("conv1", "bn1"), "2b": ("conv2", "bn2")}
+_CAFFE_BRANCHES["2c"] = "conv3", "bn3"
+
+
+def _caffe_resnet(name: str, value: Tensor) -> tuple[str, Tensor] | None:
+    """res4b12_branch2a is the first convolution of the block 12 of res4, res4a_branch2a that of the block 0."""
+    layer, _, tensor = name.partition(".")
+    for theirs, ours in _CAFFE_STEM:
+        if layer == theirs:
+            return f"{ours}.{tensor}", value
+    if match := re.fullmatch(r"(res|bn|scale)(\d)([a-z])(\d*)_branch(1|2[abc])", layer):
+        kind, stage, letter, number, branch = match.groups()
+        block = int(number) if number else ord(letter) - ord("a")
+        module = _CAFFE_BRANCHES[branch][0 if kind == "res" else 1]
+        return f"layer{int(stage) - 1}.{block}.{module}.{tensor}", value
+    return None if layer == "fc1000" else (name, value)
+
+
 def _torchvision_swin(name: str, value: Tensor) -> tuple[str, Tensor] | None:
     if name.startswith("head.") or name.endswith("relative_position_index"):
         return None
@@ -111,6 +131,7 @@ RELEASE = Format("the release's checkpoint", _release)
 PROJECT = Format("a checkpoint of this project", _project)
 _RESNET_LACKS, _SWIN_LACKS = r".*\.(temporal|context)\.", r".*\.(temporal|norm_temporal)\."
 RESNET = Format("the ImageNet ResNet", _resnet, _RESNET_LACKS, imagenet=True)
+CAFFE_RESNET = Format("Caffe's ImageNet ResNet", _caffe_resnet, _RESNET_LACKS, imagenet=True)
 TORCHVISION_SWIN = Format("torchvision's ImageNet Swin", _torchvision_swin, _SWIN_LACKS, imagenet=True)
 MICROSOFT_SWIN = Format("Microsoft's ImageNet Swin", _microsoft_swin, _SWIN_LACKS, imagenet=True)
 TIMM_SWIN = Format("timm's ImageNet Swin", _timm_swin, _SWIN_LACKS, imagenet=True)
@@ -125,6 +146,8 @@ def recognise(state_dict: StateDict) -> Format:
     Raises:
         ValueError: the format is not known.
     """
+    if "res2a_branch2a.weight" in state_dict:
+        return CAFFE_RESNET
     if "features.0.0.weight" in state_dict and "norm.weight" in state_dict:
         return TORCHVISION_SWIN
     for name in STEMS:
@@ -140,8 +163,8 @@ def recognise(state_dict: StateDict) -> Format:
             return PROJECT if any(re.search(_OURS, other) for other in state_dict) else RESNET
         return TIMM_SWIN if "layers.3.downsample.norm.weight" in state_dict else MICROSOFT_SWIN
     raise ValueError(
-        "the weights are of no network that is known (the release's, ours, a ResNet or Swin of torchvision, timm or "
-        f"Microsoft); their names are {join_names(list(state_dict)) or 'none'}"
+        "the weights are of no network that is known (the release's, ours, a ResNet or Swin of torchvision, timm, "
+        f"Microsoft or Caffe); their names are {join_names(list(state_dict)) or 'none'}"
     )
 
 
@@ -162,6 +185,20 @@ def inflate_stem(kernel: Tensor) -> Tensor:
     frames = kernel.new_zeros(*kernel.shape[:2], STEM_FRAMES, *kernel.shape[2:])
     frames[:, :, STEM_CENTRE] = kernel
     return frames.flatten(1, 2)
+
+
+#: Standard deviation of ImageNet's RGB values in 0..1, by which clips are divided.
+DEVIATIONS = (0.229, 0.224, 0.225)
+
+
+def fold_caffe_input(kernel: Tensor) -> Tensor:
+    """A stem's kernel (out, 3, kh, kw) for BGR values in 0..255 minus their mean, as one for normalised RGB values.
+
+    It gives the same result on the same picture, also at the border, if the means are 103.53, 116.28 and 123.675: they
+    are 255 times those by which clips are normalised. The original's mean picture is within a grey level of that.
+    """
+    scale = kernel.new_tensor(DEVIATIONS)[:, None, None] * 255
+    return kernel.flip(1) * scale
 
 
 def join_names(names: Sequence[str], most: int = 5) -> str:

@@ -9,7 +9,18 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from models.network import Network
-from models.weight_formats import RELEASE, STEMS, Format, StateDict, inflate_stem, join_names, recognise, tensors_of
+from models.weight_formats import (
+    CAFFE_RESNET,
+    RELEASE,
+    STEMS,
+    Format,
+    StateDict,
+    fold_caffe_input,
+    inflate_stem,
+    join_names,
+    recognise,
+    tensors_of,
+)
 
 
 @dataclass
@@ -110,7 +121,7 @@ def load_pretrained(model: Network, contents: Mapping[str, Any], classes: Sequen
         return _load(model, state_dict, recognise(state_dict), classifier="if it fits")
     report = _load(model, state_dict, recognise(state_dict), classifier="never")
     told = f"are {join_names([str(name) for name in names], most=3)}" if names else "have no names"
-    report.remark = f", without its classifier: its classes {told}"
+    report.remark += f", without its classifier: its classes {told}"
     return report
 
 
@@ -119,8 +130,12 @@ Classifier = Literal["always", "if it fits", "never"]  # when the classifier of 
 
 def _load(model: Network, state_dict: StateDict, weight_format: Format, *, classifier: Classifier = "always") -> Report:
     """load_state_dict that lists all differences in one message, and loads nothing if there are any."""
+    if weight_format is CAFFE_RESNET and not model.caffe_style:
+        raise ValueError(f"{weight_format.source} has its stride in the first 1x1 convolution: set caffe_style=true")
     own = model.state_dict()
     report = Report(weight_format.source)
+    if weight_format.imagenet and model.caffe_style:
+        report.remark = ", taken as trained on BGR values in 0..255: they are folded into the stem"
     values: dict[str, Tensor] = {}
     keeps_classifiers = weight_format.imagenet
     for source_name, source_value in state_dict.items():
@@ -131,6 +146,8 @@ def _load(model: Network, state_dict: StateDict, weight_format: Format, *, class
             report.dropped.append(source_name)
             continue
         name, value = translated
+        if weight_format.imagenet and model.caffe_style and name in STEMS and value.shape[1:2] == (3,):
+            value = fold_caffe_input(value)
         values[name] = _to_network(name, value, own, weight_format, report)
         if weight_format.imagenet:
             for copy in _second_copies(model, name):
@@ -167,7 +184,8 @@ def _is_refused(model: Network, name: str, value: Tensor, own: StateDict, classi
 
 def _to_network(name: str, value: Tensor, own: StateDict, weight_format: Format, report: Report) -> Tensor:
     """A tensor in the network's shape where there is a rule for that; the report notes which."""
-    if weight_format.imagenet and name in STEMS and value.dim() == 4 and own[name].shape[1] != value.shape[1]:
+    fits = name in own and own[name].shape[1:2] == value.shape[1:2]  # a stem of one frame
+    if weight_format.imagenet and name in STEMS and value.dim() == 4 and not fits:
         report.inflated.append(name)
         return inflate_stem(value)
     if name.endswith("relative_position_bias_table") and name in own and value.shape != own[name].shape:

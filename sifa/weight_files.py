@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from engine.checkpoint import CheckpointError, checkpoint_file, read_checkpoint
-from models import is_safetensors, read_safetensors
+from models import is_caffemodel, is_safetensors, read_caffemodel, read_safetensors
 from models.weight_conversion import IMAGE_NETWORKS, is_known_image_network, to_project, to_release, to_torchvision
 from models.weight_formats import recognise, tensors_of
 
@@ -15,12 +15,14 @@ Target = Literal["ours", "release", "torchvision"]
 
 
 def read_weight_file(file: Path) -> Mapping[str, Any]:
-    """What a file of weights holds, .pth or .safetensors by its content.
+    """What a file of weights holds: .caffemodel by its name, .pth or .safetensors by its content.
 
     Raises:
         CheckpointError: it cannot be read.
-        ValueError: it is a damaged .safetensors.
+        ValueError: it is a damaged .safetensors or .caffemodel.
     """
+    if is_caffemodel(file):
+        return read_caffemodel(file)
     file = checkpoint_file(file)
     return read_safetensors(file) if is_safetensors(file) else read_checkpoint(file)
 

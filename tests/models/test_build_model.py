@@ -32,7 +32,7 @@ def test_unknown_network() -> None:
             RESNET,
             {"stochastic_depth": 0.1},
             "num_classes, clip_length, sifa_kernel, stages, temporal, offset, offset_init, branch_scale, "
-            "dropout_ratio, width, stem_frames, dual_head, activation_checkpointing",
+            "dropout_ratio, width, stem_frames, caffe_style, dual_head, activation_checkpointing",
         ),
         (
             SWIN,
