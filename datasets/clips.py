@@ -19,7 +19,7 @@ from datasets.decoders import Decoder, DecoderDevice
 from datasets.readers import Format, open_reader
 from datasets.sampling import check_at_least_one, test_positions, train_positions
 from datasets.shard_index import ShardError
-from datasets.shards import CACHE_GB, ShardedFrames
+from datasets.shards import CACHE_GB, ShardedVideos
 from datasets.transforms import Transform
 
 Sample = tuple[Tensor, int, int]
@@ -132,12 +132,12 @@ class ClipDataset(Dataset[Sample]):
     @property
     def index_digest(self) -> str:
         """Of the index of the shards, on which the order of a training depends; empty for formats without shards."""
-        return self.reader.digest if isinstance(self.reader, ShardedFrames) else ""
+        return self.reader.digest if isinstance(self.reader, ShardedVideos) else ""
 
     @property
     def shards(self) -> list[int]:
         """The number of each video's shard; empty for formats without shards."""
-        if not isinstance(self.reader, ShardedFrames):
+        if not isinstance(self.reader, ShardedVideos):
             return []
         return [self.reader.shard_of(video.path) for video in self.videos]
 
@@ -161,7 +161,7 @@ class ClipDataset(Dataset[Sample]):
         """
         keys = key if isinstance(key, tuple) else (key,)
         index, epoch, repeat, later = (*keys, *(0, 0, -1)[len(keys) - 1 :])
-        if later >= 0 and isinstance(self.reader, ShardedFrames):
+        if later >= 0 and isinstance(self.reader, ShardedVideos):
             self.reader.prepare(self.videos[later].path)
         if not 0 <= index < len(self):
             raise IndexError(f"the index must be in 0..{len(self) - 1}, got {index}")

@@ -10,7 +10,7 @@ import numpy as np
 from datasets.decoders import Decoder, DecoderDevice
 from datasets.frames import FRAME_TEMPLATE, FrameFolder
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
-from datasets.shards import CACHE_GB, ShardedFrames
+from datasets.shards import CACHE_GB, ShardedVideos
 from datasets.video_files import VideoFiles
 
 Format = Literal["FRAME", "LMDB", "PACKED", "SHARDS", "VIDEO"]
@@ -87,7 +87,8 @@ def open_reader(
         first_frame: number of the first frame of a video. SHARDS and VIDEO ignore it.
         shard_cache: folder for the shards of a URL; empty: see `datasets.shard_cache.default_folder`.
         shard_cache_gb: gigabytes that the files of this folder have together.
-        decoder, decoder_device, lengths: for VIDEO, see `VideoFiles`; the other formats ignore them.
+        decoder, decoder_device: for VIDEO and video files in SHARDS, see `VideoFiles`.
+        lengths: for VIDEO, see `VideoFiles`.
 
     Raises:
         DataError: root does not exist, or is not of this format, or the decoder cannot be used.
@@ -100,7 +101,8 @@ def open_reader(
     if format == "PACKED":
         return PackedFrames(root, frame_template or KEY_TEMPLATE, first_frame)
     if format == "SHARDS":
-        return ShardedFrames(root, Path(shard_cache) if shard_cache else None, round(shard_cache_gb * 1e9))
+        cache = Path(shard_cache) if shard_cache else None
+        return ShardedVideos(root, cache, round(shard_cache_gb * 1e9), decoder=decoder, device=decoder_device)
     if format == "VIDEO":
         return VideoFiles(root, decoder=decoder, device=decoder_device, lengths=lengths)
     raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

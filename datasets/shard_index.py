@@ -1,4 +1,4 @@
-"""The index of sharded frames: which shard has which video, and what proves that a shard is whole."""
+"""The index of videos in shards: which shard has which video, and what proves that a shard is whole."""
 
 import hashlib
 import json
@@ -11,6 +11,8 @@ from common.errors import DataError
 from common.files import is_url
 
 INDEX_FILE = "index.json"
+ROW_BYTES = 20  # of the table of a shard
+
 _VERSION = 1
 
 
@@ -20,7 +22,7 @@ class ShardError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A tar file with the frames of some videos, and a table of the frames at its end.
+    """A tar file with some videos, as frames or as video files, and a table of these members at its end.
 
     Attributes:
         file: its name, relative to the index.
@@ -28,7 +30,8 @@ class Shard:
         sha256: of its content.
         table: where the rows of the table begin, in bytes from the start of the file.
         table_crc: CRC-32 of the rows.
-        videos: frames of each video by its path, in the order of the table.
+        holds: "frames" or "videos": a row of the table is a frame, or a video file.
+        videos: number of frames of each video by its path, in the order of the table.
     """
 
     file: str
@@ -36,7 +39,13 @@ class Shard:
     sha256: str
     table: int
     table_crc: int
+    holds: str
     videos: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Of the table."""
+        return sum(self.videos.values()) if self.holds == "frames" else len(self.videos)
 
 
 def format_index(shards: Sequence[Shard]) -> str:
@@ -72,8 +81,10 @@ def _parse_shard(entry: dict[str, Any]) -> Shard:
             raise ValueError(f"{name} of a shard is {getattr(shard, name)!r}")
     if "/" in shard.file or shard.file.startswith(".") or len(bytes.fromhex(shard.sha256)) != 32:
         raise ValueError(f"a shard has the file {shard.file!r} with the SHA-256 {shard.sha256!r}")
-    if min(shard.bytes, shard.table, *shard.videos.values()) < 0:
-        raise ValueError(f"a number of the shard {shard.file!r} is below 0")
+    if shard.holds not in ("frames", "videos"):
+        raise ValueError(f"the shard {shard.file!r} holds {shard.holds!r}")
+    if min(shard.table, *shard.videos.values()) < 0 or shard.table + ROW_BYTES * shard.rows > shard.bytes:
+        raise ValueError(f"the table of the shard {shard.file!r} is not within its {shard.bytes} bytes")
     return shard
 
 

@@ -61,7 +61,7 @@ class Dataset(Section):
     first_frame: int = Field(1, ge=0, le=1_000_000, description="number of the first frame's file")
     shard_cache: PathText = Field("", description="folder for the shards of a URL; empty: ~/.cache/sifa/shards")
     shard_cache_gb: float = Field(50.0, gt=0, description="gigabytes that this folder may take")
-    shard_window: int = Field(8, ge=1, description="shards whose videos are mixed in a training; 1 mixes each alone")
+    shard_window: int = Field(64, ge=1, description="shards whose videos are mixed in a training; 1 mixes each alone")
     decoder: Decoder = Field("auto", description="of VIDEO; auto: torchcodec where it loads, else OpenCV: docs/data.md")
     decoder_device: DecoderDevice = Field("cpu", description="cuda: torchcodec decodes on the GPU; not tried yet")
     num_segments: int = Field(1, ge=1, le=1024, description="segments of a video that a clip is drawn from")

@@ -169,7 +169,8 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
 def decoder_report(config: Config) -> str:
     """A line about what decodes the videos of a configuration; empty if it has frames. Raises DataError if nothing."""
     data = config.dataset
-    return f"videos: decoded by {describe_decoder(data.decoder, data.decoder_device)}" if data.format == "VIDEO" else ""
+    what = {"VIDEO": "videos", "SHARDS": "videos in shards, where these hold no frames"}.get(data.format)
+    return f"{what}: decoded by {describe_decoder(data.decoder, data.decoder_device)}" if what else ""
 
 
 def _train_transform(config: Config) -> Transform:
@@ -196,7 +197,7 @@ def build_batches(
 ) -> DevicePrefetcher:
     """Batches of a data set on the device of this process, as the network takes them."""
     data = config.dataset
-    on_gpu = data.format == "VIDEO" and data.decoder_device == "cuda"
+    on_gpu = data.format in ("VIDEO", "SHARDS") and data.decoder_device == "cuda"
     loader = build_loader(
         dataset,
         sampler,

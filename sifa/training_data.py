@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from common.files import digest, is_url
 from datasets.clips import ClipDataset
 from datasets.mixing import MixupCutmix
-from datasets.shards import ShardedFrames
+from datasets.shards import ShardedVideos
 from engine.agreement import check_equal
 from engine.checkpoint import save_checkpoint
 from engine.config import ConfigError
@@ -145,10 +145,10 @@ class TrainingData:
 
 def _check_cache(config: Config, dataset: ClipDataset) -> None:
     """Raises ConfigError if the shards of a window, and the next one, do not fit into the cache."""
-    assert isinstance(dataset.reader, ShardedFrames)
+    assert isinstance(dataset.reader, ShardedVideos)
     sizes = sorted((shard.bytes for shard in dataset.reader.shards), reverse=True)[: config.dataset.shard_window + 1]
     if is_url(dataset.reader.root) and (wanted := sum(sizes) / 1e9) > config.dataset.shard_cache_gb:
         raise ConfigError(
-            f"dataset.shard_cache_gb must be at least {wanted:.2f}, for dataset.shard_window="
+            f"dataset.shard_cache_gb must be at least {wanted:.3g}, for dataset.shard_window="
             f"{config.dataset.shard_window} shards and the next one, got {config.dataset.shard_cache_gb:g}"
         )

@@ -85,6 +85,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--report", type=Path, help=report)
     add("--where", action="append", default=[], metavar="COLUMN=V1,V2", help=where)
     add("--classes", dest="classes_file", type=Path, metavar="CLASSES", help=classes)
+    add("--keep_videos", action="store_true", help="SHARDS: store the video files as they are, in place of frames")
     cli.add_workers_option(parser)
     add("--quality", type=int, default=95, help="of the JPEG files, 1 to 100 (default: %(default)s)")
     return parser.parse_args(argv)
@@ -99,8 +100,11 @@ def _check(args: argparse.Namespace) -> None:
         raise DataError("--where selects rows of --labels, which is not given")
     if args.fps and args.num_frames:
         raise DataError("--fps and --num_frames exclude each other")
-    if args.format == "VIDEO" and (args.fps or args.num_frames):
-        raise DataError("--fps and --num_frames need frames: VIDEO reads the files as they are")
+    if args.keep_videos and args.format != "SHARDS":
+        raise DataError(f"--keep_videos needs --format SHARDS, got {args.format}")
+    if (args.format == "VIDEO" or args.keep_videos) and (args.fps or args.num_frames):
+        what = "--keep_videos" if args.keep_videos else "VIDEO"
+        raise DataError(f"--fps and --num_frames need frames: {what} reads the files as they are")
     limits = [("short_side", 0, 65535), ("workers", 1, 4096), ("quality", 1, 100), ("fold", 1, 3), ("fps", 0, 1000)]
     limits += [("num_frames", 0, 99999), ("min_frames", 1, 10**9), ("shard_gb", 0, 10000)]
     for name, low, high in limits:

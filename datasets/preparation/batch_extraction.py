@@ -45,6 +45,7 @@ class ExtractionOptions:
         num_frames: frames of each result; 0: all frames.
         min_frames: videos with fewer frames are skipped.
         shard_gb: size of a PACKED or SHARDS file in gigabytes; None: 32 or 0.25.
+        keep_videos: SHARDS has the video files as they are, in place of frames.
         workers: processes.
     """
 
@@ -63,6 +64,7 @@ class ExtractionOptions:
     num_frames: int = 0
     min_frames: int = 1
     shard_gb: float | None = None
+    keep_videos: bool = False
     workers: int = 1
 
 
@@ -92,7 +94,8 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
     classes_file = options.classes_file or options.list_file.parent / "classes.txt"
     names = class_names(sources, classes_file, found.empty)
     format_classes(names)  # raises if a name cannot be written
-    folders = {s.path: s.path for s in sources} if options.format == "VIDEO" else frame_folders(sources)
+    as_files = options.format == "VIDEO" or options.keep_videos
+    folders = {s.path: s.path for s in sources} if as_files else frame_folders(sources)
     sources = filter_sources(sources, options.where)
     # What could fail after hours of work must fail before.
     for folder in (options.out_dir, options.list_file.parent, classes_file.parent):
@@ -100,7 +103,7 @@ def extract_dataset(options: ExtractionOptions) -> ExtractionSummary:
     check_format(options.out_dir, options.format)
     results = _Results({source.path: source.label for source in sources}, options.min_frames)
     results.skip(found)
-    with open_pack(options.format, options.out_dir, options.shard_gb) as pack:
+    with open_pack(options.format, options.out_dir, options.shard_gb, keep_videos=options.keep_videos) as pack:
         jobs = _jobs(sources, folders, options, results)
         _check_clashes(jobs, folders, pack, options)
         if not classes_file.exists():
@@ -212,6 +215,8 @@ def _jobs(
             check_relative_path(folder)
             if options.format == "PACKED":
                 check_packed_path(folder)
+            if options.keep_videos and (options.video_dir / source.path).is_dir():
+                raise DataError("it is a folder of frames, --keep_videos stores files")
         except DataError as error:
             results.add(source.path, 0, str(error))
             continue
@@ -220,7 +225,7 @@ def _jobs(
             folder=(options.out_dir / STAGING if packed else options.out_dir) / folder,
             short_side=options.short_side,
             quality=options.quality,
-            format=options.format,
+            format="VIDEO" if options.keep_videos else options.format,
             fps=options.fps,
             num_frames=options.num_frames,
         )

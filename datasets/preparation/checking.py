@@ -16,7 +16,7 @@ from datasets.annotations import Video, read_classes, read_list
 from datasets.limits import max_clip_pixels
 from datasets.preparation.extraction_pool import CRASHED, run_in_processes
 from datasets.readers import Format, Reader, open_reader
-from datasets.shards import CACHE_GB, ShardedFrames
+from datasets.shards import CACHE_GB, ShardedVideos
 from datasets.video_files import VideoFiles
 
 _ANY = 10**9  # classes, where their number is not known
@@ -191,7 +191,7 @@ def _check_all(
     """The problems of all videos, and the digest of each video's contents. A video may crash the process it is in."""
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
     jobs = dict(enumerate(videos))
-    if isinstance(reader, ShardedFrames):  # shard after shard, so that each is downloaded once
+    if isinstance(reader, ShardedVideos):  # shard after shard, so that each is downloaded once
         jobs = dict(sorted(jobs.items(), key=lambda job: reader.shard_of(job[1].path)))
     found = run_in_processes(partial(check_video, reader, decode=decode), jobs, workers)
     results = dict(tqdm(found, total=len(videos), unit="video", dynamic_ncols=True, desc=desc))

@@ -46,13 +46,16 @@ class Pack(Protocol):
         ...
 
 
-def open_pack(format: Format, out_dir: Path, file_gb: float | None) -> AbstractContextManager[Pack | None]:
+def open_pack(
+    format: Format, out_dir: Path, file_gb: float | None, *, keep_videos: bool = False
+) -> AbstractContextManager[Pack | None]:
     """The writer of a folder, as a context; of None for a format with a file, or several, for each video.
 
     Args:
         format: of the folder.
         out_dir: the folder.
         file_gb: size of a file in gigabytes; None: the format's own.
+        keep_videos: SHARDS holds the video files as they are, in place of frames.
 
     Raises:
         DataError: a file cannot be written to, or another process writes to the folder.
@@ -60,7 +63,9 @@ def open_pack(format: Format, out_dir: Path, file_gb: float | None) -> AbstractC
     if format not in PACKS:
         return nullcontext()
     size = round((_FILE_GB[format] if file_gb is None else file_gb) * 1e9)
-    return closing(PackedWriter(out_dir, size) if format == "PACKED" else ShardWriter(out_dir, size))
+    if format == "PACKED":
+        return closing(PackedWriter(out_dir, size))
+    return closing(ShardWriter(out_dir, size, "videos" if keep_videos else "frames"))
 
 
 def check_format(out_dir: Path, format: Format) -> None:

@@ -16,7 +16,7 @@ from common.errors import DataError
 from datasets import downloads, open_reader
 from datasets.clips import ClipDataset
 from datasets.shard_index import ShardError
-from datasets.shards import ShardedFrames
+from datasets.shards import ShardedVideos
 from tests.datasets.shard_files import noise, write_shards
 from tests.datasets.shard_server import ShardServer, serve
 
@@ -47,7 +47,7 @@ def size_of(folder: Path) -> int:
     return sum(entry.stat().st_size for entry in os.scandir(folder))
 
 
-def assert_reads_all(reader: ShardedFrames) -> None:
+def assert_reads_all(reader: ShardedVideos) -> None:
     for path, pictures in VIDEOS.items():
         assert [reader.fingerprint(path, position) for position in range(3)] == pictures
 
@@ -67,14 +67,14 @@ def test_tar_unpacks_shards_to_frames(root: Path, tmp_path: Path) -> None:
 
 def test_a_video_that_is_written_again_replaces_the_former_one(root: Path) -> None:
     write_shards(root, {"c 0/v0": noise(5, seed=9)})
-    reader = ShardedFrames(root)
+    reader = ShardedVideos(root)
     assert (len(reader.shards), reader.count("c 0/v0")) == (SHARDS + 1, 5)
     assert reader.fingerprint("c 0/v0", 4) == noise(5, seed=9)[4]
     assert reader.fingerprint("c 1/v1", 0) == VIDEOS["c 1/v1"][0], "it is in the same shard as the former one"
 
 
 def test_what_is_missing_or_damaged_is_named(root: Path) -> None:
-    reader = ShardedFrames(root)
+    reader = ShardedVideos(root)
     file = root / "00000.tar"
     whole = bytearray(file.read_bytes())
     with pytest.raises(DataError, match=re.escape(f"the video 'no' is missing from the shards of {root}")):
@@ -92,7 +92,7 @@ def test_what_is_missing_or_damaged_is_named(root: Path) -> None:
     damaged[reader.shards[0].table] ^= 1
     file.write_bytes(damaged)
     with pytest.raises(ShardError, match=re.escape(f"the shard {file} is damaged: the checksum of its table is wrong")):
-        ShardedFrames(root).read("c 0/v0", [0])
+        ShardedVideos(root).read("c 0/v0", [0])
     file.write_bytes(whole[:-1])
     with pytest.raises(ShardError, match=f"{file} has {len(whole) - 1} bytes, the index says {len(whole)}: copy it ag"):
         reader.read("c 0/v0", [0])
@@ -108,20 +108,21 @@ def test_what_is_missing_or_damaged_is_named(root: Path) -> None:
         ("{", "[", "is no index of shards"),
         ('"00000.tar"', '"../00000.tar"', "is no index of shards"),
         ('"bytes"', '"size"', "is no index of shards"),
-        (": 3", ": -3", "is no index of shards"),
-        (": 3", ': "3"', "is no index of shards"),
+        ('v0": 3', 'v0": 10000', "is no index of shards"),
+        ('v0": 3', 'v0": -3', "is no index of shards"),
+        ('v0": 3', 'v0": "3"', "is no index of shards"),
     ],
 )
 def test_a_wrong_index_is_named(root: Path, old: str, new: str, message: str) -> None:
     index = root / "index.json"
     index.write_text(index.read_text().replace(old, new, 1))
     with pytest.raises(DataError, match=message):
-        ShardedFrames(root)
+        ShardedVideos(root)
 
 
 def test_a_folder_without_index_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape(f"the folder {tmp_path} holds no shards (index.json)")):
-        ShardedFrames(tmp_path)
+        ShardedVideos(tmp_path)
 
 
 def test_a_missing_shard_is_no_bad_sample(root: Path, tmp_path: Path) -> None:
@@ -150,13 +151,13 @@ def test_a_missing_shard_is_no_bad_sample(root: Path, tmp_path: Path) -> None:
 
 def test_a_url_gives_what_the_folder_gives(server: ShardServer, tmp_path: Path) -> None:
     for _ in range(2):  # the second one finds all in the cache
-        assert_reads_all(ShardedFrames(server.url, tmp_path / "cache"))
+        assert_reads_all(ShardedVideos(server.url, tmp_path / "cache"))
     assert server.requests == {"index.json": 2, "00000.tar": 1, "00001.tar": 1, "00002.tar": 1}
 
 
 def test_faults_of_the_network_are_overcome(server: ShardServer, tmp_path: Path) -> None:
     server.faults = {"index.json": ["500"], "00000.tar": ["cut", "500"], "00001.tar": ["flip"], "00002.tar": ["500"]}
-    assert_reads_all(ShardedFrames(server.url, tmp_path / "cache"))
+    assert_reads_all(ShardedVideos(server.url, tmp_path / "cache"))
     assert server.requests == {"index.json": 2, "00000.tar": 3, "00001.tar": 2, "00002.tar": 2}
     assert {file.suffix for file in (tmp_path / "cache").iterdir()} == {".tar", ".lock"}
     assert [file.name for file in (tmp_path / "cache").glob("*.lock")] == ["all.lock"]
@@ -171,7 +172,7 @@ def test_faults_of_the_network_are_overcome(server: ShardServer, tmp_path: Path)
     ],
 )
 def test_lasting_faults_are_named(server: ShardServer, tmp_path: Path, fault: str, message: str) -> None:
-    reader = ShardedFrames(server.url, tmp_path / "cache")
+    reader = ShardedVideos(server.url, tmp_path / "cache")
     server.faults = {"00001.tar": [fault] * 3}
     with pytest.raises(ShardError, match=f"{server.url}/00001.tar {message}"):
         reader.read("c 0/v2", [0])
@@ -180,15 +181,15 @@ def test_lasting_faults_are_named(server: ShardServer, tmp_path: Path, fault: st
 
 
 def test_what_a_server_lacks_is_named_at_once(server: ShardServer, tmp_path: Path) -> None:
-    reader = ShardedFrames(server.url, tmp_path / "cache")
+    reader = ShardedVideos(server.url, tmp_path / "cache")
     (server.folder / "00002.tar").unlink()
     with pytest.raises(ShardError, match=f"^{server.url}/00002.tar is missing$"):
         reader.read("c 0/v4", [0])
     with pytest.raises(ShardError, match=f"^{server.url}/no/index.json is missing$"):
-        ShardedFrames(server.url + "/no")
+        ShardedVideos(server.url + "/no")
     assert server.requests["00002.tar"] == 1
     with pytest.raises(ShardError, match=r"nowhere://x/index.json cannot be read: .*nowhere"):
-        ShardedFrames("nowhere://x")
+        ShardedVideos("nowhere://x")
 
 
 # ---- The cache ----
@@ -196,7 +197,7 @@ def test_what_a_server_lacks_is_named_at_once(server: ShardServer, tmp_path: Pat
 
 def test_the_cache_keeps_its_size(server: ShardServer, tmp_path: Path) -> None:
     cache, size = tmp_path / "cache", shard_bytes(server.folder)
-    reader = ShardedFrames(server.url, cache, cache_bytes=2 * size + 100)
+    reader = ShardedVideos(server.url, cache, cache_bytes=2 * size + 100)
     for path in [*VIDEOS, *VIDEOS]:
         assert reader.fingerprint(path, 1) == VIDEOS[path][1]
         assert size_of(cache) <= 2 * size
@@ -206,13 +207,13 @@ def test_the_cache_keeps_its_size(server: ShardServer, tmp_path: Path) -> None:
     before = server.requests.copy()
     reader.read("c 0/v2", [0])
     assert server.requests == before
-    small = ShardedFrames(server.url, tmp_path / "small", cache_bytes=size - 1)
+    small = ShardedVideos(server.url, tmp_path / "small", cache_bytes=size - 1)
     with pytest.raises(ShardError, match=f"has {size} bytes, the cache may have {size - 1}: raise dataset.shard_cache"):
         small.read("c 0/v0", [0])
 
 
 def _read_often(url: str, cache: Path, limit: int, seed: int) -> None:
-    reader = ShardedFrames(url, cache, cache_bytes=limit)
+    reader = ShardedVideos(url, cache, cache_bytes=limit)
     for path in np.random.default_rng(seed).permutation([*VIDEOS] * 4):
         assert reader.fingerprint(path, 2) == VIDEOS[path][2]
 
@@ -244,7 +245,7 @@ def _size_now(cache: Path) -> int:
 
 def test_a_process_that_is_killed_in_a_download_leaves_nothing(server: ShardServer, tmp_path: Path) -> None:
     cache, size = tmp_path / "cache", shard_bytes(server.folder)
-    reader = ShardedFrames(server.url, cache, cache_bytes=size)
+    reader = ShardedVideos(server.url, cache, cache_bytes=size)
     server.hold.clear()
     victim = multiprocessing.get_context("fork").Process(target=reader.read, args=("c 0/v0", [0]))
     victim.start()
@@ -262,7 +263,7 @@ def test_a_process_that_is_killed_in_a_download_leaves_nothing(server: ShardServ
 
 
 def test_a_cached_shard_that_is_cut_short_is_downloaded_again(server: ShardServer, tmp_path: Path) -> None:
-    reader = ShardedFrames(server.url, tmp_path)
+    reader = ShardedVideos(server.url, tmp_path)
     reader.read("c 0/v0", [0])
     (cached,) = tmp_path.glob("*.tar")
     os.truncate(cached, 100)
@@ -270,7 +271,7 @@ def test_a_cached_shard_that_is_cut_short_is_downloaded_again(server: ShardServe
 
 
 def test_a_shard_can_be_downloaded_in_advance(server: ShardServer, tmp_path: Path) -> None:
-    reader = ShardedFrames(server.url, tmp_path / "cache")
+    reader = ShardedVideos(server.url, tmp_path / "cache")
     for _ in range(3):
         reader.prepare("c 0/v2")
     reader.prepare("no")

@@ -25,7 +25,7 @@ from datasets.preparation.batch_extraction import ExtractionOptions, extract_dat
 from datasets.preparation.extraction import extract_video
 from datasets.preparation.records import ExtractionJob
 from datasets.preparation.writers import RECORD_FILE, PackedWriter
-from datasets.shards import ShardedFrames
+from datasets.shards import ShardedVideos
 from tests.datasets.preparation.videos import make_video
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -353,7 +353,7 @@ def test_shards_hold_a_mixture_of_the_classes_and_do_not_change(tmp_path: Path) 
     assert sorted(order) == [*"aaabbb"]
     assert order not in ("aaabbb", "bbbaaa")
     files = stored(tmp_path / "frames")
-    assert sorted(files) == ["00000.tar", "00001.tar", "00002.tar", "index.json", "records.json"]
+    assert sorted(files) == ["00000.tar", "00001.tar", "00002.tar", "index.json", "records.jsonl"]
 
     make_video(tmp_path / "videos/b/1.mp4", 2)
     assert run(tmp_path, format="SHARDS", workers=1, shard_gb=shard_gb) == 0
@@ -362,9 +362,32 @@ def test_shards_hold_a_mixture_of_the_classes_and_do_not_change(tmp_path: Path) 
     assert {name: after[name] for name in files if name.endswith(".tar")} == {
         name: data for name, data in files.items() if name.endswith(".tar")
     }
-    reader = ShardedFrames(tmp_path / "frames")
+    reader = ShardedVideos(tmp_path / "frames")
     assert list(reader.shards[3].videos.items()) == [("b/1", 2)]
     assert reader.count("b/1") == 2
+
+
+def test_video_files_go_into_shards_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_video(tmp_path / "videos/a/č 1.mp4", 6)
+    cut = make_video(tmp_path / "videos/b/2.avi", 20, codec="MJPG")
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 8 // 10])
+    (tmp_path / "videos/b/frames").mkdir()
+    for _ in range(2):  # the second run finds everything done
+        assert run(tmp_path, format="SHARDS", keep_videos=True) == 0
+    lines = list_lines(tmp_path)
+    assert "only" in capsys.readouterr().err
+    (shard,) = ShardedVideos(tmp_path / "frames").shards
+    assert {f"{path} {frames}" for path, frames in shard.videos.items()} == {line[:-2] for line in lines}
+    shards, files = open_reader("SHARDS", tmp_path / "frames"), open_reader("VIDEO", tmp_path / "videos")
+    for video in read_list(tmp_path / "lists/train.txt", num_classes=2):
+        positions = [video.num_frames - 1, 0, 1, 1]
+        assert np.array_equal(shards.read(video.path, positions), files.read(video.path, positions))
+        assert shards.fingerprint(video.path, 0) == (tmp_path / "videos" / video.path).read_bytes()
+    number = read_list(tmp_path / "lists/train.txt", num_classes=2)[1].num_frames
+    with pytest.raises(DataError, match=f"b/2.avi/{number + 1:05d}.jpg' of .*00000.tar is missing: the video has"):
+        shards.read("b/2.avi", [number])
+    with pytest.raises(DataError, match="frames holds shards of videos, not of frames: give another OUT_DIR"):
+        run(tmp_path, format="SHARDS")
 
 
 def test_a_killed_run_of_shards_is_continued(tmp_path: Path) -> None:
@@ -380,7 +403,7 @@ from pathlib import Path
 write, calls = shard_writer.write_text, []
 def write_until(file, text):
     calls.append(file)
-    if len(calls) == 4:  # the index of the second shard
+    if len(calls) == 2:  # the index of the second shard
         os.kill(os.getpid(), signal.SIGKILL)
     write(file, text)
 shard_writer.write_text = write_until
@@ -388,10 +411,10 @@ extract_dataset(options(Path({str(tmp_path)!r}), format="SHARDS", workers=1, sha
 """
     code = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, capture_output=True).returncode
     assert code == -signal.SIGKILL
-    (first,) = ShardedFrames(tmp_path / "frames").shards
+    (first,) = ShardedVideos(tmp_path / "frames").shards
     assert run(tmp_path, format="SHARDS", min_frames=1) == 0
     assert list_lines(tmp_path) == [f"x/{name} 3 0" for name in "abc"]
-    reader = ShardedFrames(tmp_path / "frames")
+    reader = ShardedVideos(tmp_path / "frames")
     assert reader.shards[0] == first
     assert [len(shard.videos) for shard in reader.shards] == [1, 2]
     assert all(frames.shape == (3, 48, 64, 3) for frames in clips(tmp_path, "SHARDS"))
