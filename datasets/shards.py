@@ -87,14 +87,14 @@ class ShardedVideos:
             name, fetch = self._member(file, shard, video_path, row, max(positions, default=0))
             data = fetch()
         with tempfile.TemporaryDirectory(prefix="sifa_video_") as folder:  # decoders read files
-            file = Path(folder, f"video{Path(video_path).suffix}")
-            file.write_bytes(data.tobytes())
-            lengths = {file.name: shard.videos[video_path]}
+            copy = Path(folder, f"video{Path(video_path).suffix}")
+            copy.write_bytes(data.tobytes())
+            lengths = {copy.name: shard.videos[video_path]}
             try:
                 videos = VideoFiles(folder, decoder=self.decoder, device=self.device, lengths=lengths)
-                return videos.read(file.name, positions)
+                return videos.read(copy.name, positions)
             except DataError as error:
-                raise DataError(str(error).replace(f"the video {file}", name)) from None
+                raise DataError(str(error).replace(f"the video {copy}", name)) from None
 
     def fingerprint(self, video_path: str, position: int) -> bytes:
         """The frame, or video file, as it is stored. See `datasets.readers.Reader`."""

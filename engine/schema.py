@@ -43,9 +43,7 @@ class Dataset(Section):
     """Where the frames are and which of them make a clip (`num_segments x clip_length x num_steps`)."""
 
     name: str = Field("kinetics400", description="what `tools.predict` says that a checkpoint was trained on")
-    root_path: PathText = Field(
-        "", description="folder that the paths of the training list are relative to; for SHARDS a URL, too"
-    )
+    root_path: PathText = Field("", description="folder of the training list's paths; for SHARDS a URL, too")
     list_file: PathText = Field("", description="training list, a line `path num_frames label` for each video")
     eva_root_path: PathText = Field("", description="as root_path, for validation; empty: root_path")
     eva_list_file: PathText = Field("", description="validation list")

@@ -15,7 +15,16 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from benchmarks import bench_loader, bench_network, bench_op, device_limits, loader_cases, op_on_cuda, profile_op
+from benchmarks import (
+    bench_loader,
+    bench_network,
+    bench_op,
+    bench_storage,
+    device_limits,
+    loader_cases,
+    op_on_cuda,
+    profile_op,
+)
 from benchmarks.baselines import by_gather, by_grid_sample
 from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
@@ -333,3 +342,13 @@ def test_a_folder_without_frames_is_told_in_one_line(tmp_path: Path, capsys: pyt
         assert (caught.value.code, error.count("\n")) == (2, 1)
         assert error.startswith("error: ")
         assert message in error
+
+
+def test_every_storage_format_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("aiohttp", reason="shards over HTTP need it")
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: None)
+    monkeypatch.setattr(bench_storage, "SIZE", (40, 56))
+    report = tmp_path / "report.md"
+    assert bench_storage.main(["--videos=2", "--length=72", "--rounds=1", f"--out={report}"]) == 0
+    rows = re.findall(r"^\| (\S+).* \| [0-9.]+ \| [0-9.]+ \|$", report.read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(2 * ["FRAME", "LMDB", "PACKED", "SHARDS", "SHARDS"])
