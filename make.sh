@@ -113,7 +113,7 @@ job=${1:-build}
 [[ $# -gt 0 ]] && shift
 case $job in
   build) build ;;
-  demo) source tools/demo.sh; demo ;;
+  demo) source tools/demo.sh; demo "$@" ;;
   doctor) source tools/doctor.sh; doctor ;;
   test) run_tests "$@" ;;
   fuzz) source tests/op/fuzz.sh; fuzz "$@" ;;

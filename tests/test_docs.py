@@ -223,6 +223,18 @@ def test_the_dockerfile_copies_what_there_is() -> None:
         assert name in ignored
 
 
+def test_the_dockerfile_has_an_image_for_processors_and_one_for_gpus() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    stages = re.split(r"^FROM .* AS ", text, flags=re.MULTILINE)[1:]
+    assert [stage.split()[0] for stage in stages] == ["cpu", "cuda"], "the last is built by default"
+    for stage, with_cuda in zip(stages, "01", strict=True):
+        assert f"RUN SIFA_WITH_CUDA={with_cuda} bash make.sh" in stage
+        steps = re.findall(r"^(?:COPY .*|USER .*|WORKDIR .*|CMD .*)$", stage, re.MULTILINE)
+        assert steps == re.findall(r"^(?:COPY .*|USER .*|WORKDIR .*|CMD .*)$", stages[0], re.MULTILINE)
+        for name in re.findall(r"^ARG (\w+)", stage, re.MULTILINE):
+            assert name in (ROOT / "docs/install.md").read_text(), f"docs/install.md does not tell of {name}"
+
+
 def test_the_devcontainer_builds_the_dockerfile() -> None:
     folder = ROOT / ".devcontainer"
     build = json.loads((folder / "devcontainer.json").read_text())["build"]

@@ -8,6 +8,7 @@ from tools import (
     browse_dataset,
     check_dataset,
     complexity,
+    demo,
     doctor,
     document,
     export,
@@ -20,7 +21,7 @@ from tools import (
 )
 
 COMMANDS = [
-    *(browse_dataset, check_dataset, complexity, doctor, document, export, extract_frames, make_demo_videos),
+    *(browse_dataset, check_dataset, complexity, demo, doctor, document, export, extract_frames, make_demo_videos),
     *(predict, report, visualize, weights),
 ]
 
