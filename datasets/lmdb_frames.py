@@ -14,7 +14,7 @@ from common.errors import DataError
 from datasets.annotations import check_relative_path
 from datasets.frames import check_template, decode_clip, describe_uncounted, frame_numbers
 from datasets.limits import check_regular_file
-from datasets.lmdb_files import check_complete
+from datasets.lmdb_files import check_environment
 
 KEY_TEMPLATE = "{:06d}.jpg"  # the release's keys, 1-based
 SHARD_PATTERN = "*.lmdb"  # the files of a packed folder
@@ -173,15 +173,13 @@ class _EnvironmentCache:
             self.environments.pop(name)[0].close()
         check_regular_file(data, f"the LMDB environment {file}")
         try:
+            check_environment(data, f"the LMDB environment {file}")
             # No lock file: the data may be read-only, and nobody writes while networks are trained.
             environment = lmdb.open(name, subdir=data != name, readonly=True, lock=False, readahead=False)
+        except OSError as error:
+            raise DataError(f"the LMDB environment {file} cannot be opened: {error.strerror}") from None
         except lmdb.Error as error:
             raise DataError(f"the LMDB environment {file} cannot be opened: {_reason(error)}") from None
-        try:
-            check_complete(environment, data, f"the LMDB environment {file}")
-        except BaseException:
-            environment.close()
-            raise
         self.environments[name] = environment, identity
         if len(self.environments) > _MAX_OPEN:
             self.environments.popitem(last=False)[1][0].close()

@@ -13,6 +13,7 @@ import lmdb
 
 from common.errors import DataError
 from datasets.frames import FRAME_TEMPLATE, FrameFolder
+from datasets.lmdb_files import check_environment
 from datasets.lmdb_frames import KEY_TEMPLATE, MAX_KEY_BYTES, SHARD_PATTERN, LmdbFolders, close_environments
 from datasets.readers import Format
 
@@ -154,6 +155,8 @@ class PackedWriter:
 
     def _open(self, file: Path) -> lmdb.Environment:
         map_size = max(2 * self.shard_bytes, 1 << 30) + _MAP_SIZE
+        if file.exists():  # it is mapped: damage would end the process
+            check_environment(str(file), str(file))
         try:
             return lmdb.open(str(file), subdir=False, lock=False, map_size=map_size)
         except lmdb.Error as error:

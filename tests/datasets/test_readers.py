@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import pickle
+import random
 import re
+import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
@@ -20,6 +23,7 @@ from datasets import FORMATS, ClipDataset, open_reader, train_transform, worker_
 from datasets import lmdb_frames as lmdb_module
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
 from engine.schema import Dataset
+from tests.attacks.child import run
 from tests.datasets.shard_files import write_shards
 
 LENGTHS = {"a/one two": 12, "č 鳥": 5}
@@ -291,21 +295,57 @@ def test_a_store_that_is_cut_short_is_named(roots: Path, format: Any) -> None:
 def test_a_store_that_lacks_free_pages_at_its_end_is_whole(tmp_path: Path) -> None:
     """LMDB does not write pages that one transaction takes and gives back."""
     short = 0
-    random = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for number in range(20):
         file = tmp_path / f"{number}.lmdb"
         with lmdb.open(str(file), subdir=False, map_size=1 << 24, lock=False) as environment:
             for _ in range(4):
                 with environment.begin(write=True) as transaction:
-                    for key in random.integers(0, 40, 40):
-                        if random.random() < 0.5:
+                    for key in generator.integers(0, 40, 40):
+                        if generator.random() < 0.5:
                             transaction.delete(f"{key}".encode())
                         else:
-                            transaction.put(f"{key}".encode(), bytes(int(random.choice([10, 3000, 20000]))))
+                            transaction.put(f"{key}".encode(), bytes(int(generator.choice([10, 3000, 20000]))))
             short += file.stat().st_size < (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
         with lmdb_module._read_transaction(file) as transaction:
             sum(len(value) for _, value in transaction.cursor())
     assert short, "no file of the test is short"
+
+
+def test_damage_in_any_page_of_a_store_ends_in_an_error(tmp_path: Path) -> None:
+    """LMDB believes what it reads in the mapped file: a wrong number there would kill the process."""
+    draw = random.Random(0)
+    stores = []
+    for number, (frames, size) in enumerate(((300, 300), (200, 2500), (3, 9000))):
+        store = {KEY_TEMPLATE.format(frame): draw.randbytes(size) for frame in range(frames)}
+        write_environment(tmp_path / f"{number}.lmdb", store, subdir=False)
+        data = (tmp_path / f"{number}.lmdb").read_bytes()
+        headers = [struct.unpack_from("=QHH", data, page) for page in range(0, len(data), 4096)]
+        of_keys = [page for page, (own, _, flags) in enumerate(headers) if own == page and flags in (1, 2)]
+        stores.append((data, of_keys, list(store)))
+
+    def read_damaged_stores() -> int:
+        endings = Counter[str]()
+        for number in range(300):
+            whole, of_keys, keys = draw.choice(stores)
+            data = bytearray(whole)
+            page = draw.choice((draw.randrange(2), draw.choice(of_keys)))  # of the two headers, and of the keys
+            at = 4096 * page + draw.choice((draw.randrange(160), draw.randrange(4088)))
+            data[at : at + 2] = draw.choice((draw.randbytes(2), bytes(2), b"\xff\xff"))
+            file = tmp_path / f"damaged{number}.lmdb"
+            file.write_bytes(data)
+            try:
+                with lmdb_module._read_transaction(file) as transaction:
+                    for key in keys:
+                        lmdb_module._read_frame(transaction, key, file).tobytes()
+                endings["read"] += 1
+            except DataError as error:
+                endings["is damaged" if f"{file} is damaged" in str(error) else "refused"] += 1
+            file.unlink()
+        assert min(endings["read"], endings["is damaged"]) > 20, endings
+        return 0
+
+    assert run(read_damaged_stores, tmp_path / "log") == (True, "result", "")  # in a process of its own
 
 
 def test_a_pipe_is_no_store(tmp_path: Path) -> None:
