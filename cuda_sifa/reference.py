@@ -18,7 +18,8 @@ def inter_frame_attention(
     dtype = torch.float32 if x.dtype in HALF else x.dtype  # geometry and accumulation are never in half precision
     if x.shape[1] <= 1 or x.numel() == 0:
         # There is no pair of frames. The result still depends on the inputs, so their gradients are zeros, not None.
-        return x * 0 if offset is None else x * 0 + offset.sum().to(x.dtype) * 0
+        nothing = torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0)  # not x * 0: x may be infinite
+        return nothing if offset is None else nothing + offset.sum().to(x.dtype) * 0
     query, value = x[:, :-1].to(dtype), x[:, 1:].to(dtype)  # both (N, T-1, C, H, W)
     if offset is not None:
         offset = offset.to(dtype)
@@ -65,8 +66,9 @@ def _correlation(
     heads = (groups, query.shape[2] // groups)
     weights = []
     for tap in range(kernel_size**2):
-        key = _sample(value, offset, tap, kernel_size, dilation)
-        weights.append((query * key).unflatten(2, heads).sum(3) * (groups / query.shape[2]))  # (N, T, groups, H, W)
+        key, inside = _sample(value, offset, tap, kernel_size, dilation)
+        dot = (query * key).unflatten(2, heads).sum(3)  # (N, T, groups, H, W)
+        weights.append(torch.where(inside.unsqueeze(2), dot * (groups / query.shape[2]), 0))
     return torch.stack(weights, dim=3)
 
 
@@ -74,13 +76,19 @@ def _aggregation(value: Tensor, weights: Tensor, offset: Tensor | None, kernel_s
     groups = weights.shape[2]
     attended = torch.zeros_like(value)
     for tap in range(kernel_size**2):
-        sampled = _sample(value, offset, tap, kernel_size, dilation).unflatten(2, (groups, -1))
+        sampled = _sample(value, offset, tap, kernel_size, dilation)[0].unflatten(2, (groups, -1))
         attended = attended + (weights[:, :, :, tap].unsqueeze(3) * sampled).flatten(2, 3)
     return attended
 
 
-def _sample(value: Tensor, offset: Tensor | None, tap: int, kernel_size: int, dilation: int) -> Tensor:
-    """Samples `value` (N, T, C, H, W) bilinearly at every position, displaced by the tap and its offsets."""
+def _sample(value: Tensor, offset: Tensor | None, tap: int, kernel_size: int, dilation: int) -> tuple[Tensor, Tensor]:
+    """Samples `value` (N, T, C, H, W) bilinearly at every position, displaced by the tap and its offsets.
+
+    A pixel without weight contributes nothing, even if it is infinite.
+
+    Returns:
+        The samples, and whether each point, (N, T, H, W), is less than a pixel outside the map.
+    """
     height, width = value.shape[-2:]
     reach = kernel_size // 2
     y = torch.arange(height, device=value.device, dtype=value.dtype)[:, None] + (tap // kernel_size - reach) * dilation
@@ -103,5 +111,9 @@ def _sample(value: Tensor, offset: Tensor | None, tap: int, kernel_size: int, di
             valid = inside & (row >= 0) & (row < height) & (col >= 0) & (col < width)
             index = torch.where(valid, row * width + col, 0).long().flatten(2)  # (N, T, H*W)
             corner = pixels.gather(3, index.unsqueeze(2).expand_as(pixels)).view_as(value)
-            sampled = sampled + torch.where(valid, wy * wx, 0).unsqueeze(2) * corner
-    return sampled
+            weight = torch.where(valid, wy * wx, 0).unsqueeze(2)
+            counts = weight != 0
+            if offset is not None:  # the slope of its weight counts too
+                counts = counts | (valid.unsqueeze(2) & corner.isfinite())
+            sampled = sampled + weight * torch.where(counts, corner, 0)
+    return sampled, inside

@@ -100,6 +100,29 @@ def run_reference(case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) ->
     return run(reference.inter_frame_attention, case, x, offset, grad)
 
 
+def finite_where_reference_is_not(case: Case, dtype: torch.dtype, seed: int) -> list[str]:
+    """Puts a few infinities and NaN into x and the incoming gradient, between zeros and whole offsets.
+
+    Returns:
+        The results with a value that is not finite in the reference, but finite in the op.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    x, offset = case.inputs(dtype, seed=seed)
+    grad = torch.randn(x.shape, generator=generator).to(dtype)
+    if offset is not None:
+        offset = torch.where(torch.rand(offset.shape, generator=generator) < 0.5, offset.round(), offset)
+    for values, count in ((x, seed % 3 + 1), (grad, seed % 2)):
+        values[torch.rand(values.shape, generator=generator) < 0.2] = 0
+        for value in (torch.inf, -torch.inf, torch.nan)[:count]:
+            values.view(-1)[torch.randint(values.numel(), (1,), generator=generator)] = value
+    expected = run_reference(case, x, offset, grad)
+    return [
+        name
+        for name, result in run_op(case, x, offset, grad).items()
+        if (result.isfinite() & ~expected[name].isfinite()).any()
+    ]
+
+
 def is_same(name: str, result: Tensor, expected: Tensor) -> bool:
     """Whether all bits are equal. On a GPU the gradients of a key are added in no fixed order: almost equal."""
     if name == "grad_x" and result.device.type == "cuda":

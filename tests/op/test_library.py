@@ -158,7 +158,7 @@ def test_each_instruction_set_computes_the_same(capability: str) -> None:
         "import os, sys, torch\n"
         "torch.backends.cpu.get_cpu_capability()\n"  # PyTorch has chosen: it would believe in any name
         "os.environ['ATEN_CPU_CAPABILITY'] = sys.argv[1]\n"
-        "from tests.op.cases import CASES, relative_error, run_op, run_reference\n"
+        "from tests.op.cases import CASES, finite_where_reference_is_not, relative_error, run_op, run_reference\n"
         "worst = 0.0\n"
         "for case in CASES[::2]:\n"
         "    for dtype, tolerance in ((torch.float64, 1e-13), (torch.float32, 1e-5)):\n"
@@ -167,6 +167,7 @@ def test_each_instruction_set_computes_the_same(capability: str) -> None:
         "        expected = run_reference(case, x, offset, grad)\n"
         "        for name, result in run_op(case, x, offset, grad).items():\n"
         "            worst = max(worst, relative_error(result, expected[name]) / tolerance)\n"
+        "    assert not finite_where_reference_is_not(case, torch.float64, 4), case\n"
         "print(worst)\n"
     )
     result = subprocess.run(
