@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from common.cli import never_fail_to_print, print_error
-from common.errors import OneProcessError, UserError, one_line
+from common.errors import OneProcessError, UserError, describe, one_line
 from engine.distributed import is_main, lost_processes, stop
-from engine.prefetch import end_workers
+from engine.loader_processes import end_workers, reason_of_end
 from engine.signals import Interrupted, StopSignals
 
 _FULL = {
@@ -68,16 +68,16 @@ def run_to_the_end(run: Callable[[StopSignals], None], *, kept: str) -> int:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            print_error(one_line(f"{_FULL[error.errno]}: {error}. What was saved before is whole"))
+            print_error(one_line(f"{_FULL[error.errno]}: {describe(error)}. What was saved before is whole"))
             return 2
         except torch.OutOfMemoryError as error:
             reason = str(error).partition(". ")[0]
             print_error(one_line(f"{reason}: lower optimization.batch_size, with a larger iter_size for the same step"))
             return 2
         except RuntimeError as error:
-            if str(error).startswith("DataLoader worker"):
-                print_error(one_line(f"{error} The memory, or /dev/shm, may be too small for dataset.num_workers"))
-                return 1
+            if reason := reason_of_end(error):
+                print_error(one_line(reason[0]))
+                return reason[1]
             lost = lost_processes(error)
             if not lost:
                 raise

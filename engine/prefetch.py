@@ -3,15 +3,13 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from weakref import WeakSet
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from engine import loader_processes
 from engine.distributed import any_rank
-from engine.signals import ignore_stop_signals
 
 Batch = tuple[Tensor, Tensor, Tensor]  # clip, label, index
 
@@ -45,30 +43,10 @@ def build_loader(
         multiprocessing_context=start_method if workers else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
-        worker_init_fn=partial(_start_worker, start_worker),  # not a closure: it may be pickled
+        worker_init_fn=partial(loader_processes.start_worker, start_worker),  # not a closure: it may be pickled
         generator=torch.Generator(),  # its own, so that starting workers leaves the random numbers of the run alone
     )
-    _loaders.add(loader)
-    return loader
-
-
-_loaders: WeakSet[DataLoader] = WeakSet()
-
-
-def _start_worker(start_worker: Callable[[int], None], worker: int) -> None:
-    ignore_stop_signals()
-    start_worker(worker)
-
-
-def end_workers() -> None:
-    """Ends the workers of every loader.
-
-    They ignore the signals to stop. While something refers to a loader, such as the traceback of an error, Python would
-    wait for them forever.
-    """
-    for loader in list(_loaders):
-        if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
-            loader._iterator._shutdown_workers()
+    return loader_processes.watch(loader)
 
 
 class DevicePrefetcher:
@@ -90,7 +68,7 @@ class DevicePrefetcher:
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.loader)
+        batches = loader_processes.start_workers(self.loader)
         while True:
             began = time.perf_counter()
             batch = next(batches, None)

@@ -1,0 +1,83 @@
+"""A loader whose processes lack something ends a run in one line: no traceback, no wait without end."""
+
+import errno
+import multiprocessing
+import os
+import resource
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset, SequentialSampler
+
+from engine.launch import run_to_the_end
+from engine.prefetch import DevicePrefetcher, build_loader
+
+Sample = tuple[torch.Tensor, int, int]
+
+
+class Clips(Dataset[Sample]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == 5 and os.environ.get("TEST_KILLS_WORKER"):
+            os.kill(os.getpid(), int(os.environ["TEST_KILLS_WORKER"]))
+        return torch.zeros(3, 2, 4, 4), 0, index
+
+
+def read(start_worker: Callable[[int], None] = lambda worker: None) -> tuple[int, list[Any]]:
+    """The exit code of a run that reads all clips, and the processes that it leaves."""
+
+    def run(signals: object) -> None:
+        dataset, device = Clips(), torch.device("cpu")
+        sampler = SequentialSampler(dataset)
+        loader = build_loader(dataset, sampler, 2, workers=2, device=device, start_worker=start_worker)
+        assert len(list(DevicePrefetcher(loader, device, lambda clip: clip))) == 4
+
+    return run_to_the_end(run, kept="nothing"), multiprocessing.active_children()
+
+
+def few_files(worker: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def test_a_worker_that_cannot_pass_on_its_clips(capfd: pytest.CaptureFixture[str]) -> None:
+    assert read() == (0, [])
+    assert read(few_files) == (2, [])
+    assert capfd.readouterr().err == (
+        "error: the loader cannot pass on its clips: too many files are open (ulimit -n); raise the limit, or lower "
+        "dataset.num_workers\n"
+    )
+
+
+def test_workers_that_cannot_start(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = multiprocessing.context.ForkProcess.start, []
+
+    def start_one(process: Any) -> None:
+        if started:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(multiprocessing.Process, "start", start_one)
+    assert read() == (2, [])
+    assert len(started) == 1, "one worker was there, and has ended"
+    assert capfd.readouterr().err == (
+        "error: the processes of the loader cannot start: /dev/shm is full (in a container: --shm-size); raise the "
+        "limit, or lower dataset.num_workers\n"
+    )
+
+
+@pytest.mark.parametrize(("number", "hint"), [(signal.SIGKILL, ""), (signal.SIGBUS, "tools.check_dataset finds")])
+def test_a_killed_worker(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: signal.Signals, hint: str
+) -> None:
+    monkeypatch.setenv("TEST_KILLS_WORKER", str(int(number)))
+    assert read() == (1, [])
+    error = capfd.readouterr().err.splitlines()[-1].lstrip("\0")
+    assert error.startswith("error: DataLoader worker (pid")
+    assert ": the memory, or /dev/shm, may be too small" in error
+    assert hint in error
