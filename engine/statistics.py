@@ -1,10 +1,13 @@
 """How sure a comparison of accuracies is: bootstrap over videos and runs, and McNemar's test of paired answers."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+# The 97.5 % quantiles of Student's t distribution with 1 to 15 degrees of freedom.
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 DRAWS = 4000  # resamples of a bootstrap; the ends of its interval then vary by some 3 % of its width
 
 
@@ -67,6 +70,27 @@ def bootstrap_mean(values: np.ndarray, groups: np.ndarray | None = None, *, seed
     """
     draws = _Draws(groups if groups is not None else np.arange(values.shape[1]), seed)
     return _interval(_mean(values, np.ones((1, len(values))), draws.all), draws.means(values))
+
+
+def mean_of_runs(values: Sequence[float]) -> Interval:
+    """The mean of a figure over runs, and Student's 95 % interval: where the mean of very many runs would be.
+
+    With one value the interval is without limits.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    count = len(values)
+    if not count:
+        raise ValueError("there is no value to take the mean of")
+    mean = sum(values) / count
+    if count == 1:
+        return Interval(mean, -math.inf, math.inf)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+    freedom = count - 1
+    quantile = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.4 / freedom
+    half = quantile * deviation / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half)
 
 
 def bootstrap_difference(

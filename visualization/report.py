@@ -16,7 +16,7 @@ from visualization.score_summary import MOST_NAMES, Scores, all_views, class_row
 #: Reads some frames of a video by its path in the list: uint8 (T, H, W, 3), RGB. Raises DataError.
 ReadFrames = Callable[[str], np.ndarray]
 
-_STYLE = """
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 60rem; margin: 2.5rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem; margin-bottom: 0 } h2 { font-size: 1.15rem; margin-top: 2.5rem }
 p, .note { color: #666; overflow-wrap: anywhere }
@@ -81,7 +81,7 @@ def _page(scores: Scores, pictures: dict[str, bytes], top: Sequence[int], curves
         _classes(scores),
         worst,
     ]
-    head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Scores</title><style>{_STYLE}</style>'
+    head = f'<!DOCTYPE html>\n<html lang="en"><meta charset="utf-8"><title>Scores</title><style>{STYLE}</style>'
     return "\n".join([head, *parts, "</html>\n"])
 
 

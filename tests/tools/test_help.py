@@ -7,6 +7,7 @@ import pytest
 from tools import (
     browse_dataset,
     check_dataset,
+    compare,
     complexity,
     demo,
     doctor,
@@ -16,13 +17,14 @@ from tools import (
     make_demo_videos,
     predict,
     report,
+    seeds,
     visualize,
     weights,
 )
 
 COMMANDS = [
-    *(browse_dataset, check_dataset, complexity, demo, doctor, document, export, extract_frames, make_demo_videos),
-    *(predict, report, visualize, weights),
+    *(browse_dataset, check_dataset, compare, complexity, demo, doctor, document, export, extract_frames),
+    *(make_demo_videos, predict, report, seeds, visualize, weights),
 ]
 
 
