@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -17,14 +18,35 @@ class _Parser(argparse.ArgumentParser):
 
     given: Sequence[str] = ()
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.values: dict[str, re.Pattern[str]] = {}  # options with several values: what a value looks like
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         self.given = sys.argv[1:] if args is None else list(args)
-        return super().parse_known_args(args, namespace)
+        return super().parse_known_args(_spread(self.given, self.values), namespace)
 
     def error(self, message: str) -> NoReturn:
         files = [name for name in self.given if name.startswith("-") and os.path.isfile(name)]
         hint = f"; for the file {files[0]} write ./{files[0]}" if files else ""
         super().error(one_line(message + hint))  # the message repeats what was typed
+
+
+def _spread(arguments: Sequence[str], values: dict[str, re.Pattern[str]]) -> list[str]:
+    """`--option 1 2 file` as `--option=1 --option=2 file`: an option takes what looks like its values, and no more."""
+    spread: list[str] = []
+    option = ""
+    for number, argument in enumerate(arguments):
+        if argument == "--":
+            return [*spread, *arguments[number:]]
+        if option and values[option].fullmatch(argument):
+            spread.append(f"{option}={argument}")
+            continue
+        if option and arguments[number - 1] == option:
+            spread.append(option)  # its first value is its own, whatever it looks like; argparse says what is wrong
+        option = argument if argument in values else ""
+        spread += [] if option else [argument]
+    return [*spread, option] if option and arguments[-1] == option else spread
 
 
 def parser(command: str, description: str | None) -> argparse.ArgumentParser:
@@ -40,9 +62,26 @@ def parser(command: str, description: str | None) -> argparse.ArgumentParser:
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:
     """`--set section.key=value ...`, repeatable: changes of a settings file, as one list in `args.set`."""
-    parser.add_argument(
-        "--set", nargs="+", action="extend", default=[], metavar="section.key=value", help="changes keys; repeatable"
+    add_option_with_values(
+        parser,
+        "--set",
+        r"[^\s=/-][^\s=/]*=.*",
+        default=[],
+        metavar="section.key=value",
+        help="changes keys; repeatable",
     )
+
+
+def add_option_with_values(parser: argparse.ArgumentParser, name: str, pattern: str, **options: Any) -> None:
+    """An option with one or more values, as one list. It does not take an argument that is no value of it.
+
+    Args:
+        pattern: regular expression of a value.
+        options: of `add_argument`.
+    """
+    parser.add_argument(name, nargs="+", action="extend", **options)
+    if isinstance(parser, _Parser):
+        parser.values[name] = re.compile(pattern, re.DOTALL)
 
 
 def add_workers_option(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from models.sifa import InterFrameAttention
 from models.sifa_resnet import SIFANet, SIFANetOptions
 from models.sifa_swin import SIFASwin, SIFASwinOptions
 from models.temporal import TemporalModelling
-from models.weights import load_imagenet_state_dict, load_pretrained, load_release_state_dict
+from models.weights import load_imagenet_state_dict, load_pretrained, load_release_state_dict, load_variant
 
 __all__ = [
     "NETWORKS",
@@ -32,6 +32,7 @@ __all__ = [
     "load_imagenet_state_dict",
     "load_pretrained",
     "load_release_state_dict",
+    "load_variant",
     "read_caffemodel",
     "read_safetensors",
 ]

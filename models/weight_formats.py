@@ -137,6 +137,10 @@ MICROSOFT_SWIN = Format("Microsoft's ImageNet Swin", _microsoft_swin, _SWIN_LACK
 TIMM_SWIN = Format("timm's ImageNet Swin", _timm_swin, _SWIN_LACKS, imagenet=True)
 
 
+#: Names of this project's parts that only some variants of a network have: what looks over time.
+OF_A_VARIANT = r".*\.(temporal|context|norm_temporal)\."
+
+
 def recognise(state_dict: StateDict) -> Format:
     """The format of a state dict without the prefix `module.`.
 

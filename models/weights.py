@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from models.network import Network
 from models.weight_formats import (
     CAFFE_RESNET,
+    OF_A_VARIANT,
+    PROJECT,
     RELEASE,
     STEMS,
     Format,
@@ -105,6 +107,8 @@ def load_pretrained(model: Network, contents: Mapping[str, Any], classes: Sequen
     The classifier of the file is loaded if it has the network's shape and the classes are not known to differ;
     otherwise the network keeps its own. The same number of classes does not make them the same classes.
 
+    The file may be of another variant of the network, see `load_variant`.
+
     Args:
         model: gets the weights.
         contents: of the file; a checkpoint of this project names its classes in the entry `classes`.
@@ -118,17 +122,41 @@ def load_pretrained(model: Network, contents: Mapping[str, Any], classes: Sequen
     state_dict = tensors_of(contents)
     names = contents.get("classes")
     if not classes or not isinstance(names, list) or names == list(classes):
-        return _load(model, state_dict, recognise(state_dict), classifier="if it fits")
-    report = _load(model, state_dict, recognise(state_dict), classifier="never")
+        return _load(model, state_dict, recognise(state_dict), classifier="if it fits", variant=True)
+    report = _load(model, state_dict, recognise(state_dict), classifier="never", variant=True)
     told = f"are {join_names([str(name) for name in names], most=3)}" if names else "have no names"
     report.remark += f", without its classifier: its classes {told}"
     return report
 
 
+def load_variant(model: Network, state_dict: StateDict) -> Report:
+    """Loads weights of this project that may be of another variant of the network.
+
+    What looks over time, and the second head, may be in the file alone (then it is dropped), in the network alone, or
+    of another shape (then the network keeps its own; a second copy of res5 starts with the weights of the first). All
+    else must fit.
+
+    Args:
+        model: gets the weights.
+        state_dict: of a network of this project.
+
+    Raises:
+        ValueError: a key is missing, unexpected or of another shape. The message lists the keys.
+    """
+    return _load(model, state_dict, PROJECT, variant=True)
+
+
 Classifier = Literal["always", "if it fits", "never"]  # when the classifier of a file is loaded
 
 
-def _load(model: Network, state_dict: StateDict, weight_format: Format, *, classifier: Classifier = "always") -> Report:
+def _load(
+    model: Network,
+    state_dict: StateDict,
+    weight_format: Format,
+    *,
+    classifier: Classifier = "always",
+    variant: bool = False,
+) -> Report:
     """load_state_dict that lists all differences in one message, and loads nothing if there are any."""
     if weight_format is CAFFE_RESNET and not model.caffe_style:
         raise ValueError(f"{weight_format.source} has its stride in the first 1x1 convolution: set caffe_style=true")
@@ -138,10 +166,13 @@ def _load(model: Network, state_dict: StateDict, weight_format: Format, *, class
         report.remark = ", taken as trained on BGR values in 0..255: they are folded into the stem"
     values: dict[str, Tensor] = {}
     keeps_classifiers = weight_format.imagenet
+    parts = {name.split(".")[0] for name in state_dict}
     for source_name, source_value in state_dict.items():
         translated = weight_format.translate(source_name, source_value)
         if translated is not None and _is_refused(model, *translated, own, classifier):
             translated, keeps_classifiers = None, True
+        if translated is not None and variant and _is_of_another_variant(*translated, own):
+            translated = None
         if translated is None:
             report.dropped.append(source_name)
             continue
@@ -149,16 +180,19 @@ def _load(model: Network, state_dict: StateDict, weight_format: Format, *, class
         if weight_format.imagenet and model.caffe_style and name in STEMS and value.shape[1:2] == (3,):
             value = fold_caffe_input(value)
         values[name] = _to_network(name, value, own, weight_format, report)
-        if weight_format.imagenet:
+        if weight_format.imagenet or variant:
             for copy in _second_copies(model, name):
-                values[copy] = values[name]
-                report.copied.append(copy)
+                if weight_format.imagenet or copy.split(".")[0] not in parts:
+                    values[copy] = values[name]
+                    report.copied.append(copy)
 
     absent = [name for name in own if name not in values and not name.endswith(_NOT_REQUIRED)]
     report.new = [
         name
         for name in absent
-        if re.match(weight_format.lacks, name) or (keeps_classifiers and _is_classifier(model, name))
+        if re.match(weight_format.lacks, name)
+        or (keeps_classifiers and _is_classifier(model, name))
+        or (variant and (re.match(OF_A_VARIANT, name) or name.startswith(_SECOND_HEAD)))
     ]
     missing = [name for name in absent if name not in report.new]
     if problems := _differences(values, own, missing):
@@ -169,6 +203,16 @@ def _load(model: Network, state_dict: StateDict, weight_format: Format, *, class
 
 # BatchNorm's batch counter has no influence on the result, and old checkpoints lack it; the index is a constant.
 _NOT_REQUIRED = ("num_batches_tracked", "relative_position_index")
+
+
+_SECOND_HEAD = ("layer4_dual.", "fc_dual.")  # of SIFA-Net with network.dual_head
+
+
+def _is_of_another_variant(name: str, value: Tensor, own: StateDict) -> bool:
+    """Whether a tensor has no place in the network because the file is of another variant."""
+    if name not in own:
+        return bool(re.match(OF_A_VARIANT, name)) or name.startswith(_SECOND_HEAD)
+    return bool(re.match(OF_A_VARIANT, name)) and value.shape != own[name].shape
 
 
 def _is_classifier(model: Network, name: str) -> bool:

@@ -72,7 +72,7 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         checkpoint: of this project; it has priority.
 
     Returns:
-        A table for each file of weights from elsewhere.
+        A table for each file of weights from elsewhere, or for a checkpoint of another variant of the network.
 
     Raises:
         ConfigError: a file does not exist.
@@ -82,8 +82,9 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
         for key in WEIGHT_FILES:
             if getattr(config.network, key):
                 log.warning(f"network.{key} has no effect: the weights are those of --checkpoint {checkpoint}")
-        check_same_classes(class_names(config), load_checkpoint(model, checkpoint), checkpoint)
-        return []
+        contents = read_checkpoint(checkpoint)
+        check_same_classes(class_names(config), contents, checkpoint)
+        return _load_variant(model, weights(contents, checkpoint), checkpoint)
     tables = []
     for key, load in (
         ("imagenet_weights", models.load_imagenet_state_dict),
@@ -100,6 +101,21 @@ def load_initial_weights(model: models.Network, config: Config, checkpoint: Path
                 raise CheckpointError(f"{file}: {error}") from None
             tables.append(f"{file}: {report.table()}")
     return tables
+
+
+def _load_variant(model: models.Network, state: dict[str, torch.Tensor], checkpoint: Path) -> list[str]:
+    """Loads the weights of the same network, or of another variant of it; of the latter returns a table."""
+    try:
+        load_weights(model, state, checkpoint)
+    except CheckpointError:
+        try:
+            report = models.load_variant(model, state)
+        except ValueError:
+            report = None
+        if report is None:
+            raise  # what keeps the weights from being loaded as they are, and the way out
+        return [f"{checkpoint} is of another variant of the network: {report.table()}"]
+    return []
 
 
 def place_network(model: models.Network, config: Config, process: Process, *, trains: bool) -> None:

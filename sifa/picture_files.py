@@ -25,6 +25,12 @@ def check_writable(out: Path) -> None:
         out.unlink()
 
 
+def brighten(frames: np.ndarray, gamma: float) -> np.ndarray:
+    """Frames uint8 with the exponent gamma on their grey levels; below 1 they are brighter."""
+    levels = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+    return levels[frames]
+
+
 def write_picture(out: Path, picture: np.ndarray) -> None:
     """Writes uint8 (H, W, 3), RGB, as PNG."""
     out.write_bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes())

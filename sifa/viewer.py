@@ -17,6 +17,7 @@ from common.errors import UserError
 from datasets.sampling import test_positions
 from datasets.video_files import VideoFiles
 from sifa.motion import changes, is_still, strongest_pair
+from sifa.picture_files import brighten
 from sifa.predictor import Predictor, count_frames
 from visualization import Explanation, Moment, draw, explain, html_page
 
@@ -185,8 +186,7 @@ class Viewer:
         """The crop of the frames that are drawn, in the resolution of the video: uint8 (T', S', S', 3), RGB."""
         size = max(self.size, min(*clip.frames.shape[1:3], _SHARPEST))
         frames = self.predictor.crops(clip.frames[self.predictor.model.shown_frames], size)[0].numpy()
-        levels = np.round(255 * (np.arange(256) / 255) ** self.gamma).astype(np.uint8)
-        return levels[frames]
+        return brighten(frames, self.gamma)
 
     def position(self, query: tuple[float, float], clip: Clip, explanation: Explanation) -> tuple[int, int]:
         """y and x of a query in positions of the stage's maps.

@@ -31,10 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _seeds(args: argparse.Namespace) -> int:
     for name in ("parallel", "nproc"):
         cli.check_range(f"--{name}", getattr(args, name), 1, 4096)
-    if len(set(args.seeds)) < len(args.seeds):
+    seeds = args.seeds or [0, 1, 2]
+    if len(set(seeds)) < len(seeds):
         raise UserError("--seeds must be different from each other")
     out = args.out or Path("output") / Path(args.config_file).stem
-    options = SeedOptions(args.config_file, out, args.seeds, args.set, args.parallel, args.nproc)
+    options = SeedOptions(args.config_file, out, seeds, args.set, args.parallel, args.nproc)
     failed = run_seeds(options, partial(print, flush=True))
     if results := finished_scores(options):
         table = seed_table(results)
@@ -48,7 +49,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser("python -m tools.seeds", __doc__)
     add = parser.add_argument
     add("--config_file", required=True, help="a file of settings/")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="one run for each (default: 0 1 2)")
+    seeds = "one run for each (default: 0 1 2)"
+    cli.add_option_with_values(parser, "--seeds", r"\d+", type=int, metavar="N", help=seeds)
     add("--out", type=Path, help="folder (default: output/ and the name of the settings file)")
     add("--parallel", type=int, default=1, metavar="N", help="runs at a time (default: %(default)s)")
     add("--nproc", type=int, default=1, metavar="N", help="processes of each run (default: %(default)s)")

@@ -64,6 +64,33 @@ def test_a_file_that_is_called_like_an_option(
     assert "for the file -x.mp4 write ./-x.mp4" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("argv", "changes", "files"),
+    [
+        ("--set a.b=1 c=x/y videos", ["a.b=1", "c=x/y"], ["videos"]),
+        ("--set a.b=1 dir/k=v.mp4 z --set *.x=2 p.*=3", ["a.b=1", "*.x=2", "p.*=3"], ["dir/k=v.mp4", "z"]),
+        ("videos --set wrong a=1", ["wrong", "a=1"], ["videos"]),
+        ("--set=a=1 z -- --set b=2", ["a=1"], ["z", "--set", "b=2"]),
+    ],
+)
+def test_set_takes_what_looks_like_a_change(argv: str, changes: list[str], files: list[str]) -> None:
+    parser = cli.parser("command", None)
+    parser.add_argument("files", nargs="*")
+    cli.add_set_option(parser)
+    args = parser.parse_args(argv.split())
+    assert (args.set, args.files) == (changes, files)
+    assert parser.parse_args(["z"]).set == []
+
+
+def test_set_without_a_change(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = cli.parser("command", None)
+    cli.add_set_option(parser)
+    for argv in (["--set"], ["--set", "--eval"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(argv)
+        assert "argument --set: expected at least one argument" in capsys.readouterr().err
+
+
 CODE = "from common import cli; import sys; sys.exit(cli.run(lambda: print('ü\\n' * 100000)))"
 
 

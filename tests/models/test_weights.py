@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.checkpoint import CheckpointError
+from engine.checkpoint import CheckpointError, save_checkpoint
 from engine.schema import Config
 from models import build_model, load_imagenet_state_dict, load_pretrained, load_release_state_dict
 from models.weight_conversion import to_release, to_torchvision
@@ -256,3 +256,69 @@ def test_the_script_names_the_file_that_does_not_fit(tmp_path: Path) -> None:
     config = small_config(tmp_path / "resnet.pth")
     with pytest.raises(CheckpointError, match=r"resnet\.pth: the ImageNet ResNet does not fit .*; missing: bn1"):
         load_initial_weights(build_network(config), config, None)
+
+
+# ---- Another variant of the network ---------------------------------------------------------------------------------
+
+NARROW = {"net_name": CASE["net_name"], "width": 4}
+
+
+def variant(network: dict[str, Any] | None = None, **section: Any) -> Config:
+    values = {"num_classes": 5, "clip_length": 8}
+    return Config.model_validate({"dataset": values, "network": {**NARROW, **(network or {})}, "SIFA": section})
+
+
+@pytest.fixture(scope="module")
+def sifa_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    config = variant(stages=["res4"])
+    file = tmp_path_factory.mktemp("variant") / "last.pth"
+    save_checkpoint(file, {"model": build_network(config).state_dict(), "config": config.model_dump(), "epoch": 1})
+    return file
+
+
+@pytest.mark.parametrize(
+    ("config", "dropped", "new"),
+    [
+        (variant(stages=["res4"], temporal="shift"), {"temporal.offset.weight"}, set()),
+        (variant(stages=["res4"], sifa_kernel=[5] * 4), {"temporal.offset.weight"}, {"temporal.offset.weight"}),
+        (variant(stages=["res4"], temporal="conv"), {"temporal.offset.weight"}, {"temporal.conv.weight"}),
+        (variant({"dual_head": False}, stages=["res4"]), {"conv1.weight", "fc_dual.weight"}, set()),
+        (variant(stages=[]), {"temporal.offset.weight", "context.fc1.weight"}, set()),
+        (variant(stages=["res3", "res4"]), set(), {"temporal.offset.weight", "context.fc1.weight"}),
+    ],
+    ids=["shift", "kernel", "conv", "one head", "2D", "more stages"],
+)
+def test_training_starts_from_another_variant(
+    config: Config, dropped: set[str], new: set[str], sifa_checkpoint: Path
+) -> None:
+    """By --checkpoint, and as a file of weights: the same table, what both have is loaded."""
+    state = torch.load(sifa_checkpoint, weights_only=True)["model"]
+    model = build_network(config)
+    (table,) = load_initial_weights(model, config, sifa_checkpoint)
+    report = load_pretrained(build_network(config), state)
+    assert table == f"{sifa_checkpoint} is of another variant of the network: {report.table()}"
+    for kind, wanted in ((report.dropped, dropped), (report.new, new)):
+        assert bool(kind) == bool(wanted)
+        for name in wanted:
+            assert any(one.endswith(name) for one in kind), name
+    after = model.state_dict()
+    assert all(torch.equal(after[name], state[name]) for name in report.matched)
+    assert {"conv1.weight", "layer4.0.conv1.weight", "fc.weight"} <= set(report.matched)
+    assert set(after) == {*report.matched, *report.new}
+
+
+def test_a_second_head_starts_as_a_copy_of_the_first(tmp_path: Path) -> None:
+    model = build_network(variant({"dual_head": False}))
+    save_checkpoint(tmp_path / "one.pth", {"model": model.state_dict()})
+    both = build_network(variant())
+    (table,) = load_initial_weights(both, variant(), tmp_path / "one.pth")
+    assert re.search(r"copied +\d+  layer4_dual.*\n  new +\d+  fc_dual", table)
+    assert torch.equal(both.state_dict()["layer4_dual.0.conv1.weight"], model.state_dict()["layer4.0.conv1.weight"])
+
+
+def test_another_width_or_depth_is_no_variant(sifa_checkpoint: Path) -> None:
+    for change in ({"width": 8}, {"net_name": "c2d_sifa_resnet101"}):
+        config = variant(change, stages=["res4"])
+        with pytest.raises(CheckpointError, match="does not fit this model"):
+            load_initial_weights(build_network(config), config, sifa_checkpoint)

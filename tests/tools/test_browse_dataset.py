@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tools import browse_dataset
+from visualization.caption import HEIGHT
 
 FRAMES, VIDEOS = 6, 10
 
@@ -43,9 +44,12 @@ def run(data: Path, *options: str) -> int:
 
 
 def greys(file: Path, rows: int, columns: int) -> np.ndarray:
+    """Grey of each frame, below the line of text of each row."""
     picture = np.asarray(cv2.imread(str(file)), dtype=float)
-    assert picture.shape == (rows * 18, columns * 18, 3)
-    return np.array([[picture[18 * y + 8, 18 * x + 8].mean() for x in range(columns)] for y in range(rows)])
+    assert picture.shape == (rows * (18 + HEIGHT), columns * 18, 3)
+    tops = [(18 + HEIGHT) * y + HEIGHT for y in range(rows)]
+    assert all(picture[top - HEIGHT : top].max() > 200 for top in tops), "a text stands there"
+    return np.array([[picture[top + 8, 18 * x + 8].mean() for x in range(columns)] for top in tops])
 
 
 def test_rows_are_clips_and_columns_their_frames(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,9 +72,17 @@ def test_chosen_views_of_the_validation(data: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(greys(data / "sheets/val_000.png", 2, 6)[:, 0], [20, 80], atol=1.5)
 
 
+def test_dark_videos_brighter_and_no_argument_swallowed(data: Path) -> None:
+    argv = ["--set", "transform.horizontal_flip=false", "seed=1", "--index", "2", "1", str(data / "bright")]
+    assert browse_dataset.main([f"--config_file={data / 'settings.yml'}", "--gamma=0.5", "--frames=1", *argv]) == 0
+    found = greys(data / "bright/train_000.png", 2, 1)[:, 0]
+    np.testing.assert_allclose(found, 255 * np.sqrt(np.array([40, 20]) / 255), atol=2)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--gamma=0"], "--gamma must be a number above 0, got 0"),
         (["--index", "10"], "--index must be in 0..9, got 10"),
         (["--count=0"], "--count and --frames must be at least 1"),
         (["--set", "dataset.formt=LMDB"], "format"),
