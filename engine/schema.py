@@ -224,11 +224,10 @@ class Optimization(Section):
         0, ge=0, description="batches over which BatchNorm's statistics are computed again before a validation; 0: none"
     )
 
-    _unused_allowed: frozenset[str] = PrivateAttr(frozenset())
+    _unused_allowed: frozenset[str] = PrivateAttr(frozenset())  # patterns that may match no parameter: of a base
 
     @property
     def unused_allowed(self) -> frozenset[str]:
-        """The patterns of layer_multipliers and freeze that may match no parameter: they are of a base."""
         return self._unused_allowed
 
     def allow_unused(self, patterns: frozenset[str]) -> None:
