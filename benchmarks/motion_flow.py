@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.motion_data import Sample, Video, test_clip, to_batch
 from models.network import Network
 from models.sifa import InterFrameAttention
+from models.temporal import STAGES
 
 CLIPS = 40  # that are compared at most
 MOVING = 0.5  # pixels of the clip from which on a position is said to move
@@ -101,6 +102,28 @@ def _to_map(flow: np.ndarray, height: int, width: int) -> np.ndarray:
     scale = np.array([height / flow.shape[2], width / flow.shape[3]], dtype=np.float32)
     small = [[cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in pair] for pair in flow]
     return np.array(small, dtype=np.float32) * scale[:, None, None]
+
+
+def motion_table(videos: Sequence[Video], *, frames: int, crop: int, stems: Sequence[int]) -> str:
+    """How far things move from one feature frame to the next, in positions of each stage's maps: without any network.
+
+    Of every video (100 at most, evenly chosen) the clip that it is tested with, by Farneback's flow.
+    """
+    chosen = videos[:: max(1, len(videos) // 100)][:100]
+    rows = []
+    for stem in stems:
+        shown = slice(stem // 2, None, stem)
+        clips = [test_clip(Sample(i, False, 0), chosen, frames=frames, crop=crop)[shown] for i in range(len(chosen))]
+        flow = np.concatenate([optical_flow(clip, "Farneback") for clip in clips])
+        for stage, stride in zip(STAGES, (4, 8, 16, 32), strict=True):
+            side = -(-crop // stride)
+            length = np.linalg.norm(_to_map(flow, side, side), axis=1)
+            middle, most = np.percentile(length, [50, 95])
+            share = 100 * (length >= 1).mean()
+            rows.append(f"| {stem} | {stage} | {side} x {side} | {middle:.2f} | {most:.2f} | {share:.1f} |")
+    head = ["| stem | stage | map | median | 95th percentile | 1 or more, % |", "|---|---|---|---|---|---|"]
+    title = f"Motion in positions: {len(chosen)} videos, clips of {frames} frames of {crop} x {crop} pixels, Farneback."
+    return "\n".join([title, "", *head, *rows, ""])
 
 
 def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:

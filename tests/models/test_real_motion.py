@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell
 from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
-from benchmarks.motion_flow import METHODS, offsets_and_flow, optical_flow
+from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow
 from benchmarks.motion_tables import answers, page
 from benchmarks.real_motion import main
 from common.errors import UserError
@@ -95,6 +95,14 @@ def test_flow_has_the_direction_of_offsets() -> None:
         flow = optical_flow(drawn(3, (1, 2), 3), method)
         assert flow.shape == (2, 2, 36, 48)
         assert np.median(flow, axis=(0, 2, 3)) == pytest.approx([1, 2], abs=0.3)
+
+
+def test_motion_is_told_in_positions_of_the_maps() -> None:
+    """Four pixels a frame: one position of res2, half of one of res3."""
+    videos = [Video("a.avi", "A", "a", "1", drawn(4, (0, 4), 5))]
+    table = motion_table(videos, frames=4, crop=32, stems=[1])
+    medians = [float(line.split("|")[4]) for line in table.splitlines() if line.startswith("| 1 | res")]
+    assert medians[:2] == pytest.approx([1, 0.5], abs=0.15)
 
 
 def test_offsets_that_are_the_flow_correlate_with_it() -> None:
