@@ -53,9 +53,7 @@ class Dataset(Section):
         "FRAME",
         description="JPEG folders, LMDB (one a video, or few files), tar files, or video files: docs/data.md",
     )
-    frame_template: str = Field(
-        "", description="file name or key of frame i; empty: {:05d}.jpg for FRAME, else {:06d}.jpg"
-    )
+    frame_template: str = Field("", description="name of frame i; empty: {:05d}.jpg for FRAME, else {:06d}.jpg")
     first_frame: int = Field(1, ge=0, le=1_000_000, description="number of the first frame's file")
     shard_cache: PathText = Field("", description="folder for the shards of a URL; empty: ~/.cache/sifa/shards")
     shard_cache_gb: float = Field(50.0, gt=0, description="gigabytes that this folder may take")

@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.files import make_folder, table_cell, write_text
 from datasets.annotations import Video, format_classes
 from datasets.preparation.sources import Source
+from datasets.readers import Format
 from engine.checkpoint import checkpoint_file
 from engine.config import load_config
 from engine.schema import Config
@@ -106,6 +107,13 @@ class FinetuneFolder:
             f"--out, or remove {self.path / 'checkpoints'} to train from the start"
         )
 
+    def format(self) -> Format | None:
+        """What a training that has begun reads; None if none has."""
+        file = self.path / SETTINGS
+        if not (self.has_training and file.is_file()):
+            return None
+        return _flat(yaml.safe_load(file.read_text(encoding="utf-8"))).get("dataset.format")
+
     def write_split(self, rows: Sequence[SplitRow]) -> None:
         """Writes videos.csv. Raises UserError as `write_once`."""
         text = io.StringIO()
@@ -143,7 +151,8 @@ def finetune_settings(
     out: Path,
     classes: Sequence[str],
     lengths: Sequence[int],
-    format: str = "FRAME",
+    format: Format = "FRAME",
+    root: Path,
     epochs: int | None = None,
 ) -> str:
     """The settings file of a fine-tuning: settings/finetune.yml with the network and clips of a checkpoint.
@@ -155,7 +164,8 @@ def finetune_settings(
         out: output directory, with the frames and lists.
         classes: names of the classes.
         lengths: number of frames of each training video.
-        format: storage of the frames.
+        format: of what is trained from.
+        root: of the videos or frames.
         epochs: None: by the number of videos.
     """
     # A settings file is used from other folders, too.
@@ -170,7 +180,7 @@ def finetune_settings(
         "output_dir": str(out),
         "dataset": {
             "name": name,
-            "root_path": str(out / "frames"),
+            "root_path": str(root.absolute()),
             "list_file": str(out / "train.txt"),
             "eva_list_file": str(out / "val.txt"),
             "classes_file": str(out / "classes.txt"),
@@ -237,8 +247,8 @@ def result(scores: Scores, out: Path) -> str:
     )
 
 
-def check_settings(text: str, changes: Sequence[str]) -> None:
-    """Checks a settings file and the changes of --set.
+def parse_settings(text: str, changes: Sequence[str]) -> Config:
+    """The configuration of a settings file and the changes of --set.
 
     Raises:
         ConfigError: they are no valid configuration.
@@ -246,4 +256,4 @@ def check_settings(text: str, changes: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "settings.yml"
         write_text(file, text)
-        load_config(file, list(changes))
+        return load_config(file, list(changes))

@@ -94,14 +94,16 @@ def class_names(videos: Sequence[Source]) -> list[str]:
 def extract_videos(
     video_dir: Path, out: Path, videos: Sequence[Source], *, labels: Path | None, format: Format, short_side: int
 ) -> dict[str, Video]:
-    """Extracts the frames of all videos to out/frames, with a progress bar.
+    """Extracts the frames of all videos to out/frames, or counts them, with a progress bar.
+
+    What was extracted or counted before is not decoded again.
 
     Args:
         video_dir: folder of all videos.
         out: output directory of the fine-tuning, with classes.txt.
         videos: all that are to be extracted.
         labels: see `find_videos`.
-        format: storage of the frames.
+        format: storage of the frames; VIDEO: they are counted, and the records are in out/lengths.
         short_side: of the frames, in pixels.
 
     Returns:
@@ -114,7 +116,7 @@ def extract_videos(
     list_file.unlink(missing_ok=True)
     options = ExtractionOptions(
         video_dir=video_dir,
-        out_dir=out / "frames",
+        out_dir=out / ("lengths" if format == "VIDEO" else "frames"),
         list_file=list_file,
         labels=labels,
         classes_file=out / "classes.txt",
@@ -125,7 +127,8 @@ def extract_videos(
     if not extract_dataset(options).usable:
         raise DataError(f"no video of {video_dir} can be read")
     listed = {video.path: video for video in read_list(list_file, num_classes=len({video.label for video in videos}))}
-    return {path: listed[folder] for path, folder in frame_folders(videos).items() if folder in listed}
+    folders = {video.path: video.path for video in videos} if format == "VIDEO" else frame_folders(videos)
+    return {path: listed[folder] for path, folder in folders.items() if folder in listed}
 
 
 def split_videos(

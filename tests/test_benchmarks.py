@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import (
+    bench_decoders,
     bench_loader,
     bench_network,
     bench_op,
@@ -29,6 +31,7 @@ from benchmarks.baselines import by_gather, by_grid_sample
 from benchmarks.cuda_device import Call, median_seconds
 from benchmarks.pillow import RECIPES
 from cuda_sifa import reference
+from datasets import decoders
 from tests.op.cases import Case, relative_error
 
 
@@ -352,3 +355,21 @@ def test_every_storage_format_is_compared(tmp_path: Path, monkeypatch: pytest.Mo
     assert bench_storage.main(["--videos=2", "--length=72", "--rounds=1", f"--out={report}"]) == 0
     rows = re.findall(r"^\| (\S+).* \| [0-9.]+ \| [0-9.]+ \|$", report.read_text(), re.MULTILINE)
     assert sorted(rows) == sorted(2 * ["FRAME", "LMDB", "PACKED", "SHARDS", "SHARDS"])
+
+
+def test_the_report_of_the_decoders_is_complete(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shutil.which("ffmpeg") or decoders.choose_decoder() == "opencv":
+        pytest.skip("there is no command ffmpeg to encode with, or no torchcodec")
+    options = ["--videos=1", "--frames=24", "--size", "32", "32", "--length=2", "--distances", "5"]
+    options += ["--clips=2", "--rounds=2"]
+    bench_decoders.main([*options, f"--out={tmp_path / 'report.md'}"])
+    report = (tmp_path / "report.md").read_text()
+    assert capsys.readouterr().out == report
+    rows = [line.split(" | ") for line in report.splitlines() if re.match(r"\| (VIDEO|FRAME)", line)]
+    assert [row[0] for row in rows] == ["| VIDEO, opencv", "| VIDEO, torchcodec", "| FRAME"]
+    assert rows[0][-1] == "1.00 |"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SystemExit, match="2"):
+        bench_decoders.main(options)

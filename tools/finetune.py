@@ -8,9 +8,10 @@ that differ only in the number at their end count as one recording, unless --gro
 starts with the checkpoint's weights and a new classifier (the checkpoint's if the classes have the very same names),
 which is trained alone at first, and then with all the rest.
 
-Options are checked first; then frames are extracted; then the videos that can be read are split.
+Options are checked first; then the frames of the videos are counted; then the videos that can be read are split. The
+training reads the videos themselves if a few batches show that this is fast enough, or else frames are extracted.
 
-OUT (by default output/ and the name of VIDEO_FOLDER) gets frames, lists and class names, videos.csv with the split,
+OUT (by default output/ and the name of VIDEO_FOLDER) gets lists and class names, videos.csv with the split,
 settings.yml for train_val_3d.py, and the run: checkpoints/last.pth, config.yml, log.txt, scores.npz, report.html. After
 a stop the same command continues the training. Exit code: 0; 2 after an error; 130 if interrupted.
 """
@@ -31,20 +32,14 @@ from sifa.finetune import (
     LONGEST_SPAN,
     SETTINGS,
     FinetuneFolder,
-    check_settings,
     direction_classes,
     finetune_settings,
     frame_side,
+    parse_settings,
     result,
 )
-from sifa.finetune_videos import (
-    SplitRow,
-    class_names,
-    extract_videos,
-    find_videos,
-    split_text,
-    split_videos,
-)
+from sifa.finetune_source import measure_source
+from sifa.finetune_videos import SplitRow, class_names, extract_videos, find_videos, split_text, split_videos
 from sifa.report import write_report
 from visualization.score_summary import confusion_table
 
@@ -76,37 +71,38 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         name=args.video_dir.resolve().name,
         out=folder.path,
         classes=classes,
-        format=args.format,
         epochs=args.epochs,
     )
-    # A mistake in the options must end here, not after the extraction. The lengths of the videos are not known yet.
+    # A mistake in the options must end here, not after the videos are read. Their lengths are not known yet.
     planned, _ = split(videos)
-    check_settings(settings(lengths=[LONGEST_SPAN for row in planned if row.split == "train"]), args.set)
+    lengths = [LONGEST_SPAN for row in planned if row.split == "train"]
+    config = parse_settings(settings(lengths=lengths, format="VIDEO", root=args.video_dir), args.set)
     folder.open(videos, classes)
 
-    short_side = frame_side(predictor.config)
-    frames = extract_videos(
-        args.video_dir, folder.path, videos, labels=args.labels, format=args.format, short_side=short_side
-    )
+    side = frame_side(predictor.config)
+    frames_as = partial(extract_videos, args.video_dir, folder.path, videos, labels=args.labels, short_side=side)
+    format = args.format or folder.format()
+    if not format:
+        frames_as(format="VIDEO")  # their lengths, which either format needs
+        speed = measure_source(predictor, config, folder.path / "videos.txt", args.video_dir)
+        cli.say(speed.text())
+        format = "VIDEO" if speed.videos_are_fast_enough else "FRAME"
+    frames = frames_as(format=format)
     if missing := sorted(set(classes) - {video.label for video in videos if video.path in frames}):
         raise DataError(f"no video of the class {missing[0]!r} can be read")
     rows, unnamed = split([video for video in videos if video.path in frames])
-    show_split(rows, unnamed)
+    cli.say(split_text(rows, unnamed))
     skipped = [SplitRow(video.path, video.label, "", "skipped") for video in videos if video.path not in frames]
     if skipped:
         report = folder.path / "videos.report.tsv"
         cli.say(f"{len(skipped)} of {len(videos)} videos cannot be read; {report} says why")
     folder.write_split([*rows, *skipped])
-    folder.write_settings(settings(lengths=folder.write_lists(rows, frames)))
+    root = args.video_dir if format == "VIDEO" else folder.path / "frames"
+    folder.write_settings(settings(lengths=folder.write_lists(rows, frames), format=format, root=root))
     if directions := direction_classes(classes):
         cli.say(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
     if args.epochs == 1:
         cli.say("In one epoch the new classifier alone is trained: --epochs 2 or more train the network with it.")
-
-
-def show_split(rows: Sequence[SplitRow], unnamed: Sequence[str]) -> None:
-    """Prints the split, and the classes whose file names do not tell the recordings."""
-    cli.say(split_text(rows, unnamed))
 
 
 def train(args: argparse.Namespace, out: Path) -> int:
@@ -138,7 +134,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=0.25, help="of videos to validate on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="(default: by the number of videos)")
-    parser.add_argument("--format", choices=("FRAME", "PACKED"), default="FRAME", help="of the frames (docs/data.md)")
+    source = "train from the videos or from frames (default: VIDEO where it is fast enough; docs/data.md)"
+    parser.add_argument("--format", choices=("VIDEO", "FRAME", "PACKED"), help=source)
     cli.add_set_option(parser)
     return parser.parse_args(argv)
 

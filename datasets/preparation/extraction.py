@@ -13,7 +13,7 @@ from common.errors import DataError, one_line
 from datasets.frames import FrameFolder
 from datasets.preparation.records import ExtractionJob, clash, expected_record, is_up_to_date, read_record
 from datasets.preparation.writers import RECORD_FILE, WriteFrame, has_frames, open_writer
-from datasets.video_files import decode_with_repeats, open_video
+from datasets.video_files import VideoFiles, decode_with_repeats, open_video
 from datasets.video_formats import codec_hint
 
 
@@ -77,6 +77,9 @@ def _write_frames(job: ExtractionJob, folder: Path) -> tuple[int, int, int]:
             copied = _copy_frames(job.video, write)
         return copied, copied, copied
     announced = _announced_frames(job.video)
+    if job.format == "VIDEO":
+        frames = VideoFiles(job.video.parent).count(job.video.name)  # in less time than decoding to pictures
+        return frames, frames, announced
     with open_writer(job.format, folder) as write:
         return *_encode_frames(job, write), announced
 
@@ -104,7 +107,7 @@ def _encode_frames(job: ExtractionJob, write: WriteFrame) -> tuple[int, int]:
         decoded += 1
         if size is None:  # the first frame decides: all frames of a video must have one size
             size = _resized(frame, job.short_side)
-        if repeats and job.format != "VIDEO":
+        if repeats:
             data = _encode(frame, size, job.quality, number=frames + 1)
             for number in range(frames + 1, frames + repeats + 1):
                 write(number, data)

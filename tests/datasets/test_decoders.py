@@ -8,12 +8,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from common.errors import DataError
-from datasets import decoders
+from datasets import ClipDataset, decoders
 from datasets.decoders import InexactError, SeekableVideo, TorchcodecCapture, choose_decoder, describe_decoder
+from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles, decode_with_repeats, open_video
 from datasets.video_formats import has_time_stamps
+from engine.distributed import Process
+from engine.samplers import DistributedVideoSampler
 
 FRAMES = 50
 _SOURCE = f"testsrc2=size=50x38:rate=25:duration={FRAMES / 25},noise=alls=30:allf=t:all_seed=1"
@@ -23,7 +27,7 @@ ENCODINGS = {
     "long_distance.mkv": f"{_X264} -bf 2 -g 250",
     "open_gop.mp4": f"{_X264} -bf 3 -g 10 -x264opts open-gop=1",
     "intra_refresh.mp4": f"{_X264} -bf 0 -g 20 -x264opts intra-refresh=1",
-    "variable_rate.mp4": f"-vf select='not(mod(n,3))+lt(n,20)' -vsync vfr {_X264} -bf 2 -g 10",
+    "variable_rate.mp4": rf"-vf select=not(mod(n\,3))+lt(n\,20) -fps_mode vfr {_X264} -bf 2 -g 10",
     "full_range_bt709.mov": "-c:v libx264 -pix_fmt yuvj420p -color_range pc -colorspace bt709 -g 10",
     "hevc.mp4": "-c:v libx265 -x265-params log-level=error -pix_fmt yuv420p -g 20",
     "vp8.webm": "-c:v libvpx -auto-alt-ref 1 -lag-in-frames 8 -b:v 100k -deadline realtime -g 20",
@@ -35,7 +39,7 @@ ENCODINGS = {
 COPIES = {  # the same frames in another container
     "rotated.mp4": "-c copy -metadata:s:v rotate=90",
     "cut.mp4": "-ss 0.9 -c copy",
-    "cut_off_key_frame.mkv": "-ss 0.9 -copyinkf -c copy",
+    "cut_off_key_frame.mkv": "-ss 0.9 -c copy -copyinkf",
     "index_first.mp4": "-c copy -movflags +faststart",
 }
 BY_OPENCV = {"ten_bits.mp4", "stream.ts", "mpeg4.avi"}
@@ -70,7 +74,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory, needs_torchcodec: None) -> 
             before, _, after = COPIES[name].rpartition("-c copy")
             source = encode("b_frames.mp4", ["-f", "lavfi", "-i", _SOURCE, *ENCODINGS["b_frames.mp4"].split()])
             return encode(name, [*before.split(), "-i", str(source), "-c", "copy", *after.split()])
-        return encode(name, ["-f", "lavfi", "-i", _SOURCE, *ENCODINGS[name].replace("'", "").split()])
+        return encode(name, ["-f", "lavfi", "-i", _SOURCE, *ENCODINGS[name].split()])
 
     return make
 
@@ -162,6 +166,40 @@ def test_a_file_with_another_number_of_frames_is_read_from_its_start(
     monkeypatch.setattr(SeekableVideo, "read", lambda *_: pytest.fail("its numbers are those of time stamps"))
     reader = VideoFiles(file.parent, decoder="torchcodec", lengths={file.name: FRAMES - 1})
     np.testing.assert_array_equal(reader.read(file.name, [9]), expected)
+
+
+def test_any_number_of_processes_validates_on_the_same_views(videos: Callable[[str], Path], tmp_path: Path) -> None:
+    """Views of all ranks together: each once, and of the same pixels with either decoder."""
+    names = ["b_frames.mp4", "variable_rate.mp4", "vp9.webm", "mpeg4.avi", "cut.mp4"]
+    files = [videos(name) for name in names]
+    root = files[0].parent
+    lengths = [VideoFiles(root).count(name) for name in names]
+    lines = (f"{name} {length} {label}\n" for label, (name, length) in enumerate(zip(names, lengths, strict=True)))
+    (tmp_path / "list.txt").write_text("".join(lines))
+    views = {}
+    cases: list[tuple[decoders.Decoder, int]] = [("opencv", 1), ("torchcodec", 1), ("opencv", 2), ("torchcodec", 3)]
+    for decoder, world_size in cases:
+        data = ClipDataset(
+            tmp_path / "list.txt",
+            root,
+            num_classes=5,
+            num_segments=1,
+            clip_length=4,
+            num_steps=2,
+            num_clips=2,
+            transform=test_transform(32, 0, 1),
+            train=False,
+            format="VIDEO",
+            decoder=decoder,
+        )
+        seen = []
+        for rank in range(world_size):
+            process = Process(rank, world_size, torch.device("cpu"))
+            seen += [data[i] for i in DistributedVideoSampler(range(len(data.videos)), data.views, process)]
+        assert sorted(index for _, _, index in seen) == list(range(len(data)))
+        views[decoder, world_size] = torch.stack([clip for clip, *_ in sorted(seen, key=lambda sample: sample[2])])
+    expected = views.pop(("opencv", 1))
+    assert all(torch.equal(of_others, expected) for of_others in views.values())
 
 
 def test_av1_needs_torchcodec(videos: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:

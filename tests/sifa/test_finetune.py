@@ -44,6 +44,7 @@ def written_settings(
         checkpoint=checkpoint,
         name="videos",
         out=Path("out"),
+        root=Path("out/frames"),
         classes=classes,
         lengths=[12] * 8,
         epochs=epochs,

@@ -4,6 +4,7 @@ import csv
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 import torch
 import yaml
 
+import sifa
 import train_val_3d
+from sifa.finetune_source import SourceSpeed
 from tests.tools.conftest import MakeCheckpoint
 from tools import finetune
 
@@ -55,8 +58,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCh
 
 
 def run(videos: Path, checkpoint: Path, out: Path, *more: str) -> int:
-    workers = ("--set", "dataset.num_workers=0")
-    return finetune.main([str(videos), f"--checkpoint={checkpoint}", f"--out={out}", "--epochs=2", *workers, *more])
+    """With --format=FRAME, because what is chosen without it depends on the time of the day."""
+    options = ("--epochs=2", "--format=FRAME", "--set", "dataset.num_workers=0")
+    return finetune.main([str(videos), f"--checkpoint={checkpoint}", f"--out={out}", *options, *more])
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +165,7 @@ def test_the_same_command_goes_on(
 
     with monkeypatch.context() as patch:
         if stopped_in == "extraction":
-            patch.setattr(finetune, "show_split", stop)
+            patch.setattr(finetune, "split_text", stop)
         else:
             validate: Callable[..., Any] = train_val_3d.Trainer.validate_if_due
             patch.setattr(
@@ -221,6 +225,50 @@ def test_what_is_said_is_what_is_trained_on(
         assert sorted(line.split("/")[0] for line in listed) == ["circle"] * 2 + ["square"] * squares
         wanted = {row["path"].removesuffix(".avi") for row in rows if row["split"] == side}
         assert {line.rsplit(" ", 2)[0] for line in listed} == wanted
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_videos_or_frames_are_trained_from_as_a_measurement_says(
+    fast: bool,
+    videos: Path,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    measure, out = finetune.measure_source, tmp_path / "out"
+
+    def measured(predictor: sifa.Predictor, *arguments: Any) -> SourceSpeed:
+        before = {name: value.clone() for name, value in predictor.model.state_dict().items()}
+        speed = measure(predictor, *arguments)
+        assert min(speed.decoding, speed.network) > 0
+        assert all(torch.equal(value, before[name]) for name, value in predictor.model.state_dict().items())
+        return replace(speed, decoding=1.0, network=1.5 if fast else 0.5)
+
+    monkeypatch.setattr(finetune, "measure_source", measured)
+    monkeypatch.setattr(train_val_3d, "main", lambda _: 5)
+    options = [str(videos), f"--checkpoint={checkpoint}", f"--out={out}", "--set", "dataset.num_workers=0"]
+    assert finetune.main(options) == 5
+    said = capsys.readouterr().out
+    assert ("Straight from the videos, no frames are extracted: a clip takes 1000 ms" in said) == fast
+    assert ("Frames are extracted, because videos are too slow: a clip takes 1000 ms" in said) != fast
+    data = yaml.safe_load((out / "settings.yml").read_text())["dataset"]
+    root = videos if fast else out / "frames"
+    assert (data["format"], data["root_path"]) == ("VIDEO" if fast else "FRAME", str(root))
+    listed = [line.rsplit(" ", 2) for line in (out / "train.txt").read_text().splitlines()]
+    assert len(listed) == 8
+    assert all((root / path).exists() and frames == str(FRAMES) for path, frames, _ in listed)
+    # A training that has begun keeps its format, whatever would be measured now.
+    (out / "checkpoints").mkdir()
+    (out / "checkpoints/last.pth").touch()
+    monkeypatch.setattr(finetune, "measure_source", lambda *_: pytest.fail("it is decided"))
+    assert finetune.main(options) == 5
+
+
+def test_a_training_straight_from_the_videos(videos: Path, checkpoint: Path, tmp_path: Path) -> None:
+    assert run(videos, checkpoint, tmp_path / "out", "--format=VIDEO", "--epochs=1") == 0
+    assert "videos: decoded by " in (tmp_path / "out/log.txt").read_text()
+    assert not (tmp_path / "out/frames").exists()
 
 
 # ---- Mistakes: one line, exit code 2 --------------------------------------------------------------------------------
