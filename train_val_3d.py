@@ -95,7 +95,7 @@ def evaluate(args: argparse.Namespace, config: Config, process: Process, validat
     epoch = entry(contents, "epoch", args.checkpoint)
     place_network(model, config, process, trains=False)
     with RunLogger(config, process, trains=False) as logger:
-        if report := decoder_report(config):
+        if (report := decoder_report(config)) and not args.then_test:  # the training has said it
             log.info(report)
         classes = align_classes(validator.data, class_names(config), contents, args.checkpoint)
         if args.test:
