@@ -86,9 +86,11 @@ def check_stored_archive(path: Path) -> None:
     """Refuses a zip archive that takes more memory than disk: PyTorch and NumPy never write such ones.
 
     Raises:
-        ValueError: an entry is compressed, or entries overlap.
+        ValueError: an entry is compressed, or entries overlap; or it is a pipe, a socket or a device.
         zipfile.BadZipFile, OSError: it is not an archive, or cannot be read.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # to open a pipe may never end
+        raise ValueError("it is no regular file")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if compressed := [entry.filename for entry in entries if entry.compress_type != zipfile.ZIP_STORED]:

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from common import cli
-from common.errors import UserError, describe, printable
+from common.errors import OneProcessError, UserError, describe, printable
 from common.files import write_text
 from engine.checkpoint import LAST, PREVIOUS, copy_checkpoint, save_checkpoint
 from engine.config import dump_config
@@ -118,8 +118,17 @@ class RunLogger:
         if not self.writes:
             return
         values = {**asdict(metrics), **more}
-        add_figures(self.folder, {"epoch": epoch, "split": split, **values})
+        with self._writing():
+            add_figures(self.folder, {"epoch": epoch, "split": split, **values})
         self._curves.add(split, {name: value for name, value in values.items() if name != "videos"}, epoch)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A failure inside is an error of the user: metrics.jsonl is needed, also to resume."""
+        try:
+            yield
+        except OSError as error:
+            raise OneProcessError(f"the figures of {self.folder} cannot be written: {describe(error)}") from None
 
     def validation_curve(self) -> str:
         """The validations so far as a line of text; empty on the other ranks, and where there is one validation."""
@@ -139,7 +148,9 @@ class RunLogger:
             self._curves.rewind(epoch, iteration)
         rows = read_figures(self.folder)
         if self.writes and (self.folder / FIGURES).exists():
-            replace_figures(self.folder, [r for r in rows if r["split"] not in ("train", "val") or r["epoch"] <= epoch])
+            with self._writing():
+                rows = [row for row in rows if row["split"] not in ("train", "val") or row["epoch"] <= epoch]
+                replace_figures(self.folder, rows)
         return any((row["epoch"], row["split"]) == (epoch, "val") for row in rows)
 
     def checkpoint(self, contents: dict[str, Any], *, epoch: int | None = None) -> None:

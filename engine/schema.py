@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 # The only imports of rooms above the engine: each list of names is written where its variants are.
 from datasets.clips import OnBadSample
 from datasets.decoders import Decoder, DecoderDevice
+from datasets.frames import check_template
 from datasets.readers import Format
 from models.sifa import OffsetInit, OffsetSource
 from models.temporal import Stage, Temporal
@@ -73,13 +74,12 @@ class Dataset(Section):
     @classmethod
     def _names_a_file(cls, template: str) -> str:
         try:
-            numbered = not template or template.format(1) != template.format(2)
-        except (IndexError, KeyError, ValueError):
-            numbered = False
-        if not numbered:
+            if template:
+                check_template(template)
+        except ValueError:
             raise ValueError(
                 f"must be a file name with a place for the frame's number, like {{:05d}}.jpg, got {template}"
-            )
+            ) from None
         return template
 
 

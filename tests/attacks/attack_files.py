@@ -1,6 +1,7 @@
 """The whole files that attacks damage: a checkpoint, videos, stores of frames, settings."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import yaml
 from tests.tiny import SETTINGS, moving_square, write_checkpoint, write_video
 from tools import extract_frames
 
+Command = Callable[[], int | None]
 FORMATS = ("FRAME", "LMDB", "PACKED")
 
 

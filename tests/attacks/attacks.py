@@ -17,11 +17,11 @@ from common import cli
 from engine.config import load_config
 from engine.distributed import start
 from engine.scores import Scores, save_scores
-from tests.attacks.attack_files import Files
+from tests.attacks.attack_files import Command, Files
 from tests.attacks.damage import NAMES, VALUES, damage_bytes, damage_text
+from tests.attacks.special import bomb, full_disk, special_file
 from tools import check_dataset, extract_frames, predict, report, visualize, weights
 
-Command = Callable[[], int | None]
 #: Makes the input in a folder and returns the command that reads it.
 Attack = Callable[[Files, Path, random.Random], Command]
 
@@ -240,4 +240,7 @@ ATTACKS: dict[Attack, int] = {
     names: 3,
     scores: 5,
     environment: 6,
+    special_file: 8,
+    bomb: 6,
+    full_disk: 4,
 }

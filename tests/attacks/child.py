@@ -65,6 +65,21 @@ def judge(code: int, output: str) -> Ending:
     return Ending(False, f"exit code {code} with {len(errors)} lines of errors", output)
 
 
+def processes(session: int) -> dict[int, float]:
+    """The processes of a session, with the processor time of each in seconds."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            found[int(entry.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
 def _run_in_child(attack: Callable[[], int | None], log: Path) -> None:
     code = CRASHED
     try:
@@ -91,14 +106,19 @@ def _run_in_child(attack: Callable[[], int | None], log: Path) -> None:
 
 
 def _wait(process: int) -> int | None:
-    """The status of a child, or None after the limit of time, when it is killed."""
-    end, pause = time.monotonic() + SECONDS, 0.002
-    while time.monotonic() < end:
+    """The status of a child, or None after the limit of time, when it is killed.
+
+    The limit counts processor time, and time in which the child does nothing: a busy machine fails no attack.
+    """
+    pause, spent, last = 0.002, 0.0, time.monotonic()
+    while spent < SECONDS and time.monotonic() < last + SECONDS:
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
             return status
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
+        if time.monotonic() > last + 5 and (now := sum(processes(process).values())) != spent:
+            spent, last = now, time.monotonic()
     os.killpg(process, signal.SIGKILL)
     os.waitpid(process, 0)
     return None

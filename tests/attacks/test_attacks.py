@@ -6,7 +6,8 @@ from tests.attacks.attack import attack, prepare
 from tests.attacks.attacks import ATTACKS
 from tests.attacks.child import CRASHED, judge, run
 
-COSTLY = ("names", "record", "video", "checkpoint_entries")  # a network, or processes: fewer of them
+# A network, or processes: fewer of them.
+COSTLY = ("names", "record", "video", "checkpoint_entries", "special_file", "bomb", "full_disk")
 
 
 def test_two_hundred_attacks(tmp_path: Path) -> None:

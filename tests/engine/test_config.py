@@ -133,6 +133,10 @@ WRONG = {
         "dataset: {frame_template: a.jpg}",
         "dataset.frame_template: must be a file name with",
     ),
+    "template of gigabytes": (
+        "dataset: {frame_template: '{:0999999999d}'}",
+        "dataset.frame_template: must be a file name with",
+    ),
     "no sections": ("- 1\n- 2\n", "must hold sections with keys, got list"),
     "key twice": ("seed: 1\nseed: 2\n", "settings.yml:2: not valid YAML: key seed twice"),
     "broken YAML": ("dataset:\n  name: [1, 2\nseed: 3\n", "not valid YAML"),

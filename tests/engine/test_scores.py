@@ -1,5 +1,6 @@
 """Scores come back as they were saved; other files are refused in one sentence."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,9 @@ def test_files_that_hold_no_scores(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         save_scores(tmp_path / "file" / "scores.npz", scores())
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "scores.npz")
+    with pytest.raises(UserError, match=r"scores.npz does not hold scores: it is no regular file"):
+        load_scores(tmp_path / "scores.npz")
