@@ -16,12 +16,13 @@ import tempfile
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import sifa
 from common.errors import DataError, UserError
 from engine.config import load_config
 from engine.schema import Config
+from models import Network
 from sifa.build import build_network
 from sifa.export import Probabilities, Runner, check_packages, export_network, onnx_runner, program_runner
 from sifa.quantization import compare, quantize, sample_clips
@@ -33,7 +34,7 @@ HEADER = (
 )
 
 
-def measure(network: nn.Module, clips: list[Tensor], labels: list[int], calibration: list[Tensor], threads: int) -> str:
+def measure(network: Network, clips: list[Tensor], labels: list[int], calibration: list[Tensor], threads: int) -> str:
     """The lines of the table for one network."""
     frames, crop_size = clips[0].shape[2], clips[0].shape[-1]
     eager = Probabilities(network).eval()
@@ -63,7 +64,7 @@ def measure(network: nn.Module, clips: list[Tensor], labels: list[int], calibrat
 
 def inputs(
     checkpoint: Path | None, config_file: str, count: int
-) -> tuple[nn.Module, Config, list[Tensor], list[int], list[Tensor]]:
+) -> tuple[Network, Config, list[Tensor], list[int], list[Tensor]]:
     """Network, configuration, clips, their labels, and clips to calibrate with."""
     if checkpoint:
         loaded = sifa.load(checkpoint)

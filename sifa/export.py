@@ -2,20 +2,25 @@
 
 import copy
 import io
+import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import cuda_sifa
 from common.errors import UserError
-from cuda_sifa import decomposition
+from datasets.normalisation import MEAN, STD
 from engine.metrics import mean_softmax
+from models import Network
+from models.inference import fastest_form
+from sifa.predictor import Predictor
 
 TOLERANCE = 1e-4  # relative to the largest probability
 SMALLEST_CROP = 32  # pixels: the last stage's maps have a position for each
+ABOUT = "sifa.json"  # the description of the network in a .pt2 file
 
 Runner = Callable[[Tensor], Tensor]  # clips (N, 3, T, H, W) to probabilities (N, classes)
 
@@ -35,14 +40,40 @@ class Probabilities(nn.Module):
         return mean_softmax(self.network(clip))
 
 
-def export_network(network: nn.Module, frames: int, crop_size: int, path: Path) -> float:
+def description(predictor: Predictor, crop_size: int = 0) -> dict[str, Any]:
+    """What a program must know to use an exported network, as values for JSON.
+
+    Args:
+        predictor: of the network.
+        crop_size: pixels; 0: as in validation.
+    """
+    data = predictor.config.dataset
+    return {
+        "network": predictor.config.network.net_name,
+        "classes": predictor.classes,
+        "trained_on": predictor.trained_on,
+        "frames": predictor.frames,  # of a clip, in `segments` equal parts
+        "segments": data.num_segments,
+        "step": data.num_steps,  # from one frame of a part to the next
+        "size": crop_size or predictor.size,  # pixels
+        "mean": MEAN,  # of RGB in 0..1
+        "std": STD,
+    }
+
+
+def export_network(
+    network: Network, frames: int, crop_size: int, path: Path, about: Mapping[str, Any] | None = None
+) -> float:
     """Writes a network by the file's extension, .onnx or .pt2, and runs the file on random clips.
+
+    BatchNorm becomes part of the convolutions.
 
     Args:
         network: takes clips (N, 3, T, H, W), returns a tuple of logits (N, classes).
         frames: T of the file.
         crop_size: H and W of the file.
         path: of the file.
+        about: its description: metadata of an ONNX file, values in JSON; the extra file ABOUT of a .pt2 file.
 
     Returns:
         The largest difference to PyTorch, relative to the largest probability.
@@ -50,13 +81,13 @@ def export_network(network: nn.Module, frames: int, crop_size: int, path: Path) 
     Raises:
         UserError: the difference is larger than the roundings of float32 explain, or the file cannot be written.
     """
-    program = export_program(network, frames, crop_size)
+    program = export_program(fastest_form(network, torch.float32, fold=True, compile=False), frames, crop_size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".onnx":
-            export_onnx(program, path)
+            export_onnx(program, path, about or {})
         else:
-            path.write_bytes(program_bytes(program))
+            path.write_bytes(program_bytes(program, about or {}))
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from None
     run = onnx_runner(path) if path.suffix == ".onnx" else program_runner(path)
@@ -79,16 +110,23 @@ def export_program(network: nn.Module, frames: int, crop_size: int) -> torch.exp
     )
 
 
-def export_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    """Writes an exported program as ONNX in standard operators, the op in terms of GridSample."""
+def export_onnx(program: torch.export.ExportedProgram, path: Path, about: Mapping[str, Any]) -> None:
+    """Writes an exported program as ONNX in standard operators."""
+    from cuda_sifa.onnx import TRANSLATIONS
+
     table = torch.export.default_decompositions()
     table[torch.ops.aten.copy.default] = _copy
-    if cuda_sifa.library.devices:
-        table[torch.ops.sifa.inter_frame_attention.default] = decomposition.inter_frame_attention
-    plain = program.run_decompositions(table)
-    torch.onnx.export(
-        plain, f=str(path), input_names=["clip"], output_names=["probabilities"], external_data=False, verbose=False
+    written = torch.onnx.export(
+        program.run_decompositions(table),
+        input_names=["clip"],
+        output_names=["probabilities"],
+        dynamic_shapes={"clip": {0: "batch"}},  # its name in the file
+        custom_translation_table=TRANSLATIONS,
+        verbose=False,
     )
+    assert written is not None
+    written.model.metadata_props.update({name: json.dumps(value) for name, value in about.items()})
+    written.save(path, external_data=False)
 
 
 def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
@@ -96,13 +134,13 @@ def _copy(target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
     return source.to(target.dtype).expand(target.shape).clone()
 
 
-def program_bytes(program: torch.export.ExportedProgram) -> bytes:
+def program_bytes(program: torch.export.ExportedProgram, about: Mapping[str, Any]) -> bytes:
     """The content of a .pt2 file. PyTorch does not write it: it raises RuntimeError for any error of the disk."""
     contents = io.BytesIO()
     with warnings.catch_warnings():
         # PyTorch's doubt about weights that share their memory on another device; these are on the CPU.
         warnings.filterwarnings("ignore", "No complete tensor found in the group!", UserWarning)
-        torch.export.save(program, contents)
+        torch.export.save(program, contents, extra_files={ABOUT: json.dumps(about)})
     return contents.getvalue()
 
 

@@ -16,7 +16,7 @@ from common.errors import UserError
 from datasets.normalisation import normalise
 from engine.schema import Config
 from sifa.build import build_dataset
-from sifa.export import Runner, check_packages, export_network, onnx_runner
+from sifa.export import Runner, check_packages, description, export_network, onnx_runner
 from sifa.predictor import Predictor
 
 Int8 = Literal["static", "dynamic"]
@@ -73,7 +73,7 @@ def export_int8(predictor: Predictor, path: Path, int8: Int8, *, calibration: in
     try:
         with tempfile.TemporaryDirectory() as folder:
             exact = Path(folder) / "exact.onnx"
-            export_network(predictor.model, predictor.frames, predictor.size, exact)
+            export_network(predictor.model, predictor.frames, predictor.size, exact, description(predictor))
             path.parent.mkdir(parents=True, exist_ok=True)
             quantize(exact, path, int8, calibration_clips)
             compared = compare({"float32": onnx_runner(exact), "int8": onnx_runner(path)}, clips, labels)

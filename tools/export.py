@@ -27,7 +27,7 @@ from pathlib import Path
 import sifa
 from common import cli
 from common.errors import UserError
-from sifa.export import SMALLEST_CROP, check_packages, export_network
+from sifa.export import SMALLEST_CROP, check_packages, description, export_network
 from sifa.quantization import export_int8
 
 
@@ -48,7 +48,8 @@ def _export(args: argparse.Namespace) -> None:
     frames, crop_size = predictor.frames, args.crop_size or predictor.size
     if args.out.suffix == ".onnx":
         check_packages()
-    difference = export_network(predictor.model, frames, crop_size, args.out)
+    about = description(predictor, crop_size)
+    difference = export_network(predictor.model, frames, crop_size, args.out, about)
     cli.say(
         f"{args.out}: clips (N, 3, {frames}, {crop_size}, {crop_size}), {args.out.stat().st_size / 1e6:.1f} MB, "
         f"equal to PyTorch within {difference:.1e} of the largest probability"

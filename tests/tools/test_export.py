@@ -1,6 +1,12 @@
 """An exported network computes what PyTorch does, for both networks and formats; one of int8 stays near it."""
 
+import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +22,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
+ROOT = Path(__file__).parents[2]
 NETWORKS = {
     "SIFA-Net": {"net_name": "c2d_sifa_resnet50", "width": 4},
     "SIFA-Transformer": {"net_name": "c2d_sifa_swin_vit_s_p4_w7", "width": 6},
@@ -30,6 +37,14 @@ def checkpoint(
     return make_checkpoint(path, network=NETWORKS[request.param])
 
 
+def description_in(path: Path) -> dict[str, Any]:
+    """The metadata of an ONNX file."""
+    stored = {one.key: one.value for one in onnx.load(path).metadata_props}
+    about = {name: json.loads(stored[name]) for name in ("network", "classes", "trained_on", "frames", "segments")}
+    about |= {name: json.loads(stored[name]) for name in ("step", "size", "mean", "std")}
+    return about | {name: tuple(about[name]) for name in ("mean", "std")}  # JSON knows no tuples
+
+
 def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "network.onnx"
     assert tool.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 0
@@ -39,6 +54,9 @@ def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     nodes = onnx.load(path).graph.node
     assert {node.domain for node in nodes} == {""}, "standard operators only"
     assert any(node.op_type == "GridSample" for node in nodes)
+    (given,), about = onnx.load(path).graph.input, description_in(path)
+    assert given.type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert about == export.description(sifa.load(checkpoint))
     run, network = export.onnx_runner(path), sifa.load(checkpoint).model
     assert export.largest_difference(run, network, 8, 32)[0] < 1e-4
     # The comparison can fail: another network's answer is not this one's.
@@ -54,6 +72,11 @@ def test_exported_program_with_any_batch(
     assert tool.main([f"--checkpoint={checkpoint}", f"--out={path}", "--crop_size=48"]) == 0
     assert "equal to PyTorch within" in capsys.readouterr().out
     assert not [warning for warning in recwarn if "complete tensor" in str(warning.message)]
+    extra = {export.ABOUT: ""}
+    torch.export.load(str(path), extra_files=extra)
+    about = json.loads(extra[export.ABOUT])
+    assert (about["size"], about["frames"], about["step"]) == (48, 8, 1)
+    assert about["classes"] == [f"class {label}" for label in range(5)]
     run, network = export.program_runner(path), sifa.load(checkpoint).model
     for batch in (1, 3):
         clips = torch.randn(batch, 3, 8, 48, 48)
@@ -67,7 +90,7 @@ def test_other_results_than_pytorchs_are_an_error(
 ) -> None:
     """What was written is what is checked: here it answers from another network."""
     name = "onnx_runner" if suffix == "onnx" else "program_runner"
-    monkeypatch.setattr(export, "export_onnx", lambda program, path: path.write_bytes(b""))
+    monkeypatch.setattr(export, "export_onnx", lambda program, path, about: path.write_bytes(b""))
     monkeypatch.setattr(export, name, lambda path: lambda clips: torch.full((len(clips), 5), 0.2))
     assert tool.main([f"--checkpoint={checkpoint}", f"--out={tmp_path}/network.{suffix}"]) == 2
     assert "gives other results than PyTorch: they differ by" in capsys.readouterr().err
@@ -126,6 +149,7 @@ def test_a_quantised_file(
     assert tool.main([f"--checkpoint={with_videos}", f"--out={path}", f"--int8={how}", "--calibrate=4"]) == 0
     assert "on 6 validation clips the same class as float32 in " in capsys.readouterr().out
     graph = onnx.load(path).graph
+    assert description_in(path)["frames"] == 8
     assert any(node.op_type == operator for node in graph.node)
     kernels = [weight for weight in graph.initializer if len(weight.dims) == 4 and weight.dims[-1] in (3, 7)]
     integers = onnx.TensorProto.INT8, onnx.TensorProto.UINT8
@@ -138,6 +162,34 @@ def test_a_quantised_file(
         expected = export.Probabilities(loaded.model)(clips)
     got = export.onnx_runner(path)(clips)  # any batch
     assert 0 < (got - expected).abs().max() < 0.1 * expected.max()
+
+
+def test_a_file_needs_pytorch_and_the_op_alone(with_videos: Path, tmp_path: Path) -> None:
+    """The lines of docs/deploy.md, in a process that knows of this repository only the folder cuda_sifa."""
+    assert tool.main([f"--checkpoint={with_videos}", f"--out={tmp_path}/demo.pt2"]) == 0
+    video = torch.randint(0, 256, (9, 32, 40, 3), dtype=torch.uint8)
+    torch.save(video, tmp_path / "video.pt")
+    (code,) = re.findall(r"^```python\n(import json\n.*?)^```$", (ROOT / "docs/deploy.md").read_text(), re.M | re.S)
+    check = """
+import sys
+assert not {"sifa", "models", "engine", "datasets"} & set(sys.modules)
+print(json.dumps([*predict(torch.load("video.pt")).tolist(), about["classes"]]))
+"""
+    (tmp_path / "wheel").mkdir()
+    (tmp_path / "wheel/cuda_sifa").symlink_to(ROOT / "cuda_sifa")
+    done = subprocess.run(
+        [sys.executable, "-c", code + check],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "wheel")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    *probabilities, classes = json.loads(done.stdout)
+    predictor = sifa.load(with_videos, num_clips=1, num_crops=1)
+    torch.testing.assert_close(torch.tensor(probabilities), predictor.predict(video), rtol=1e-4, atol=1e-6)
+    assert classes == predictor.classes
 
 
 def test_mistakes_of_int8(with_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
