@@ -139,6 +139,7 @@ setup(
     license="Apache-2.0",
     packages=["cuda_sifa"],
     package_dir={"cuda_sifa": "."},
+    package_data={"cuda_sifa": ["py.typed"]},
     python_requires=">=3.10",
     install_requires=["torch>=2.11"],
     ext_modules=[Extension("cuda_sifa._C", ["csrc/sifa.cpp"])] if compiler else [],
