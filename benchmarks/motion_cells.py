@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.motion_data import Sample, Split, Task, Video, classes_of, test_clip, to_batch, train_batch
 from benchmarks.motion_flow import offsets_and_flow
 from models.network import Network
-from models.sifa_resnet import SIFANet, SIFANetOptions
+from models.sifa_resnet import ClipBottleneck, SIFANet, SIFANetOptions
 from models.temporal import Stage, TemporalModelling
 
 #: Name -> options of `TemporalModelling`, and of the training. Each differs from another in what its name says.
@@ -180,3 +181,43 @@ def _answers(network: nn.Module, samples: Sequence[Sample], videos: Sequence[Vid
         answers = network(clips)[0].argmax(1).tolist()
         right += [answer == sample.label for answer, sample in zip(answers, part, strict=True)]
     return right
+
+
+@torch.no_grad()
+def start_table(videos: Sequence[Video], budget: Budget, seeds: int = 3) -> str:
+    """How strong the temporal modules are before any training: the spread of what they add over that of the features.
+
+    Of 20 videos at most, evenly chosen, in batches of 4, in training mode with a stem of one frame. The range is that
+    of the seeds.
+    """
+    chosen = videos[:: max(1, len(videos) // 20)][:20]
+    clips = [test_clip(Sample(i, False, 0), chosen, frames=budget.frames, crop=budget.crop) for i in range(len(chosen))]
+    batches = [to_batch(clips[start : start + 4]) for start in range(0, len(clips), 4)]
+    rows = []
+    for name in ("temporal shift", "SIFA_R", "SIFA_R, branch_scale 0.1"):  # SIFA starts as SIFA_R
+        strengths: dict[str, list[float]] = {}
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            for stage, value in _strengths(build(name, budget, stem_frames=1, classes=2), batches).items():
+                strengths.setdefault(stage, []).append(value)
+        spans = " | ".join(f"{min(values):.2f} to {max(values):.2f}" for values in strengths.values())
+        rows.append(f"| {name} | {spans} |")
+    head = f"| before training | {' | '.join(strengths)} |\n|{'---|' * (1 + len(strengths))}"
+    title = f"Strength of the branch: {len(chosen)} videos, {seeds} seeds, stem of one frame."
+    return "\n".join([title, "", head, *rows, ""])
+
+
+def _strengths(network: Network, batches: Sequence[Tensor]) -> dict[str, float]:
+    """The mean strength of each stage's temporal modules over the batches."""
+    found: dict[str, list[float]] = {stage: [] for stage in STAGES}
+
+    def record(stage: str, _: nn.Module, inputs: tuple[Tensor], added: Tensor) -> None:
+        found[stage].append((added[:, :-1].std() / inputs[0].std()).item())
+
+    for stage in STAGES:
+        for block in network.stage_blocks(stage):
+            if isinstance(block, ClipBottleneck) and block.temporal is not None:
+                block.temporal.register_forward_hook(partial(record, stage))
+    for clips in batches:
+        network(clips)
+    return {stage: float(np.mean(values)) for stage, values in found.items()}

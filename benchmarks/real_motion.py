@@ -39,7 +39,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, run_cell, steps_of
+from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, run_cell, start_table, steps_of
 from benchmarks.motion_data import TASKS, Split, Task, Video, inner_split, read_videos, splits_of
 from benchmarks.motion_flow import motion_table
 from benchmarks.motion_tables import draw, page
@@ -83,7 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--crop", type=int, default=96, help="side of a clip in pixels")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--out", type=Path, default=RESULTS / "real_motion")
-    parser.add_argument("--motion", action="store_true", help="only say how far things move on the maps of each stage")
+    parser.add_argument(
+        "--motion",
+        action="store_true",
+        help="no training: motion on the maps, and how strong modules start",
+    )
     parser.add_argument("--stop-after", type=float, metavar="HOURS", help="start no network after this time")
     return cli.run(partial(_study, parser.parse_args(argv)), interrupted="stopped; the same command continues")
 
@@ -105,6 +109,7 @@ def _study(args: argparse.Namespace) -> None:
     )
     if args.motion:
         cli.say(motion_table(videos, frames=args.frames, crop=args.crop, stems=args.stems))
+        cli.say(start_table(videos, budget))
         return
     splits = {(task, split.name): split for task in args.tasks for split in splits_of(task, videos)}
     for (task, name), split in splits.items():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell
+from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell, start_table
 from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
 from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow
 from benchmarks.motion_tables import answers, page
@@ -103,6 +103,16 @@ def test_motion_is_told_in_positions_of_the_maps() -> None:
     table = motion_table(videos, frames=4, crop=32, stems=[1])
     medians = [float(line.split("|")[4]) for line in table.splitlines() if line.startswith("| 1 | res")]
     assert medians[:2] == pytest.approx([1, 0.5], abs=0.15)
+
+
+def test_strength_before_training_is_a_tenth_with_a_scale_of_a_tenth() -> None:
+    rows = start_table(some_videos()[:4], BUDGET, seeds=1).splitlines()
+    plain, scaled = (
+        [float(cell.split()[0]) for cell in next(r for r in rows if r.startswith(f"| {name} |")).split("|")[2:5]]
+        for name in ("SIFA_R", "SIFA_R, branch_scale 0.1")
+    )
+    assert scaled == pytest.approx([value / 10 for value in plain], abs=0.01)
+    assert all(value > 0 for value in plain)
 
 
 def test_offsets_that_are_the_flow_correlate_with_it() -> None:
