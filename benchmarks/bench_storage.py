@@ -89,7 +89,7 @@ def measure(readers: dict[str, Reader], videos: int, length: int, rounds: int) -
 def report(found: dict[str, dict[str, list[float]]]) -> Iterator[str]:
     for action, seconds in found.items():
         yield from ("", f"{action}, CPU time of a clip:", "", "| format | ms, median | over FRAME |", "|---|---|---|")
-        for name, times in seconds.items():
+        for name, times in sorted(seconds.items()):
             ratio = median(one / other for one, other in zip(times, seconds["FRAME"], strict=True))
             yield f"| {name} | {1e3 * median(times):.2f} | {ratio:.3f} |"
 
