@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import fnmatch
+import importlib
 import io
 import json
 import os
@@ -73,6 +74,23 @@ def test_commands_name_what_there_is(page: Path) -> None:
         source = module(name).read_text(encoding="utf-8") + (ROOT / "common/cli.py").read_text(encoding="utf-8")
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest.split("|")[0]):
             assert f'"{option}"' in source or option == "--help", f"{name} has no {option}"
+
+
+@every_page
+def test_commands_are_understood(page: Path) -> None:
+    """The command's own parser takes the arguments of every printed command; what stands in brackets is left out."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"(?:python3?|python\}) -m (tools\.[a-z]\w*) ([^\n`|#]*)", text)
+    commands += [("train_val_3d", rest) for rest in re.findall(r"train_val_3d\.py ([^\n`|#]*)", text)]
+    for name, rest in commands:
+        parse = getattr(importlib.import_module(name), "parse_arguments" if name == "train_val_3d" else "_parse", None)
+        whole = name != "train_val_3d" or "--config_file" in rest
+        if parse is None or not whole or re.search(r"\.\.\.|…|\$|--help", rest) or rest.count("'") % 2:
+            continue  # not a whole command, or one of a shell function
+        try:
+            parse(shlex.split(re.sub(r"\[[^]]*\]", "", rest) if "'" not in rest else rest))
+        except SystemExit:
+            pytest.fail(f"{name} {rest}")
 
 
 @pytest.mark.parametrize("page", [*PAGES, *SCRIPTS], ids=lambda page: page.relative_to(ROOT).as_posix())
