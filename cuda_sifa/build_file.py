@@ -33,7 +33,7 @@ def write(
         sources: the C++ and CUDA files.
         library: the file to link.
         compilers: suffix of a source -> the command that compiles it, without input and output.
-        options: name of a source -> options for it alone.
+        options: folder and name of a source -> options for it alone.
         link: the command that links, and the libraries, which follow the objects.
     """
     lines = ["ninja_required_version = 1.3", f"builddir = {path(file.parent)}"]
@@ -45,7 +45,7 @@ def write(
     for source in sources:
         objects.append(file.parent / f"{source.parent.name}_{source.name}.o")
         lines += [f"build {path(objects[-1])}: compile{source.suffix} {path(source)}"]
-        lines += [f"  options = {command(options.get(source.name, []))}"]
+        lines += [f"  options = {command(options.get(f'{source.parent.name}/{source.name}', []))}"]
     lines += [f"build {path(library)}: link {' '.join(map(path, objects))}"]
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("\n".join(lines) + "\n")

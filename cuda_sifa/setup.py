@@ -41,6 +41,7 @@ import toolkit as cuda  # noqa: E402
 
 sys.path.pop(0)
 
+BUILD_MODULES = {"setup", "toolkit", "build_backend", "build_file", "glibc"}
 NO_COMPILER = (
     "cuda_sifa: there is no C++ compiler, so the op is not built, and plain PyTorch computes it, many times slower; on "
     "Debian and Ubuntu: apt install g++"
@@ -58,7 +59,7 @@ class BuildPackage(build_py):
 
     def find_package_modules(self, package, package_dir):
         modules = super().find_package_modules(package, package_dir)
-        return [module for module in modules if module[1] not in ("setup", "toolkit", "build_backend", "build_file")]
+        return [module for module in modules if module[1] not in BUILD_MODULES]
 
 
 class BuildLibrary(build_ext):
@@ -99,9 +100,10 @@ def write_build_file(file: Path, library: Path) -> None:
     # and, if there is one, that of the GPU.
     libraries = ["-Wl,--no-as-needed", f"-L{torch / 'lib'}", "-ltorch", "-Wl,--as-needed"]
     compilers = {}
+    options = {"csrc/sifa.cpp": [f'-DSIFA_BUILD="{build}"']}
     if toolkit:
         sources += sorted([*HERE.glob("csrc/cuda/*.cpp"), *HERE.glob("csrc/cuda/*.cu")])
-        include += ["-isystem", str(toolkit / "include")]
+        options["cuda/inter_frame_attention.cpp"] = ["-isystem", str(toolkit / "include")]
         # The static runtime: a machine without CUDA must be able to load the library, too.
         libraries += [*(f"-L{toolkit / name}" for name in ("lib64", "lib")), "-lcudart_static", "-lrt", "-ldl"]
         host = ["-ccbin", os.environ["CXX"]] if os.environ.get("CXX") else []
@@ -109,7 +111,6 @@ def write_build_file(file: Path, library: Path) -> None:
         compilers[".cu"] = [str(toolkit / "bin/nvcc"), *host, *cuda.NVCC_FLAGS, "-Xcompiler=-fPIC", *gpus]
     cxx = shlex.split(compiler)
     compilers[".cpp"] = [*cxx, *shlex.split(os.environ.get("CXXFLAGS", "")), *flags, *include]
-    options = {"sifa.cpp": [f'-DSIFA_BUILD="{build}"']}
     build_file.write(file, sources, library, compilers, options, ([*cxx, *link], [*libraries, "-lpthread"]))
 
 

@@ -27,7 +27,7 @@ inline void check_arguments(const Tensor& x, const OptionalTensor& offset, int64
 
   const int64_t channels = 2 * kernel_size * kernel_size;
   const Extents expected{sizes[0], sizes[1] > 0 ? sizes[1] - 1 : 0, channels, sizes[3], sizes[4]};
-  SIFA_CHECK(offset->sizes() == Sizes(expected), "offset must be (N, T-1, ", channels, ", H, W) = ", shape_of(expected),
+  SIFA_CHECK(offset->sizes().equals(expected), "offset must be (N, T-1, ", channels, ", H, W) = ", shape_of(expected),
              " for kernel_size=", kernel_size, ", got ", shape_of(offset->sizes()));
   SIFA_CHECK(device_of(*offset) == device_of(x), "offset must be on the device of x, ", name_of(device_of(x)), ", got ",
              name_of(device_of(*offset)));
@@ -38,7 +38,7 @@ inline void check_arguments(const Tensor& x, const OptionalTensor& offset, int64
 }
 
 inline void check_gradient(const Tensor& grad, const Tensor& x) {
-  SIFA_CHECK(grad.sizes() == x.sizes(), "grad must have the shape of x, ", shape_of(x.sizes()), ", got ",
+  SIFA_CHECK(grad.sizes().equals(x.sizes()), "grad must have the shape of x, ", shape_of(x.sizes()), ", got ",
              shape_of(grad.sizes()));
   SIFA_CHECK(dtype_of(grad) == dtype_of(x), "grad must have the dtype of x, ", dtype_name(x), ", got ",
              dtype_name(grad));

@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
 }
 #: The schema takes the names of variants from the rooms that define them: each list is written once.
 EXCEPTIONS: dict[str, set[str]] = {"engine.schema": {"models", "datasets"}}
-BUILD_SCRIPTS = {"cuda_sifa.setup", "cuda_sifa.build_backend", "cuda_sifa.toolkit"}
+BUILD_SCRIPTS = {f"cuda_sifa.{name}" for name in ("setup", "build_backend", "build_file", "toolkit", "glibc")}
 
 Graph = dict[str, set[str]]
 
