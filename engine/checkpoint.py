@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.errors import UserError
+from common.errors import UserError, describe
 from common.files import atomic_write, check_stored_archive, sync_folder
 
 LAST, PREVIOUS = "last.pth", "before_last.pth"
@@ -42,7 +42,7 @@ def save_checkpoint(path: Path, contents: dict[str, Any], *, keep: Path | None =
             if keep is not None and path.exists():
                 copy_checkpoint(path, keep)  # not a rename: at every moment there is a checkpoint at `path`
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-        raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from None
+        raise CheckpointError(f"checkpoint {path} cannot be written: {describe(error)}") from None
 
 
 def copy_checkpoint(source: Path, path: Path) -> None:
@@ -59,7 +59,7 @@ def copy_checkpoint(source: Path, path: Path) -> None:
                 file.write(source.read_bytes())
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"checkpoint {path} cannot be written: {error}") from None
+        raise CheckpointError(f"checkpoint {path} cannot be written: {describe(error)}") from None
 
 
 def checkpoint_file(path: Path) -> Path:

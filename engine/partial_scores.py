@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from common.errors import OneProcessError, UserError
+from common.errors import OneProcessError, UserError, describe
 from common.files import atomic_write
 from engine.distributed import Process, all_gather
 
@@ -76,7 +76,7 @@ class PartialScores:
                     losses=np.stack([losses for _, losses in self._scores.values()]),
                 )
         except OSError as error:
-            raise OneProcessError(f"{path} cannot be written: {error}") from None
+            raise OneProcessError(f"{path} cannot be written: {describe(error)}") from None
         self._scores.clear()
 
     def collect(self, videos: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, describe
 from engine.checkpoint import newest_first
 from engine.distributed import Process, all_gather
 
@@ -52,7 +52,7 @@ def lock_output_dir(folder: Path, process: Process) -> Iterator[None]:
 
 
 def not_writable(folder: Path, error: OSError) -> str:
-    return f"output_dir {folder} is not a folder to write in: {error}"
+    return f"output_dir {folder} is not a folder to write in: {describe(error)}"
 
 
 def archive_previous_run(folder: Path, kept: Path | None) -> str:

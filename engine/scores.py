@@ -8,7 +8,7 @@ from typing import get_origin
 import numpy as np
 import torch
 
-from common.errors import UserError
+from common.errors import UserError, describe
 from common.files import atomic_write, check_stored_archive
 from engine.metrics import interval, label_rank
 
@@ -98,7 +98,7 @@ def save_scores(path: Path, scores: Scores) -> None:
         with atomic_write(path) as file:
             np.savez(file, allow_pickle=False, **arrays)
     except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from None
+        raise UserError(f"{path} cannot be written: {describe(error)}") from None
 
 
 def load_scores(path: Path) -> Scores:
