@@ -88,9 +88,13 @@ class FrameFolder:
     def _numbers(self, video_path: str) -> set[int]:
         check_relative_path(video_path)
         folder = self.root / video_path
-        if not folder.is_dir():
-            raise DataError(f"there is no folder {folder}")
-        return frame_numbers(os.listdir(folder), self.template)
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise DataError(f"there is no folder {folder}") from None
+        except OSError as error:
+            raise DataError(f"the folder {folder} cannot be read: {error.strerror}") from None
+        return frame_numbers(names, self.template)
 
     def _file(self, video_path: str, position: int) -> Path:
         return self.root / video_path / self.template.format(self.first + position)

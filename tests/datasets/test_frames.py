@@ -188,3 +188,8 @@ def test_a_pipe_is_no_frame(tmp_path: Path) -> None:
     for position, reason in enumerate(("must be a regular file, it is a pipe", "cannot be read: Is a directory")):
         with pytest.raises(DataError, match=re.escape(f"the frame {tmp_path}/0000{position + 1}.jpg {reason}")):
             FrameFolder(tmp_path).read(".", [position])
+
+
+def test_a_name_that_no_system_takes_is_that_of_a_missing_video(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        FrameFolder(tmp_path).count("a" * 300)
