@@ -212,6 +212,8 @@ CHANNELS += [Case(shape=(1, 2, 520, 1, 2), groups=2)]
 # positions that are no multiple of the groups in a warp.
 HEADS = [Case(shape=(1, 2, c, 1, 5)) for c in (24, 40, 64, 96, 128, 192, 256, 384, 512, 768, 1024)]
 HEADS += [Case(shape=(1, 2, c, 1, 3), kernel_size=k) for c, k in ((16, 1), (200, 5), (600, 5), (64, 7), (2056, 1))]
+# Without offsets: from lanes that the head does not fill to more channels than 32 lanes hold.
+REGULAR = [Case(shape=(1, 2, c, 2, 3), offset=None) for c in (4, 31, 64, 96, 128, 257, 516, 768, 1024, 2056)]
 
 
 def test_shapes(emulate: Emulator) -> None:
@@ -219,7 +221,7 @@ def test_shapes(emulate: Emulator) -> None:
 
 
 def test_channels(emulate: Emulator) -> None:
-    assert_equal(emulate, [Call.of(case) for case in CHANNELS + HEADS])
+    assert_equal(emulate, [Call.of(case) for case in CHANNELS + HEADS + REGULAR])
 
 
 def test_double(emulate: Emulator) -> None:
@@ -236,6 +238,7 @@ def test_half_precision_is_as_accurate_as_plain_pytorch(dtype: torch.dtype, emul
         Case(shape=(2, 4, 16, 5, 7)),
         *CHANNELS[::3],
         *HEADS,
+        *REGULAR,
         Case(shape=(1, 3, 24, 4, 5), groups=3),
     ]
     cases += [Case(shape=(1, 3, 24, 4, 5), groups=3), Case(shape=(1, 3, 24, 4, 5), offset=None)]

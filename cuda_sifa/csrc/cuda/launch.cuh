@@ -39,10 +39,11 @@ inline Tiles divide(const Problem& p, int first_pair, int pair_step, int pairs, 
 
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
-// The number of lanes for one position if each holds vectors of `width` channels.
-inline int lanes_for(const Problem& p, int width) {
+// The number of lanes for one position if each holds `held` channels: no more than the head needs, as others would
+// compute zeros.
+inline int lanes_for(const Problem& p, int held) {
   int lanes = 8;
-  while (lanes < 32 && lanes * width < p.head_channels()) lanes *= 2;
+  while (lanes < 32 && lanes * held < p.head_channels()) lanes *= 2;
   return lanes;
 }
 
@@ -79,9 +80,10 @@ template <typename S>
 cudaError_t launch_forward_by_taps(const Problem& p, const Call& call, const S* x, const void* offset, S* out,
                                    bool vectors) {
   const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
-  const auto kernel =
-      vectors ? forward_by_taps_kernel<S, kWidth<S>, vectors_for<S, 16>> : forward_by_taps_kernel<S, 1, 4>;
-  return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? kWidth<S> : 1), x, offset, out);
+  constexpr int width = kWidth<S>, some = vectors_for<S, 16>;
+  const auto kernel = vectors ? forward_by_taps_kernel<S, width, some> : forward_by_taps_kernel<S, 1, 4>;
+  const int lanes = lanes_for(p, vectors ? width * some : 4);
+  return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes, x, offset, out);
 }
 
 // Few lanes with several vectors each, so that a warp has more positions: the other work for a tap (addresses, weights,
@@ -116,9 +118,13 @@ cudaError_t run_forward(const Problem& p, const Call& call, const void* x_, cons
   const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(out);
   if (!offset) {
     const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
-    const int lanes = lanes_for(p, vectors ? width : 1);
-    return launch(vectors ? regular_forward_kernel<S, width, vectors_for<S, 16>> : regular_forward_kernel<S, 1, 4>,
-                  tiles.count, 0, call.stream, p, tiles, lanes, x, out);
+    const auto run = [&](auto kernel, int held) {
+      return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, held), x, out);
+    };
+    constexpr int some = vectors_for<S, 16>, most = vectors_for<S, 32>;
+    if (!vectors) return run(regular_forward_kernel<S, 1, 4>, 4);
+    if (p.head_channels() <= 32 * width * some) return run(regular_forward_kernel<S, width, some>, width * some);
+    return run(regular_forward_kernel<S, width, most>, width * most);
   }
   if (!vectors) return launch_forward_by_taps(p, call, x, offset, out, false);
   switch (p.kernel_size) {
@@ -144,8 +150,13 @@ cudaError_t run_regular_backward(const Problem& p, const Call& call, const void*
   S* grad_x = static_cast<S*>(grad_x_);
   const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(grad) && aligned(grad_x);
   const Tiles tiles = divide(p, 0, 1, p.frames, kMaxPositions, call.multiprocessors);
-  return launch(vectors ? regular_backward_kernel<S, width, vectors_for<S, 16>> : regular_backward_kernel<S, 1, 4>,
-                tiles.count, 0, call.stream, p, tiles, lanes_for(p, vectors ? width : 1), x, grad, grad_x);
+  const auto run = [&](auto kernel, int held) {
+    return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, held), x, grad, grad_x);
+  };
+  constexpr int some = vectors_for<S, 16>, most = vectors_for<S, 32>;
+  if (!vectors) return run(regular_backward_kernel<S, 1, 4>, 4);
+  if (p.head_channels() <= 32 * width * some) return run(regular_backward_kernel<S, width, some>, width * some);
+  return run(regular_backward_kernel<S, width, most>, width * most);
 }
 
 template <typename S, int K, int Count, int Vectors>
