@@ -108,6 +108,10 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
+    if (tile.is_last_frame(p)) {
+      clear<S, kWidth<S>>(out, tile, p);
+      continue;
+    }
     __syncthreads();  // all threads have read the samples of the previous tile
     for (int i = int(threadIdx.x); i < tile.positions() * taps; i += kThreads) {
       const int position = i / taps, tap = i % taps;
@@ -156,6 +160,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
 
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
+    if (tile.is_last_frame(p)) {
+      clear<S, Width>(out, tile, p);
+      continue;
+    }
     const int64_t frame = tile.frame(p) * p.frame_size();
     lanes.for_each(tile.positions(), [&](int position, bool active) {
       const int y = tile.row(position), col = tile.col(position);

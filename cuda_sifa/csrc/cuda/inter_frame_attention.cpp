@@ -90,9 +90,6 @@ Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_siz
   const Tensor dense = channels_last(x);
   const Tensor out = empty_channels_last(x.sizes(), dtype_of(x), x);
   if (x.numel() == 0) return out;
-  const int64_t frames = x.size(1);
-  clear_frames(out, frames - 1, 1);  // the last frame has no next frame
-  if (frames == 1) return out;
   const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
   const Call call = call_on(x);
   check(with_storage(dtype_of(x), [&](auto* storage) {

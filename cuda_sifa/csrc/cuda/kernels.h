@@ -30,8 +30,8 @@ struct Call {
   int multiprocessors;  // of the device
 };
 
-// x and out are dense (N, T, H, W, C); offset is null for the regular neighbourhood. Does not write the last frame of
-// out.
+// x and out are dense (N, T, H, W, C); offset is null for the regular neighbourhood. Writes all of out, zeros in the
+// last frame.
 template <typename S>
 cudaError_t run_forward(const Problem& p, const Call& call, const void* x, const void* offset, void* out);
 

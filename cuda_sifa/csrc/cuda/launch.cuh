@@ -70,7 +70,7 @@ cudaError_t launch_forward_kernel(const Problem& p, const Call& call, const S* x
   constexpr int64_t samples = sizeof(Sample<Accumulator<S>>) * K * K;  // bytes a position
   int max_positions = kMaxPositions;
   while (max_positions * samples > int64_t(kMaxShared)) max_positions /= 2;
-  const Tiles tiles = divide(p, 0, 1, p.pairs(), max_positions, call.multiprocessors);
+  const Tiles tiles = divide(p, 0, 1, p.frames, max_positions, call.multiprocessors);
   const int64_t right = int64_t(sizeof(S)) * p.channels;
   return launch(forward_kernel<S, K, Count, Vectors, Exact>, tiles.count, size_t(samples * tiles.rows * tiles.cols),
                 call.stream, p, tiles, right, right * p.width, x, offset, out);
@@ -79,7 +79,7 @@ cudaError_t launch_forward_kernel(const Problem& p, const Call& call, const S* x
 template <typename S>
 cudaError_t launch_forward_by_taps(const Problem& p, const Call& call, const S* x, const void* offset, S* out,
                                    bool vectors) {
-  const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
+  const Tiles tiles = divide(p, 0, 1, p.frames, kMaxPositions, call.multiprocessors);
   constexpr int width = kWidth<S>, some = vectors_for<S, 16>;
   const auto kernel = vectors ? forward_by_taps_kernel<S, width, some> : forward_by_taps_kernel<S, 1, 4>;
   const int lanes = lanes_for(p, vectors ? width * some : 4);
@@ -117,7 +117,7 @@ cudaError_t run_forward(const Problem& p, const Call& call, const void* x_, cons
   S* out = static_cast<S*>(out_);
   const bool vectors = p.head_channels() % width == 0 && aligned(x) && aligned(out);
   if (!offset) {
-    const Tiles tiles = divide(p, 0, 1, p.pairs(), kMaxPositions, call.multiprocessors);
+    const Tiles tiles = divide(p, 0, 1, p.frames, kMaxPositions, call.multiprocessors);
     const auto run = [&](auto kernel, int held) {
       return launch(kernel, tiles.count, 0, call.stream, p, tiles, lanes_for(p, held), x, out);
     };

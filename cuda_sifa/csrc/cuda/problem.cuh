@@ -28,10 +28,23 @@ struct Tile {
     return int64_t(row(position)) * p.width + col(position);
   }
   __device__ __forceinline__ int64_t frame(const Problem& p) const { return int64_t(n) * p.frames + t; }
+  __device__ __forceinline__ bool is_last_frame(const Problem& p) const { return t + 1 == p.frames; }
   __device__ __forceinline__ int64_t pair(const Problem& p) const { return int64_t(n) * p.pairs() + t; }
 };
 
-// The tiles of some pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample.
+// Zeros for all channels of a tile, written by all threads of the block in vectors of `Width` channels.
+template <typename S, int Width>
+__device__ __forceinline__ void clear(S* out, const Tile& tile, const Problem& p) {
+  constexpr Accumulator<S> zeros[Width] = {};
+  for (int row = 0; row < tile.rows; ++row) {
+    S* to = out + tile.frame(p) * p.frame_size() + tile.pixel(row * tile.cols, p) * p.channels;
+    for (int64_t i = int64_t(threadIdx.x) * Width; i < int64_t(tile.cols) * p.channels; i += kThreads * Width)
+      store(to + i, zeros);
+  }
+}
+
+// The tiles of some pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample. The forward pass
+// counts the last frame as one more pair, to clear its result in the same launch.
 struct Tiles {
   int rows, cols;    // of a tile; fewer at the lower and right borders of the map
   int down, across;  // tiles in a frame

@@ -21,6 +21,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
   const A scale = A(1) / A(channels);
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
+    if (tile.is_last_frame(p)) {
+      clear<S, Width>(out, tile, p);
+      continue;
+    }
     const int64_t frame = tile.frame(p);
     lanes.for_each(tile.positions(), [&](int position, bool active) {
       const int y = tile.row(position), col = tile.col(position);
