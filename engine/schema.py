@@ -1,9 +1,10 @@
 """The sections and keys of a configuration: what may stand in a settings file, of which type, with which default."""
 
 import os
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # The only imports of rooms above the engine: each list of names is written where its variants are.
 from datasets.clips import OnBadSample
@@ -222,14 +223,13 @@ class Optimization(Section):
         0, ge=0, description="batches over which BatchNorm's statistics are computed again before a validation; 0: none"
     )
 
-    _unused_allowed: frozenset[str] = PrivateAttr(frozenset())  # patterns that may match no parameter: of a base
-
-    @property
+    @cached_property  # not a key: two configurations with the same keys are equal
     def unused_allowed(self) -> frozenset[str]:
-        return self._unused_allowed
+        """The patterns of layer_multipliers and freeze that may match no parameter: they are of a base."""
+        return frozenset()
 
     def allow_unused(self, patterns: frozenset[str]) -> None:
-        self._unused_allowed = patterns
+        self.__dict__["unused_allowed"] = patterns
 
     @model_validator(mode="after")
     def _warms_up_in_time(self) -> "Optimization":
