@@ -75,9 +75,9 @@ def run_to_the_end(run: Callable[[StopSignals], None], *, kept: str) -> int:
             print_error(one_line(f"{reason}: lower optimization.batch_size, with a larger iter_size for the same step"))
             return 2
         except RuntimeError as error:
-            if reason := reason_of_end(error):
-                print_error(one_line(reason[0]))
-                return reason[1]
+            if ended := reason_of_end(error):
+                print_error(one_line(ended[0]))
+                return ended[1]
             lost = lost_processes(error)
             if not lost:
                 raise
