@@ -54,7 +54,8 @@ def test_a_worker_that_cannot_pass_on_its_clips(capfd: pytest.CaptureFixture[str
 
 
 def test_workers_that_cannot_start(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    start, started = multiprocessing.context.ForkProcess.start, []
+    start = multiprocessing.context.ForkProcess.start
+    started: list[Any] = []
 
     def start_one(process: Any) -> None:
         if started:
