@@ -126,7 +126,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     suffix = ".html" if options.html else ".png"
     if options.out is None:
         # An existing file of this name may belong to a video of another folder: it stays.
-        names = (Path(f"{options.video.stem}{number}{suffix}") for number in chain([""], (f"-{i}" for i in count(2))))
+        stem = options.video.absolute().stem or "picture"  # of the folder `.` too, which is refused later by its kind
+        names = (Path(f"{stem}{number}{suffix}") for number in chain([""], (f"-{i}" for i in count(2))))
         options.out = next(name for name in names if not name.exists())
     wanted = (".html",) if options.html else (".png", ".mp4")
     if options.out.suffix not in wanted:

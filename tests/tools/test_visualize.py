@@ -144,3 +144,9 @@ def test_arguments_that_cannot_be(
         run(*arguments)
     assert caught.value.code == 2
     assert capsys.readouterr().err.endswith(f"python -m tools.visualize: error: {message}\n")
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_is_called_a_folder(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert visualize.main([name, f"--checkpoint={folder / 'last.pth'}"]) == 2
+    assert capsys.readouterr().err == f"error: VIDEO must be a file, {name} is a folder\n"
