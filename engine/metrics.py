@@ -54,7 +54,7 @@ def interval(hits: int, trials: int) -> tuple[float, float]:
 
 def chance(classes: int) -> str:
     """For the log: loss and accuracy of a network that gives every class the same probability."""
-    return f"chance: loss {math.log(classes):.2f}, top-1 {100 / classes:.3g} %"
+    return f"chance: loss {math.log(classes):.2f}, accuracy {100 / classes:.3g} %"
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def test_the_log_tells_loss_rate_speed_and_time_left(trained: Path) -> None:
         assert word in line
     assert log[-2].endswith(f"({VIDEOS} videos, 1 clips x 1 crops)")
     assert "validation top-1 so far  " in log[-1]
-    assert sum("of 3 classes (chance: loss 1.10, top-1 33.3 %)" in line for line in log) == 1
+    assert sum("of 3 classes (chance: loss 1.10, accuracy 33.3 %)" in line for line in log) == 1
 
 
 def test_validation_alone_gives_the_same_figures(

@@ -57,4 +57,4 @@ def test_intervals_of_few_videos() -> None:
 def test_chance_is_what_a_network_without_preference_gets() -> None:
     logits = [torch.zeros(1, 8)] * 2
     loss = loss_over_heads(logits, torch.tensor([3])).item() / len(logits)
-    assert chance(8) == f"chance: loss {loss:.2f}, top-1 12.5 %"
+    assert chance(8) == f"chance: loss {loss:.2f}, accuracy 12.5 %"
