@@ -34,14 +34,7 @@ from engine.schema import Config, Optimization
 from engine.signals import Interrupted, StopSignals
 from engine.state import TrainState
 from engine.train_loop import finish_epoch, train_epoch
-from sifa.build import (
-    build_network,
-    build_validator,
-    decoder_report,
-    load_checkpoint,
-    load_initial_weights,
-    place_network,
-)
+from sifa.build import build_network, build_validator, decoded_by, load_checkpoint, load_initial_weights, place_network
 from sifa.classes import align_classes, check_same_classes, class_names
 from sifa.pictures import record_validation_clip
 from sifa.trained_settings import check_trained_settings
@@ -95,7 +88,7 @@ def evaluate(args: argparse.Namespace, config: Config, process: Process, validat
     epoch = entry(contents, "epoch", args.checkpoint)
     place_network(model, config, process, trains=False)
     with RunLogger(config, process, trains=False) as logger:
-        if (report := decoder_report(config)) and not args.then_test:  # the training has said it
+        if (report := decoded_by(config)) and not args.then_test:  # the training has said it
             log.info(report)
         classes = align_classes(validator.data, class_names(config), contents, args.checkpoint)
         if args.test:
@@ -129,7 +122,7 @@ def train(
             reports.append(archive_previous_run(output_dir, saved and saved.path))
         with RunLogger(config, process, trains=True) as logger:
             trainer = Trainer(config, process, signals, classes, data, state, validator, logger)
-            for report in filter(None, [*reports, decoder_report(config)]):
+            for report in filter(None, [*reports, decoded_by(config)]):
                 log.info(report)
             log_resume(saved, state, config, data.list_digest, asked=args.resume is not None)
             trainer.run(settings)
@@ -193,14 +186,13 @@ class Trainer:
                     self.data.save_batch(path, state.epoch, error.iteration)
                 raise
         clips = (state.iterations - first) * self.data.batch_size * self.process.world_size
-        clips_per_second, left = clock.stop(state.epoch + 1, clips)
+        rate, left = clock.stop(state.epoch + 1, clips)
         finish_epoch(state, self.config, self.data.clips)
         log.info(
             f"epoch {state.epoch}/{clock.epochs}  loss {metrics.loss:.4f}  lr {state.learning_rate:.2e}  "
-            f"{clips_per_second:.1f} clips/s  left {left}"
+            f"{rate:.1f} clips/s  left {left}"
         )
-        speed = {"learning_rate": state.learning_rate, "clips_per_second": clips_per_second}
-        logger.metrics(state.epoch, "train", metrics, **speed)
+        logger.metrics(state.epoch, "train", metrics, learning_rate=state.learning_rate, clips_per_second=rate)
 
     def save(self) -> None:
         entries = self.state.checkpoint_entries()  # of all processes, so each takes part

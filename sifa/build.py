@@ -182,7 +182,7 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
     )
 
 
-def decoder_report(config: Config) -> str:
+def decoded_by(config: Config) -> str:
     """A line about what decodes the videos of a configuration; empty if it has frames. Raises DataError if nothing."""
     data = config.dataset
     what = {"VIDEO": "videos", "SHARDS": "videos in shards, where these hold no frames"}.get(data.format)
