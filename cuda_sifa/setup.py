@@ -71,8 +71,11 @@ class BuildLibrary(build_ext):
     def build_extension(self, extension):
         library = Path(self.get_ext_fullpath(extension.name)).resolve()
         file = Path(self.build_temp).resolve() / "build.ninja"
-        library.parent.mkdir(parents=True, exist_ok=True)
-        write_build_file(file, library)
+        try:
+            library.parent.mkdir(parents=True, exist_ok=True)
+            write_build_file(file, library)
+        except OSError as error:
+            raise SystemExit(f"cuda_sifa: the op cannot be built in {HERE} ({error}): copy the folder") from None
         jobs = [f"-j{os.environ['MAX_JOBS']}"] if os.environ.get("MAX_JOBS") else []
         try:
             subprocess.run(["ninja", "-v", *jobs, "-f", str(file)], check=True)
