@@ -9,6 +9,7 @@ import numpy as np
 # The 97.5 % quantiles of Student's t distribution with 1 to 15 degrees of freedom.
 _STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
 DRAWS = 4000  # resamples of a bootstrap; the ends of its interval then vary by some 3 % of its width
+_BLOCK = 250  # resamples that are drawn at once; a divisor of DRAWS
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,16 @@ class _Draws:
         self._videos = self._counts(len(names))[:, members]
 
     def _counts(self, number: int) -> np.ndarray:
-        return self._random.multinomial(number, np.full(number, 1 / number), size=DRAWS).astype(np.float64)
+        """(DRAWS, number), in the smallest integers: a resample of 20,000 videos has as many counts."""
+        share, integer = np.full(number, 1 / number), np.min_scalar_type(number)
+        blocks = [self._random.multinomial(number, share, size=_BLOCK).astype(integer) for _ in range(DRAWS // _BLOCK)]
+        return np.concatenate(blocks)
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """(DRAWS,) means of resampled runs and videos."""
-        return _mean(values, self._counts(len(values)), self._videos)
+        runs = self._counts(len(values))
+        blocks = [slice(start, start + _BLOCK) for start in range(0, DRAWS, _BLOCK)]
+        return np.concatenate([_mean(values, runs[block], self._videos[block].astype(np.float64)) for block in blocks])
 
 
 def _mean(values: np.ndarray, runs: np.ndarray, videos: np.ndarray) -> np.ndarray:

@@ -78,7 +78,7 @@ def _export_int8(args: argparse.Namespace) -> None:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser("python -m tools.export", __doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="of train_val_3d.py")
+    add("--checkpoint", type=Path, required=True, help="folder of a run, or its file")
     add("--out", type=Path, required=True, help="NAME.onnx, or NAME.pt2 for torch.export")
     add("--crop_size", type=int, help=f"pixels, at least {SMALLEST_CROP} (default: as in validation)")
     add("--int8", choices=("static", "dynamic"), help="8-bit integers; --out must be NAME.onnx")

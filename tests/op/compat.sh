@@ -7,7 +7,7 @@
 # shellcheck shell=bash disable=SC2154
 
 compat() {
-  local pairs=("$@") pair version folder=${SIFA_COMPAT_DIR:-$PWD/output/compat} library
+  local pairs=("$@") pair version folder=${SIFA_COMPAT_DIR:-$PWD/output/compat}
   local newest oldest
   set_up requirements-dev.txt
   newest=$python
