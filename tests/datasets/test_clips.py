@@ -198,7 +198,9 @@ def test_each_bad_video_is_logged_once(
 ) -> None:
     data = dataset(some_are_bad, **REPLACE)
     caplog.set_level("WARNING", "sifa.data")
-    monkeypatch.setattr(logging.getLogger("sifa"), "propagate", True)  # a run before may have turned it off
+    logger = logging.getLogger("sifa")  # a run before may have given it handlers, and turned propagation off
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", True)
     for epoch in range(5):
         for index in range(10):
             data[index, epoch]

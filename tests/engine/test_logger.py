@@ -141,6 +141,10 @@ def test_tensorboard_shows_no_step_twice_after_a_resume(tmp_path: Path) -> None:
             for iteration in (9 * epoch - 8, 9 * epoch):
                 run.progress(epoch, iteration, step(iteration))
             run.metrics(epoch, "val", METRICS)
+    # TensorBoard reads files in the order of their names, which end in a number that a process counts up: "10" would
+    # come before "9". A resumed run is another process, whose files have a later time in front.
+    for file in (tmp_path / "tensorboard").rglob("events.out.*"):
+        file.rename(file.with_name("events.out.tfevents.1"))
     with record(tmp_path) as run:  # killed after the second validation, before it was saved
         run.rewind(1, 9)
         run.progress(2, 10, step(100))
