@@ -22,7 +22,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import models.sifa
-from benchmarks.cuda_device import Call, CudaDevice, Device, forget, median_seconds
+from benchmarks.cuda_device import Call, CudaDevice, Device, forget, median_seconds, sees_gpu
 from cuda_sifa import decomposition, inter_frame_attention, reference
 from engine.launch import choose_algorithms
 from engine.metrics import loss_over_heads
@@ -169,8 +169,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--out", type=Path, help="append the table here")
     args = parser.parse_args(argv)
-    if not torch.cuda.is_available():
-        print("error: this is measured on a GPU, PyTorch sees none", file=sys.stderr)
+    if not sees_gpu():
         return 2
     choose_algorithms(deterministic=False)  # as in training
     sizes = Sizes(args.batch, args.frames, args.size, args.width)

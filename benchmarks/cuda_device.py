@@ -1,9 +1,12 @@
 """A GPU to measure on: time from its events, memory from its allocator."""
 
+import argparse
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -97,3 +100,21 @@ def forget() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """The command line of `python -m benchmarks.MODULE`, a measurement on a GPU that --out keeps in a file."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--out", type=Path, help="also write the figures to this file")
+    return made
+
+
+def sees_gpu() -> bool:
+    """Whether PyTorch sees a GPU; says so in one line if not."""
+    if not torch.cuda.is_available():
+        print("error: this is measured on a GPU, PyTorch sees none", file=sys.stderr)
+    return torch.cuda.is_available()

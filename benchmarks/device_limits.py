@@ -5,13 +5,11 @@
 - reductions: rows of float32 added at random places, as the op's backward pass adds the gradient of keys.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
 import torch
 
-from benchmarks.cuda_device import CudaDevice, Device, copy_bandwidth, median_seconds
+from benchmarks.cuda_device import CudaDevice, Device, copy_bandwidth, median_seconds, parser, sees_gpu
 
 CHANNELS = 128
 ROWS = 2**17
@@ -39,15 +37,8 @@ def report(device: Device) -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.device_limits",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, help="also write the figures to this file")
-    args = parser.parse_args(argv)
-    if not torch.cuda.is_available():
-        print("error: this is measured on a GPU, PyTorch sees none", file=sys.stderr)
+    args = parser("device_limits", __doc__).parse_args(argv)
+    if not sees_gpu():
         return 2
     text = report(CudaDevice())
     print(text, flush=True)

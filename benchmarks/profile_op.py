@@ -4,10 +4,8 @@ For each shape and dtype: every kernel that the forward and the backward pass st
 one sees what is not the op's own kernels: fills, casts, copies.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +13,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 import cuda_sifa
+from benchmarks.cuda_device import parser, sees_gpu
 from benchmarks.op_cases import CUDA_SHAPES, Shape, both_passes, inputs
 
 CALLS = 10
@@ -56,15 +55,8 @@ def lines(device: str, shapes: dict[str, Shape]) -> Iterator[str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.profile_op",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--out", type=Path, help="also write the table to this file")
-    args = parser.parse_args(argv)
-    if not torch.cuda.is_available():
-        print("error: this is measured on a GPU, PyTorch sees none", file=sys.stderr)
+    args = parser("profile_op", __doc__).parse_args(argv)
+    if not sees_gpu():
         return 2
     with open(args.out, "w", encoding="utf-8") if args.out else sys.stdout as file:
         for line in lines("cuda", CUDA_SHAPES):
