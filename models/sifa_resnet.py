@@ -85,10 +85,14 @@ class ClipBottleneck(Bottleneck):
             inner = split_time(out, frames)
             out = merge_time(inner + self.temporal(inner))
         out = self.bn3(self.conv3(out))
-        total = split_time(out + shortcut, frames)
-        if self.context is not None:
-            total = total + self.context(split_time(out, frames))
-        return self.relu(total)
+        # In place where nothing needs the old values, and never on a view: autograd would copy the whole base then.
+        if self.context is None:
+            out += shortcut
+        else:
+            context = self.context(split_time(out, frames)).expand(-1, frames, -1, -1, -1)  # the same for all frames
+            out += shortcut
+            out += merge_time(context)
+        return split_time(self.relu(out), frames)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,3 +127,17 @@ def test_the_prediction_is_the_one_that_is_validated(heads: int, dtype: torch.dt
     """The engine imports no network and has its own function."""
     logits = tuple(10 * torch.randn(3, 7, dtype=dtype) for _ in range(heads))
     assert torch.equal(mean_softmax(logits), metrics.mean_softmax(logits))
+
+
+@each_network
+def test_nothing_is_changed_in_place_through_a_view(name: str) -> None:
+    """Autograd copies all that such a view is of, forward and backward."""
+    nodes = [head.grad_fn for head in network(name)(torch.randn(1, 3, 8, 32, 32))]
+    seen = set(nodes)
+    while nodes:
+        found = {following for following, _ in nodes.pop().next_functions if following is not None} - seen
+        seen |= found
+        nodes += found
+    names = {node.name().split("::")[-1] for node in seen}
+    assert "AccumulateGrad" in names
+    assert "CopySlices" not in names
