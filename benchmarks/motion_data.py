@@ -164,11 +164,18 @@ def train_batch(
     for sample in samples:
         video = videos[sample.video].frames
         positions = train_positions(len(video), num_segments=frames, clip_length=1, num_steps=1, generator=generator)
-        top, left = (int(torch.randint(size - crop + 1, (), generator=generator)) for size in video.shape[1:3])
+        top, left = (_draw_start(size, crop, generator) for size in video.shape[1:3])
         clips.append(_clip(video, positions, top, left, crop, sample.reversed))
     batch = normalise(torch.from_numpy(np.stack(clips)))
     contrast = 1 + 0.4 * (torch.rand(len(clips), 1, 1, 1, 1, generator=generator) - 0.5)
     return batch * contrast, torch.tensor([sample.label for sample in samples])
+
+
+def _draw_start(size: int, crop: int, generator: torch.Generator) -> int:
+    """Where a crop starts: at most an eighth of its side from the centre, where the clips of the test are."""
+    centre = (size - crop) // 2
+    reach = min(centre, crop // 8)
+    return int(torch.randint(centre - reach, centre + reach + 1, (), generator=generator))
 
 
 def test_clip(sample: Sample, videos: Sequence[Video], *, frames: int, crop: int) -> np.ndarray:

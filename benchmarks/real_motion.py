@@ -13,23 +13,27 @@ Written for the letters of AVLetters, of which the study reads the repetitions 1
 Contestants have equal width, depth, epochs, batches, augmentation and schedule, and differ in what stands in SIFA's
 place. Each is tried with a stem of one frame, where frames meet in that place alone, and with the paper's stem of four.
 With several --rates the learning rate of each contestant is chosen on groups held out of the training videos of each
-split; nothing is chosen on test videos.
+split, or with --choose-with one rate for all contestants of a split; nothing is chosen on test videos.
 
-results.json, with each answer, is written after each network, and the same command continues. At the end, or after
---stop-after, real_motion.md and real_motion.png are made of it: means with 95 % intervals (bootstrap over runs and
-videos; over groups in the task direction), and differences from SIFA by video with McNemar's test. Learned offsets are
+results.json, with each answer, is written after each network, and the same command continues. With --seeds 0 it trains
+nothing and makes the tables again. At the end, or after --stop-after, real_motion.md and real_motion.png are made of
+it: means with 95 % intervals (bootstrap over runs and videos; over groups in the task direction), differences from SIFA
+by video with McNemar's test, and what of the paper's ordering is confirmed, denied or open. Learned offsets are
 compared with Farneback's and the DIS flow.
 
 A training step takes about 50 ms of one core for each clip of 16 x 96 x 96 with a stem of one frame, a third of that
 with the stem of four. So on 520 videos one seed of both tasks and stems takes some 26 hours of one core, and the choice
-between two learning rates once some 40. Start with --stems 1 --tasks labels, and one of the --rates.
+between two learning rates once some 40. What fits in some hours of two cores is part of it, such as
+
+    python -m benchmarks.real_motion VIDEOS --tasks labels --stems 1 --stages res2 res3 res4 --depths 2 2 2 1 \\
+      --frames 8 --crop 80 --batch 8 --epochs 40 --choose-with "2D network" --workers 2 \\
+      --contestants "2D network" "temporal shift" SIFA_R SIFA
 """
 
 import argparse
 import itertools
 import json
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -37,15 +41,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, run_cell, start_table, steps_of
+from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, start_table
+from benchmarks.motion_crew import Crew, Trial
 from benchmarks.motion_data import TASKS, Split, Task, Video, inner_split, read_videos, splits_of
 from benchmarks.motion_flow import motion_table
 from benchmarks.motion_tables import draw, page
 from common import cli
 from common.errors import UserError
 from common.files import make_folder, write_text
+from models.temporal import STAGES
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -77,29 +82,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--contestants", nargs="+", choices=[*CONTESTANTS, *REASONS], default=list(CONTESTANTS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003], help="learning rates to choose from")
+    parser.add_argument(
+        "--choose-with",
+        choices=CONTESTANTS,
+        help="choose one rate for all with this one (default: each its own)",
+    )
     parser.add_argument("--depths", nargs=4, type=int, default=[1, 2, 2, 2], help="bottlenecks of res2..res5")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=["res3", "res4", "res5"], help="with modules")
     parser.add_argument("--width", type=int, default=8, help="channels of res2")
     parser.add_argument("--frames", type=int, default=16, help="of a clip")
     parser.add_argument("--crop", type=int, default=96, help="side of a clip in pixels")
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--batch", type=int, default=16, help="clips of a step")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_motion")
     parser.add_argument(
         "--motion",
         action="store_true",
         help="no training: motion on the maps, and how strong modules start",
     )
+    parser.add_argument("--workers", type=int, default=1, help="processes, each with one thread")
     parser.add_argument("--stop-after", type=float, metavar="HOURS", help="start no network after this time")
     return cli.run(partial(_study, parser.parse_args(argv)), interrupted="stopped; the same command continues")
 
 
 def _study(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    began = time.monotonic()
-    budget = Budget(tuple(args.depths), args.width, args.frames, args.crop, args.epochs)
-    settings = {**asdict(budget), "rates": args.rates, "parts": args.parts, "torch": torch.__version__}
+    budget = Budget(tuple(args.depths), args.width, args.frames, args.crop, args.epochs, args.batch, tuple(args.stages))
+    settings = {**asdict(budget), "rates": args.rates, "chosen with": args.choose_with, "parts": args.parts}
     make_folder(args.out)
-    results = _kept(args.out / "results.json", json.loads(json.dumps(settings)))
-    videos = read_videos(
+    results = _kept(args.out / "results.json", json.loads(json.dumps({**settings, "torch": torch.__version__})))
+    read = partial(
+        read_videos,
         args.videos,
         args.labels or args.videos / "labels.csv",
         group=args.group,
@@ -107,6 +120,7 @@ def _study(args: argparse.Namespace) -> None:
         parts=args.parts,
         short_side=args.crop * 9 // 8,
     )
+    videos = read()
     if args.motion:
         cli.say(motion_table(videos, frames=args.frames, crop=args.crop, stems=args.stems))
         cli.say(start_table(videos, budget))
@@ -115,32 +129,65 @@ def _study(args: argparse.Namespace) -> None:
     for (task, name), split in splits.items():
         results["videos"][f"{task}, {name}"] = _described(split, videos)
     todo = [cell for cell in _cells(args, splits) if not any(cell.is_of(entry) for entry in results["cells"])]
-    steps = sum(steps_of(splits[cell.task, cell.split], budget) for cell in todo)
-    with tqdm(total=steps, unit="step", smoothing=0.05, dynamic_ncols=True) as bar:
-        for cell in todo:
-            if args.stop_after is not None and time.monotonic() - began > 3600 * args.stop_after:
-                break
-            bar.set_description(f"{cell.task}, {cell.split}, stem {cell.stem}, seed {cell.seed}, {cell.contestant}")
-            split = splits[cell.task, cell.split]
-            rate = _choose_rate(args.rates, cell, split, videos, budget, results["chosen"])
-            entry = run_cell(
-                cell.task,
-                split,
-                videos,
-                budget,
-                contestant=cell.contestant,
-                stem_frames=cell.stem,
-                seed=cell.seed,
-                rate=rate,
-                progress=partial(bar.update, 1),
-            )
-            results["cells"].append({**asdict(cell), "rate": rate, **entry})
-            write_text(args.out / "results.json", json.dumps(results) + "\n")
-    write_text(args.out / "results.json", json.dumps(results) + "\n")
+    with Crew(args.workers, read, videos, budget, args.stop_after) as crew:
+        _choose_rates(todo, args, splits, videos, crew, results)
+        _train_cells(todo, args, splits, crew, results)
+    _write(args.out, results)
     write_text(args.out / "real_motion.md", page(results))
     if results["cells"]:
         draw(results, args.out / "real_motion.png")
     cli.say(f"{len(results['cells'])} networks in {args.out}; real_motion.md has the tables")
+
+
+def _choose_rates(
+    todo: Sequence[Cell],
+    args: argparse.Namespace,
+    splits: dict[tuple[Task, str], Split],
+    videos: Sequence[Video],
+    crew: Crew,
+    results: dict[str, Any],
+) -> None:
+    """Tries the rates on groups held out of the training videos, once for each split, stem and choosing contestant."""
+    wanted = {_choice(cell, args): cell for cell in todo} if len(args.rates) > 1 else {}
+    trials = [
+        (Trial(cell.task, inner_split(splits[cell.task, cell.split], videos), name, cell.stem, 0, rate), key)
+        for key, cell in wanted.items()
+        for name in [args.choose_with or cell.contestant]
+        for rate in args.rates
+        if str(rate) not in results["chosen"].get(key, {})
+    ]
+    for (trial, key), entry in crew.finished(trials, "choosing rates"):
+        results["chosen"].setdefault(key, {})[str(trial.rate)] = entry["top-1"]
+        _write(args.out, results)
+
+
+def _train_cells(
+    todo: Sequence[Cell],
+    args: argparse.Namespace,
+    splits: dict[tuple[Task, str], Split],
+    crew: Crew,
+    results: dict[str, Any],
+) -> None:
+    """Trains what is to do, as far as its rate is chosen, and keeps each result."""
+    trials = []
+    for cell in todo:
+        tried = results["chosen"].get(_choice(cell, args), {})
+        if len(args.rates) == 1 or len(tried) == len(args.rates):
+            rate = max(args.rates, key=lambda rate: tried.get(str(rate), 0))  # of equal ones the first
+            split = splits[cell.task, cell.split]
+            trials.append((Trial(cell.task, split, cell.contestant, cell.stem, cell.seed, rate), cell))
+    for (trial, cell), entry in crew.finished(trials, "training"):
+        results["cells"].append({**asdict(cell), "rate": trial.rate, **entry})
+        _write(args.out, results)
+
+
+def _choice(cell: Cell, args: argparse.Namespace) -> str:
+    """The key of the choice of a cell's learning rate."""
+    return f"{cell.task}, {cell.split}, stem {cell.stem}, {args.choose_with or cell.contestant}"
+
+
+def _write(out: Path, results: dict[str, Any]) -> None:
+    write_text(out / "results.json", json.dumps(results) + "\n")
 
 
 def _cells(args: argparse.Namespace, splits: dict[tuple[Task, str], Split]) -> Iterator[Cell]:
@@ -148,29 +195,6 @@ def _cells(args: argparse.Namespace, splits: dict[tuple[Task, str], Split]) -> I
     for seed, (task, name), stem in itertools.product(range(args.seeds), splits, args.stems):
         for contestant in args.contestants:
             yield Cell(task, name, stem, seed, contestant)
-
-
-def _choose_rate(
-    rates: Sequence[float], cell: Cell, split: Split, videos: Sequence[Video], budget: Budget, chosen: dict[str, Any]
-) -> float:
-    """The learning rate that is best on groups held out of the training videos, once for each split and contestant.
-
-    Args:
-        chosen: what was chosen before; gets the accuracy of each rate.
-    """
-    if len(rates) == 1:
-        return rates[0]
-    key = f"{cell.task}, {cell.split}, stem {cell.stem}, {cell.contestant}"
-    if key not in chosen:
-        inner = inner_split(split, videos)
-        tried = {
-            str(rate): run_cell(
-                cell.task, inner, videos, budget, contestant=cell.contestant, stem_frames=cell.stem, seed=0, rate=rate
-            )["top-1"]
-            for rate in rates
-        }
-        chosen[key] = tried
-    return max(rates, key=lambda rate: chosen[key][str(rate)])
 
 
 def _described(split: Split, videos: Sequence[Video]) -> dict[str, Any]:
