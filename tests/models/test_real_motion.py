@@ -84,8 +84,7 @@ def test_a_blind_network_answers_half_of_the_directions() -> None:
 def test_contestants_differ_in_the_temporal_module_alone(contestant: str) -> None:
     network, reference = (build(name, BUDGET, stem_frames=1, classes=2) for name in (contestant, "2D network"))
     weights = {name for name in network.state_dict() if ".temporal." not in name}
-    if "res2" not in contestant:  # a stage that models time has a global context, too
-        assert weights == set(reference.state_dict())
+    assert weights == set(reference.state_dict())
     assert network(torch.zeros(1, 3, 4, 32, 32))[0].shape == (1, 2)
 
 
@@ -170,7 +169,7 @@ def test_a_study_stops_continues_and_writes_its_tables(tmp_path: Path, capsys: p
     assert main([*command, "--contestants", "SIFA", "--rates", "0.01", "--seeds", "0"]) == 0  # nothing is left to do
     assert (out / "results.json").read_bytes() == before
     table = (out / "real_motion.md").read_text()
-    assert "| temporal shift | 10, 1 |" in table
+    assert "| temporal shift | 10 | 1, 1 |" in table
     assert "| labels | 1 | SIFA | res3 block 2 | 4 x 4 |" in table
     assert (out / "real_motion.png").stat().st_size > 1000
     capsys.readouterr()
@@ -198,21 +197,66 @@ def test_videos_of_other_parts_are_not_opened(tmp_path: Path) -> None:
     assert read[0].frames.shape == (9, 36, 48, 3)
 
 
-def test_the_table_compares_on_what_both_have_run() -> None:
-    """SIFA has both seeds, the shift one: the difference is of that one."""
+def results_of(cells: list[dict[str, object]]) -> dict[str, object]:
+    """Results of networks that were tested on the same four videos."""
     described = {"training videos": 4, "samples": ["a", "b", "c", "d"], "groups": ["x", "x", "y", "y"]}
     common = {"task": "labels", "stem": 1, "split": "tested on 1", "minutes": 0.0, "offsets": {}}
-    cells = [
-        {**common, "contestant": "SIFA", "seed": 0, "right": "1100"},
-        {**common, "contestant": "SIFA", "seed": 1, "right": "0000"},
-        {**common, "contestant": "temporal shift", "seed": 0, "right": "1110"},
-    ]
     settings = {"depths": [1], "width": 2, "frames": 4, "crop": 32, "epochs": 1, "batch": 2, "rates": [1], "torch": ""}
-    results = {"settings": settings, "videos": {"labels, tested on 1": described}, "cells": cells}
+    return {
+        "settings": {**settings, "stages": ["res3"]},
+        "videos": {"labels, tested on 1": described},
+        "chosen": {},
+        "cells": [{**common, **cell} for cell in cells],
+    }
+
+
+def test_the_table_compares_on_what_both_have_run() -> None:
+    """SIFA has both seeds, the shift one: the difference is of that one."""
+    results = results_of(
+        [
+            {"contestant": "SIFA", "seed": 0, "right": "1100"},
+            {"contestant": "SIFA", "seed": 1, "right": "0000"},
+            {"contestant": "temporal shift", "seed": 0, "right": "1110"},
+        ]
+    )
     gathered = answers(results, "labels", 1)
     assert gathered is not None
     assert np.nanmean(gathered.of["SIFA"]) == 0.25
     row = next(line for line in page(results).splitlines() if line.startswith("| temporal shift"))
-    assert row.startswith("| temporal shift | 4, 1 | 75.0 |")
+    assert row.startswith("| temporal shift | 4 | 1 | 75.0 |")
     assert "| +25.0 |" in row
     assert row.endswith("| 1, 0 | 1.000 |")
+
+
+def test_the_papers_order_is_confirmed_denied_or_open() -> None:
+    """On four videos that all answer alike: only a difference on each of them counts."""
+    rights = {"SIFA": "1111", "SIFA_R": "0000", "temporal shift": "0111", "temporal difference": "0000"}
+    results = results_of([{"contestant": name, "seed": 0, "right": right} for name, right in rights.items()])
+    rows = [line.split(" | ") for line in page(results).splitlines() if line.startswith("| ") and " over " in line]
+    assert {row[0]: (row[1], row[2], row[4]) for row in rows} == {
+        "| SIFA over SIFA_R": ("+0.8", "+100.0", "confirmed |"),
+        "| SIFA over temporal shift": ("+0.7", "+25.0", "open |"),
+        "| temporal difference over SIFA": ("+1.2", "-100.0", "denied |"),
+    }
+
+
+def test_processes_give_the_same_networks_as_this_one(tmp_path: Path) -> None:
+    write_videos(tmp_path)
+    command = [str(tmp_path), "--tasks", "labels", "--stems", "1", "--seeds", "1", "--depths", "1", "2", "1", "1"]
+    command += ["--stages", "res3", "--width", "2", "--frames", "4", "--crop", "32", "--epochs", "1", "--batch", "4"]
+    command += ["--contestants", "SIFA", "--rates", "0.01", "0.02", "--choose-with", "2D network"]
+    kept = []
+    for workers in "12":
+        out = tmp_path / workers
+        assert main([*command, "--out", str(out), "--workers", workers]) == 0
+        results = json.loads((out / "results.json").read_text())
+        assert set(results["chosen"]) == {f"labels, tested on {part}, stem 1, 2D network" for part in (1, 2)}
+        cells = sorted(results["cells"], key=lambda cell: cell["split"])
+        kept.append([(cell["split"], cell["rate"], cell["right"], cell["last losses"]) for cell in cells])
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 2
+
+
+def test_a_stage_without_a_second_bottleneck_is_refused() -> None:
+    with pytest.raises(UserError, match="res2 has a temporal module in its second bottleneck and has 1"):
+        Budget((1, 2, 2, 2), width=2, frames=4, crop=32, epochs=1, stages=("res2",))
