@@ -6,6 +6,7 @@ single keys last. Unknown keys, wrong types and impossible values stop the run, 
 
 import difflib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,13 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(), sort_keys=False)
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for a loop of links
+
+
 def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
     try:
-        if path.resolve() in above:
+        if _real(path) in above:
             raise ConfigError(f"{path}: is its own base, by way of {', '.join(map(str, above))}")
         if len(above) > MOST_BASES:
             raise ConfigError(f"{above[0]}: there are more than {MOST_BASES} bases below it")
@@ -103,7 +108,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict, Origin]:
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"{path}: base must be the path of a file, got {base!r}")
-        values, origin = _read(path.parent / base, (*above, path.resolve()))
+        values, origin = _read(path.parent / base, (*above, _real(path)))
     _lay_over(values, own, origin, str(path))
     return values, origin
 

@@ -14,9 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from common.errors import OneProcessError
+from common.errors import OneProcessError, one_line
 
 SHORTEST_START = timedelta(minutes=5)  # imports from a cold disk are slow, and slower on some nodes than on others
+# torchrun's store is there before its processes are: if they do not find it, torchrun was killed while they started.
+LONGEST_CONNECT = timedelta(minutes=1)
 SECONDS_TO_REPORT = 5  # from the first process that lost another to the last
 
 
@@ -124,7 +126,7 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         if "TORCHELASTIC_RUN_ID" in os.environ:  # not where a shell, which may end, started the process
             threading.Thread(target=_follow_launcher, args=(os.getppid(),), daemon=True).start()
         until_met = max(timeout, SHORTEST_START)
-        store, rank, world_size = next(dist.rendezvous("env://", timeout=until_met))
+        store = _connect(rank, until_met)
         store = dist.PrefixStore(_meet(store, rank, world_size, until_met), store)
         backend, bound = ("nccl", device) if device.type == "cuda" else ("gloo", None)
         # NCCL ends the process at its time-out: the control group must find out earlier which process is missing.
@@ -139,6 +141,32 @@ def start(local_rank: int | None = None, timeout: timedelta = timedelta(minutes=
         )
         _control = _Control(dist.PrefixStore("control", store), rank, world_size, timeout)
     return Process(rank, world_size, device)
+
+
+def _connect(rank: int, until_met: timedelta) -> dist.Store:
+    """Waits for the store, which torchrun or rank 0 has, and connects to it.
+
+    Raises:
+        OneProcessError: it does not answer, or rank 0 cannot open it.
+    """
+    address, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0)
+    of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    last = time.monotonic() + (LONGEST_CONNECT if of_torchrun else until_met).total_seconds()
+    while of_torchrun or rank > 0:
+        try:
+            socket.create_connection((address, port), timeout=SECONDS_TO_REPORT).close()
+            break
+        except (OSError, OverflowError) as error:  # OverflowError: a number that is no port
+            if time.monotonic() > last or isinstance(error, OverflowError):
+                who = "torchrun has ended, or the address is wrong" if of_torchrun else "rank 0 is not there"
+                raise OneProcessError(
+                    f"nothing answers at MASTER_ADDR={address}, MASTER_PORT={port} ({error}): {who}"
+                ) from None
+        time.sleep(0.2)
+    try:
+        return next(dist.rendezvous("env://", timeout=until_met))[0]
+    except dist.DistError as error:
+        raise OneProcessError(f"MASTER_ADDR={address}, MASTER_PORT={port}: {one_line(error)}") from None
 
 
 def _follow_launcher(launcher: int) -> None:

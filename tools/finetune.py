@@ -17,6 +17,7 @@ a stop the same command continues the training. Exit code: 0; 2 after an error; 
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(args: argparse.Namespace) -> int:
     """Everything from the videos to the report; returns the exit code."""
-    folder = FinetuneFolder(args.out or Path("output") / args.video_dir.resolve().name)
+    folder = FinetuneFolder(args.out or Path("output") / _name_of(args.video_dir))
     prepare(args, folder)
     return train(args, folder.path)
 
@@ -68,7 +69,7 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         finetune_settings,
         predictor,
         checkpoint=args.checkpoint,
-        name=args.video_dir.resolve().name,
+        name=_name_of(args.video_dir),
         out=folder.path,
         classes=classes,
         epochs=args.epochs,
@@ -103,6 +104,10 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         cli.say(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
     if args.epochs == 1:
         cli.say("In one epoch the new classifier alone is trained: --epochs 2 or more train the network with it.")
+
+
+def _name_of(folder: Path) -> str:
+    return os.path.basename(os.path.realpath(folder))
 
 
 def train(args: argparse.Namespace, out: Path) -> int:

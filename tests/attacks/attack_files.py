@@ -14,7 +14,9 @@ from tests.tiny import SETTINGS, moving_square, write_checkpoint, write_video
 from tools import extract_frames
 
 Command = Callable[[], int | None]
-FORMATS = ("FRAME", "LMDB", "PACKED")
+FORMATS = ("FRAME", "LMDB", "PACKED", "SHARDS")
+#: Of the files of a store, those that hold frames or say where they are.
+STORE_SUFFIXES = (".jpg", ".mdb", ".lmdb", ".tar", ".json")
 
 
 @dataclass(frozen=True)

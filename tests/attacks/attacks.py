@@ -17,10 +17,10 @@ from common import cli
 from engine.config import load_config
 from engine.distributed import start
 from engine.scores import Scores, save_scores
-from tests.attacks.attack_files import Command, Files
+from tests.attacks.attack_files import FORMATS, STORE_SUFFIXES, Command, Files
 from tests.attacks.damage import NAMES, VALUES, damage_bytes, damage_text
 from tests.attacks.special import bomb, full_disk, special_file
-from tools import check_dataset, extract_frames, predict, report, visualize, weights
+from tools import check_dataset, extract_frames, finetune, predict, report, visualize, weights
 
 #: Makes the input in a folder and returns the command that reads it.
 Attack = Callable[[Files, Path, random.Random], Command]
@@ -90,8 +90,8 @@ def safetensors_file(files: Files, folder: Path, draw: random.Random) -> Command
 
 
 def store(files: Files, folder: Path, draw: random.Random) -> Command:
-    """LMDB, packed frames or JPEG files with a damaged file."""
-    format = draw.choice(("LMDB", "PACKED", "FRAME"))
+    """A store of any format with a damaged file."""
+    format = draw.choice(FORMATS)
     return _damaged_store(files, folder, draw, format, decode=draw.random() < 0.8)
 
 
@@ -102,7 +102,7 @@ def jpeg(files: Files, folder: Path, draw: random.Random) -> Command:
 def _damaged_store(files: Files, folder: Path, draw: random.Random, format: str, *, decode: bool) -> Command:
     root = folder / "frames"
     shutil.copytree(files.stores[format], root)
-    file = draw.choice(sorted(f for f in root.rglob("*") if f.is_file() and f.suffix in (".jpg", ".mdb", ".lmdb")))
+    file = draw.choice(sorted(f for f in root.rglob("*") if f.is_file() and f.suffix in STORE_SUFFIXES))
     file.write_bytes(damage_bytes(file.read_bytes(), draw))
     options = [f"--format={format}", "--workers=1", *(["--decode"] if decode else [])]
     return partial(check_dataset.main, [str(files.lists[format]), str(root), *options])
@@ -164,17 +164,42 @@ def list_file(files: Files, folder: Path, draw: random.Random) -> Command:
 
 def names(files: Files, folder: Path, draw: random.Random) -> Command:
     """Names of classes and videos, whole files."""
-    usable = [name for name in NAMES if name not in ("", "/", "..", "a/../b", " ") and "\x00" not in name]
-    name = draw.choice(
-        [name for name in usable if len(name.encode("utf-8", "surrogateescape")) < 200 and "/" not in name]
-    )
-    file = folder / f"{name}.avi"
+    file = folder / f"{_file_name(draw)}.avi"
     shutil.copy(files.films[0], file)
     options = [f"--checkpoint={files.checkpoint}"]
     if draw.random() < 0.1:
         out = folder / draw.choice(("a.png", "a.html"))
         return partial(visualize.main, [str(file), *options, f"--out={out}", *(["--html"] * (out.suffix == ".html"))])
     return partial(predict.main, [str(file), *options, "--clips=1", "--crops=1"])
+
+
+def _file_name(draw: random.Random) -> str:
+    """One of the odd names that a file system takes."""
+    usable = [name for name in NAMES if name not in ("", "..", " ") and not {"/", "\x00"} & set(name)]
+    return draw.choice([name for name in usable if len(os.fsencode(name)) < 200])
+
+
+def own_videos(files: Files, folder: Path, draw: random.Random) -> Command:
+    """A training from a folder of videos with a damaged one, damaged labels, odd names or odd options."""
+    videos = folder / "videos"
+    shutil.copytree(files.videos, videos)
+    labels = folder / "labels.csv"
+    labels.write_text("path,label\na/one.avi,x\na/two.avi,x\nb/three.avi,y\nb/four.avi,y\n")
+    shutil.copy(files.videos / "b/three.avi", videos / "b/four.avi")
+    options = [f"--checkpoint={files.checkpoint}", f"--out={folder / 'out'}", "--epochs=1", "--share=0.5"]
+    kind = draw.choice(("labels", "labels", "video", "names", "option"))
+    if kind == "labels":
+        labels.write_bytes(damage_text(labels.read_text(), draw))
+    elif kind == "video":
+        file = videos / "b/three.avi"
+        file.write_bytes(damage_bytes(file.read_bytes(), draw))
+    elif kind == "names":
+        shutil.copytree(videos / "b", videos / _file_name(draw))
+    else:
+        option = draw.choice(("--group", "--validate", "--share", "--seed", "--format", "--set"))
+        options += [option, draw.choice(VALUES + NAMES).replace("\x00", "")]
+    options += [f"--labels={labels}"] if kind == "labels" else []
+    return partial(finetune.main, [str(videos), *options])
 
 
 def scores(files: Files, folder: Path, draw: random.Random) -> Command:
@@ -238,6 +263,7 @@ ATTACKS: dict[Attack, int] = {
     set_option: 10,
     list_file: 8,
     names: 3,
+    own_videos: 3,
     scores: 5,
     environment: 6,
     special_file: 8,

@@ -1,6 +1,6 @@
 """Faults of machines while a network trains: killed processes, a full disk, a folder that vanishes.
 
-    python -m tests.attacks.faults [--kills 30] [--full 20] [--vanished 5] [--seed N]
+    python -m tests.attacks.faults [--kills 30] [--torchrun 6] [--full 20] [--vanished 5] [--seed N]
 
 Each fault strikes a training of its own at a random moment. The training must end by itself, in one line where it can
 still speak. Then it is resumed, and must end with the very bits of a training that nothing has disturbed.
@@ -23,10 +23,14 @@ import torch
 
 import train_val_3d
 from tests.attacks.child import Ending, processes, run
-from tests.script import arguments, weights, write_data
+from tests.script import ROOT, arguments, weights, write_data
 
 RANKS, PATIENCE = 2, 60  # seconds
 _OPTIONS = ("logging.save_iter_freq=1", "dataset.num_workers=1", "execution.timeout=20", "deterministic=true")
+
+_MARK = "SIFA_FAULT"
+#: Starts a training with data, output_dir, a log and further arguments; returns the id of its launcher.
+Launch = Callable[..., int]
 
 
 class FaultError(Exception):
@@ -64,6 +68,33 @@ def launch(data: Path, output: Path, log: Path, *more: str) -> int:
             ranks[process] = rank
         os._exit(_wait_for(ranks))
     return launcher
+
+
+def launch_torchrun(data: Path, output: Path, log: Path, *more: str) -> int:
+    """The same with torchrun itself, whose processes start slowly and have sessions of their own. Returns its id."""
+    launcher = os.fork()
+    if launcher == 0:
+        os.setsid()
+        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.environ[_MARK] = str(os.getpid())  # by which its processes are found when it is dead
+        os.chdir(ROOT)
+        command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}", "train_val_3d.py"]
+        os.execv(sys.executable, [sys.executable, *command, *arguments(data, output, *_OPTIONS, *more)])
+    return launcher
+
+
+def started_by(launcher: int) -> set[int]:
+    """The launcher and its processes, as far as they live."""
+    mark, found = f"{_MARK}={launcher}\0".encode(), set(processes(launcher))
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark in file.read_bytes():
+                found.add(int(file.parent.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
 
 
 def _wait_for(ranks: dict[int, int]) -> int:
@@ -114,10 +145,10 @@ def wait_for_all(launcher: int) -> int | None:
     while time.monotonic() < end:
         process, found = os.waitpid(launcher, os.WNOHANG) if status is None else (0, 0)
         status = found if process else status
-        if status is not None and not processes(launcher):
+        if status is not None and not started_by(launcher):
             return status
         time.sleep(0.1)
-    left = processes(launcher)
+    left = started_by(launcher)
     for process in left:
         os.kill(process, signal.SIGKILL)
     raise FaultError(f"{len(left)} processes are still there after {PATIENCE} s")
@@ -129,14 +160,16 @@ def check_same(output: Path, expected: dict[str, torch.Tensor]) -> None:
         raise FaultError(f"{len(differing)} weights differ from those of a training without a fault")
 
 
-def kill(data: Path, folder: Path, expected: dict[str, torch.Tensor], seconds: float, draw: random.Random) -> str:
+def kill(
+    data: Path, folder: Path, expected: dict[str, torch.Tensor], seconds: float, start: Launch, draw: random.Random
+) -> str:
     """Kills one process at a random moment, and resumes."""
     output, log = folder / "out", folder / "log.txt"
-    launcher = launch(data, output, log)
+    launcher = start(data, output, log)
     time.sleep(draw.uniform(0, seconds))
     victim = kill_one(launcher, draw)
     wait_for_all(launcher)
-    if wait_for_all(launch(data, output, log, "--resume=auto")) != 0:
+    if wait_for_all(start(data, output, log, "--resume=auto")) != 0:
         raise FaultError(f"the training could not be resumed:\n{log.read_text()}")
     check_same(output, expected)
     return victim
@@ -180,19 +213,18 @@ def remove_folder(data: Path, folder: Path, seconds: float, draw: random.Random)
     return ending.what
 
 
-def undisturbed(data: Path, folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], float]:
-    """The weights after a training of two ranks and of one, and the seconds of the first."""
-    began = time.monotonic()
-    if wait_for_all(launch(data, folder / "two", folder / "log.txt")) != 0:
-        raise FaultError(f"a training without a fault fails:\n{(folder / 'log.txt').read_text()}")
-    seconds = time.monotonic() - began
-    in_a_child(one_rank(data, folder / "one"), folder / "log1.txt", "a training without a fault")
-    return weights(folder / "two"), weights(folder / "one"), seconds
+def undisturbed(data: Path, output: Path, start: Launch) -> tuple[dict[str, torch.Tensor], float]:
+    """The weights after a training of two ranks, and its seconds."""
+    began, log = time.monotonic(), output.with_suffix(".log")
+    if wait_for_all(start(data, output, log)) != 0:
+        raise FaultError(f"a training without a fault fails:\n{log.read_text()}")
+    return weights(output), time.monotonic() - began
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--torchrun", type=int, default=6, help="kills of torchrun or one of its processes")
     parser.add_argument("--full", type=int, default=20)
     parser.add_argument("--vanished", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
@@ -202,11 +234,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_data(folder / "data")
-        two, one, seconds = undisturbed(folder / "data", folder)
+        data = folder / "data"
+        two, seconds = undisturbed(data, folder / "two", launch)
+        slow = undisturbed(data, folder / "slow", launch_torchrun)[1] if args.torchrun else 0.0
+        in_a_child(one_rank(data, folder / "one"), folder / "log.txt", "a training without a fault")
+        one = weights(folder / "one")
         kinds: dict[str, tuple[int, Callable[[Path, random.Random], str]]] = {
-            "kill": (args.kills, lambda own, draw: kill(folder / "data", own, two, seconds, draw)),
-            "full": (args.full, lambda own, draw: fill_disk(folder / "data", own, one, draw)),
-            "vanished": (args.vanished, lambda own, draw: remove_folder(folder / "data", own, seconds, draw)),
+            "kill": (args.kills, lambda own, draw: kill(data, own, two, seconds, launch, draw)),
+            "torchrun": (args.torchrun, lambda own, draw: kill(data, own, two, slow, launch_torchrun, draw)),
+            "full": (args.full, lambda own, draw: fill_disk(data, own, one, draw)),
+            "vanished": (args.vanished, lambda own, draw: remove_folder(data, own, seconds, draw)),
         }
         for kind, (count, strike) in kinds.items():
             for seed in range(args.seed, args.seed + count):
@@ -218,7 +255,7 @@ def main() -> int:
                     failed += 1
                     print(f"{kind} {seed} FAILED: {error}", flush=True)
                 shutil.rmtree(own, ignore_errors=True)
-    print(f"{failed} failed of {args.kills + args.full + args.vanished}")
+    print(f"{failed} failed of {args.kills + args.torchrun + args.full + args.vanished}")
     return 1 if failed else 0
 
 

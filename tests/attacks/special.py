@@ -16,7 +16,7 @@ import yaml
 
 from common import cli
 from engine.config import load_config
-from tests.attacks.attack_files import Command, Files
+from tests.attacks.attack_files import FORMATS, STORE_SUFFIXES, Command, Files
 from tools import check_dataset, extract_frames, predict, report, visualize, weights
 
 
@@ -24,11 +24,11 @@ def special_file(files: Files, folder: Path, draw: random.Random) -> Command:
     """A pipe, a socket, a device, a folder or a loop of links in place of a file."""
     odd = folder / "odd"
     store = folder / "store"
-    format = draw.choice(("FRAME", "LMDB", "PACKED"))
+    format = draw.choice(FORMATS)
     shutil.copytree(files.stores[format], store)
     check = [str(files.lists[format]), str(store), f"--format={format}", "--workers=1", "--decode"]
     frames = [str(files.lists["FRAME"]), str(files.stores["FRAME"]), "--workers=1"]
-    inside = draw.choice(sorted(f for f in store.rglob("*") if f.suffix in (".jpg", ".mdb", ".lmdb")))
+    inside = draw.choice(sorted(f for f in store.rglob("*") if f.suffix in STORE_SUFFIXES))
     commands: list[tuple[Path, Command]] = [
         (odd, partial(predict.main, [str(odd), f"--checkpoint={files.checkpoint}", "--clips=1", "--crops=1"])),
         (odd, partial(predict.main, [str(files.video), f"--checkpoint={odd}"])),
@@ -109,7 +109,7 @@ def _compress(archive: Path, to: Path, method: int) -> None:
 
 def full_disk(files: Files, folder: Path, draw: random.Random) -> Command:
     """No file may grow beyond a random size while a command writes its result."""
-    format = draw.choice(("FRAME", "LMDB", "PACKED"))
+    format = draw.choice(FORMATS)
     out = [str(folder / "o"), f"--list={folder / 'l'}", f"--format={format}", "--workers=1"]
     command = draw.choice(
         (

@@ -7,7 +7,7 @@ from tests.attacks.attacks import ATTACKS
 from tests.attacks.child import CRASHED, judge, run
 
 # A network, or processes: fewer of them.
-COSTLY = ("names", "record", "video", "checkpoint_entries", "special_file", "bomb", "full_disk")
+COSTLY = ("names", "own_videos", "record", "video", "checkpoint_entries", "special_file", "bomb", "full_disk")
 
 
 def test_two_hundred_attacks(tmp_path: Path) -> None:

@@ -170,6 +170,15 @@ HOSTILE = {
 WRONG |= HOSTILE
 
 
+def test_a_loop_of_links_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yml").symlink_to("b.yml")
+    (tmp_path / "b.yml").symlink_to("a.yml")
+    (tmp_path / "settings.yml").write_text("base: a.yml\n")
+    for name in ("a.yml", "settings.yml"):
+        with pytest.raises(ConfigError, match=r"a\.yml' cannot be read: .*symbolic links"):
+            load_config(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_mistakes_in_a_file(name: str, tmp_path: Path) -> None:
     text, message = WRONG[name]

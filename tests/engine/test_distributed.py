@@ -1,12 +1,15 @@
 """What a network becomes for several processes, as far as one process can tell; the rest is in test_script_runs.py."""
 
 import re
+import socket
+from datetime import timedelta
 
 import pytest
 import torch
 from torch import nn
 
-from common.errors import UserError
+from common.errors import OneProcessError, UserError
+from engine import distributed
 from engine.batch_norm import average_buffers, hold_frozen_statistics, synchronise_batch_norm
 from engine.distributed import Process, all_gather, restarted, start
 from engine.optim import freeze
@@ -94,3 +97,25 @@ def test_gather_and_average_in_a_group_of_one() -> None:
     model.running_mean.fill_(3.0)  # type: ignore[union-attr]
     average_buffers(model)
     assert model.running_mean.tolist() == [3.0, 3.0]  # type: ignore[union-attr]
+
+
+def test_a_store_that_is_gone_ends_the_process_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when torchrun is killed while its processes start: PyTorch itself would try for many minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # and does not listen
+        port = free.getsockname()[1]
+        variables = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in (variables | {"TORCHELASTIC_USE_AGENT_STORE": "True"}).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(distributed, "LONGEST_CONNECT", timedelta(seconds=0.3))
+        with pytest.raises(OneProcessError, match=rf"MASTER_PORT={port} \(.*refused.*\): torchrun has ended"):
+            start()
+        monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE")
+        monkeypatch.setattr(distributed, "SHORTEST_START", timedelta(seconds=0.3))
+        monkeypatch.setenv("RANK", "1")
+        with pytest.raises(OneProcessError, match="rank 0 is not there"):
+            start(timeout=timedelta(seconds=0.3))
+        free.listen()
+        monkeypatch.setenv("RANK", "0")
+        with pytest.raises(OneProcessError, match=rf"MASTER_PORT={port}: .*address already in use"):
+            start(timeout=timedelta(seconds=0.3))
