@@ -25,7 +25,8 @@ import train_val_3d
 from tests.attacks.child import Ending, processes, run
 from tests.script import ROOT, arguments, weights, write_data
 
-RANKS, PATIENCE = 2, 60  # seconds
+RANKS = 2
+PATIENCE = 180  # seconds; processes whose torchrun is killed while they start look for it for one minute
 _OPTIONS = ("logging.save_iter_freq=1", "dataset.num_workers=1", "execution.timeout=20", "deterministic=true")
 
 _MARK = "SIFA_FAULT"
