@@ -20,6 +20,7 @@ from datasets.shards import CACHE_GB, ShardedVideos
 from datasets.video_files import VideoFiles
 
 _ANY = 10**9  # classes, where their number is not known
+_NAMED = 8  # of the classes without a video
 _READ_AT_ONCE, _PIXELS_AT_ONCE = 64, 1 << 26  # a long or large video as a whole may not fit into memory
 
 
@@ -217,7 +218,11 @@ def _classes_without_videos(videos: Sequence[Video], num_classes: int, names: Se
     labels = {video.label for video in videos}
     shown = [f"{label} ({names[label]})" if label < len(names) else str(label) for label in range(num_classes)]
     missing = [shown[label] for label in range(num_classes) if label not in labels]
-    return [Problem("class without videos", "", 0, f"class {name} has no video") for name in missing]
+    if not missing:
+        return []
+    some = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
+    what = f"class {some} has no video" if len(missing) == 1 else f"{len(missing)} classes have no video: {some}"
+    return [Problem("class without videos", "", 0, what)]
 
 
 def _shared_paths(videos: Sequence[Video], others: Sequence[Video], against: Path) -> list[Problem]:

@@ -102,8 +102,16 @@ def test_broken_pictures_are_found_by_decoding(data: Path) -> None:
 def test_videos_twice_and_classes_without(data: Path) -> None:
     write_list(data / "list.txt", "a/b 3 0", "č 4 2", "a/b 3 0")
     found = check(data, num_classes=4)
-    assert kinds(found) == [("twice", "a/b", 3), ("class without videos", "", 0), ("class without videos", "", 0)]
-    assert [problem.reason for problem in found.problems[1:]] == ["class 1 has no video", "class 3 has no video"]
+    assert kinds(found) == [("twice", "a/b", 3), ("class without videos", "", 0)]
+    assert found.problems[1].reason == "2 classes have no video: 1, 3"
+    assert check(data, num_classes=3).problems[1].reason == "class 1 has no video"
+    (data / "classes.txt").write_text("x\ny\nz\n")
+    assert check(data, classes_file=data / "classes.txt").problems[1].reason == "class 1 (y) has no video"
+
+
+def test_many_classes_without_a_video_are_one_line(data: Path) -> None:
+    (problem,) = check(data, num_classes=100_000).problems
+    assert problem.reason == "99998 classes have no video: 2, 3, 4, 5, 6, 7, 8, 9, ..."
 
 
 def test_videos_of_both_splits(data: Path) -> None:
