@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from common.errors import DataError, one_line
+from datasets.frame_times import Window
 from datasets.limits import check_clip_size, check_frame_size
 from datasets.video_formats import has_time_stamps, local_name, open_container
 
@@ -87,6 +88,7 @@ class SeekableVideo:
         file: the video, a regular file.
         device: that decodes it.
         threads: of FFmpeg's decoder; 0: one for each core.
+        window: the only frames that will be read. With it the file is not read whole to find the times of all frames.
 
     Raises:
         InexactError: it is of a kind for which this is not certain: its container has no exact time stamps, its codec
@@ -94,15 +96,22 @@ class SeekableVideo:
         DataError: it has too many pixels.
     """
 
-    def __init__(self, file: Path, device: DecoderDevice = "cpu", threads: int = 1) -> None:
-        self.file = file
+    def __init__(
+        self, file: Path, device: DecoderDevice = "cpu", threads: int = 1, window: Window | None = None
+    ) -> None:
+        self.file, self._window = file, window
+        self._first = window.first if window else 0
         module, reason = _torchcodec()
         if module is None or not has_time_stamps(file):
             raise InexactError(reason or "its container has no exact time stamps")
-        self._frame_has_time = module._core._test_frame_pts_equality
+        self.core = module._core
         try:
             self._decoder = module.decoders.VideoDecoder(
-                local_name(file), dimension_order="NHWC", device=device, num_ffmpeg_threads=threads
+                local_name(file),
+                dimension_order="NHWC",
+                device=device,
+                num_ffmpeg_threads=threads,
+                custom_frame_mappings=window.mapping if window else None,
             )
         except Exception as error:  # torchcodec raises what FFmpeg and its own code find, in several classes
             raise InexactError(one_line(error)) from None
@@ -117,11 +126,11 @@ class SeekableVideo:
         return self.data.codec in _ONLY_TORCHCODEC
 
     def __len__(self) -> int:
-        """The number of its time stamps. If all frames decode, it is the number of frames."""
+        """The number of its time stamps, or those of the window. If all frames decode, it is the number of frames."""
         return len(self._decoder)
 
     def read(self, positions: Sequence[int]) -> tuple[np.ndarray, list[float]]:
-        """Decodes frames: uint8 (T, H, W, 3), RGB; and their times in seconds after the start of the video.
+        """Decodes frames: uint8 (T, H, W, 3), RGB; and their times in seconds after the first frame that is known.
 
         Args:
             positions: in any order.
@@ -130,7 +139,7 @@ class SeekableVideo:
             InexactError: a frame does not decode, has another size than the first, or the decoder found another one.
             DataError: the clip has too many pixels.
         """
-        wanted, places = np.unique(positions, return_inverse=True)
+        wanted, places = np.unique(np.subtract(positions, self._first), return_inverse=True)
         height, width = self.data.height, self.data.width
         check_clip_size(f"the video {self.file}", len(positions), width, height)
         try:
@@ -141,11 +150,19 @@ class SeekableVideo:
         if clip.shape[1:] != (height, width, 3):
             raise InexactError(f"its frames have {clip.shape[2]}x{clip.shape[1]} pixels, not {width}x{height}")
         for position, time in zip(wanted.tolist(), times, strict=True):
-            if not self._frame_has_time(self._decoder._decoder, frame_index=position, pts_seconds_to_test=time):
-                raise InexactError(f"the frame at {time:g} s is not frame {position}")
+            if not self._has_time(position, time):
+                raise InexactError(f"the frame at {time:g} s is not frame {position + self._first}")
         start = self.data.begin_stream_seconds or 0
         in_order = len(wanted) == len(positions) and (np.diff(places) > 0).all()
         return clip if in_order else clip[places], [times[place] - start for place in places]
+
+    def _has_time(self, position: int, seconds: float) -> bool:
+        """Whether a frame, counted from the first one that is known, has a time, to the bit."""
+        if self._window:
+            return self._window.seconds[position] == seconds
+        return self.core._test_frame_pts_equality(
+            self._decoder._decoder, frame_index=position, pts_seconds_to_test=seconds
+        )
 
 
 class Capture(Protocol):

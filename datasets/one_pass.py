@@ -7,16 +7,19 @@ import cv2
 import numpy as np
 
 from common.errors import DataError
+from datasets.decoders import Decoder, InexactError, SeekableVideo, choose_decoder
 from datasets.limits import check_clip_size
-from datasets.video_files import VideoFiles, open_video
+from datasets.video_files import VideoFiles, check_video_file, open_video
 from datasets.video_formats import codec_hint
 
 
 def read_chosen(file: Path, choose: Callable[[int], Sequence[int]], threads: int = 0) -> tuple[np.ndarray, int]:
-    """Decodes a video once and keeps the frames at the chosen positions.
+    """Decodes the frames of a video at the chosen positions.
 
-    They are chosen by the length that the file announces. If another number of frames decodes, the video is decoded a
-    second time, so that the result is always that of `VideoFiles.count` and `VideoFiles.read`.
+    torchcodec seeks to them, in files where frames are found by their number. Their count is then that of their times,
+    and the last frame must decode, too. Other files are decoded once from their start, and the positions chosen by the
+    length that the file announces. If another number of frames decodes, the video is decoded a second time, so that the
+    result is that of `VideoFiles.count` and `VideoFiles.read`.
 
     Args:
         file: the video.
@@ -29,18 +32,29 @@ def read_chosen(file: Path, choose: Callable[[int], Sequence[int]], threads: int
     Raises:
         DataError: see `datasets.readers.Reader`.
     """
-    frames, count = _decode(file, choose, threads)
+    decoder: Decoder = "opencv"  # which need not convert the frames between
+    if choose_decoder() == "torchcodec":
+        check_video_file(file)
+        try:
+            video = SeekableVideo(file, threads=threads)
+            decoder = "torchcodec" if video.only_here else "opencv"
+            return video.read([*choose(len(video)), len(video) - 1])[0][:-1], len(video)
+        except InexactError:
+            pass  # what is wrong is found from the start of the file
+    frames, count = _decode(file, choose, threads, decoder)
     positions = choose(count)
     if not set(positions) <= frames.keys():
         return VideoFiles(file.parent).read(file.name, positions), count
     return np.stack([frames[position] for position in positions]), count
 
 
-def _decode(file: Path, choose: Callable[[int], Sequence[int]], threads: int) -> tuple[dict[int, np.ndarray], int]:
+def _decode(
+    file: Path, choose: Callable[[int], Sequence[int]], threads: int, decoder: Decoder
+) -> tuple[dict[int, np.ndarray], int]:
     """The frames at the positions that the announced length gives, as far as they decode, and the true length."""
     frames: dict[int, np.ndarray] = {}
     count = 0
-    with open_video(file, threads) as capture:
+    with open_video(file, threads, decoder=decoder) as capture:
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         wanted = set(choose(announced)) if announced > 0 else set()
         size: tuple[int, int] | None = None  # W, H of the first frame, which all others get

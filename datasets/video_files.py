@@ -22,6 +22,7 @@ from datasets.decoders import (
     TorchcodecCapture,
     choose_decoder,
 )
+from datasets.frame_times import KnownTimes
 from datasets.limits import check_clip_size, check_frame_size, check_regular_file
 from datasets.video_formats import codec_hint, open_container
 
@@ -66,6 +67,7 @@ class VideoFiles:
             raise DataError(f"the folder of videos {self.root} does not exist or is no folder")
         self.decoder: Decoder = choose_decoder(decoder, device)
         self.lengths = lengths or {}
+        self._times = KnownTimes()
 
     def read(self, video_path: str, positions: Sequence[int]) -> np.ndarray:
         """Decodes frames of a video: uint8 (T, H, W, 3), RGB. See `datasets.readers.Reader`.
@@ -80,9 +82,13 @@ class VideoFiles:
         if self.decoder == "torchcodec":
             check_video_file(file)
             try:
-                video = SeekableVideo(file, self.device)
+                times = self._times.get(file)
+                video = SeekableVideo(file, self.device, window=times.window(positions) if times else None)
                 from_start = "torchcodec" if video.only_here else "opencv"
-                if self.lengths.get(video_path, len(video)) == len(video):
+                frames = len(times or video)
+                if times is None:
+                    self._times.learn(file, frames, video.core)
+                if self.lengths.get(video_path, frames) == frames:
                     return video.read(positions)[0]
             except InexactError:
                 pass  # what is wrong is found from the start of the file

@@ -1,8 +1,9 @@
 """torchcodec and OpenCV give the same frames of the same file, and what torchcodec may open."""
 
+import pickle
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from common.errors import DataError
-from datasets import ClipDataset, decoders
+from datasets import ClipDataset, decoders, frame_times, one_pass
 from datasets.decoders import InexactError, SeekableVideo, TorchcodecCapture, choose_decoder, describe_decoder
+from datasets.frame_times import FrameTimes, KnownTimes
 from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles, decode_with_repeats, open_video
 from datasets.video_formats import has_time_stamps
@@ -42,6 +44,7 @@ COPIES = {  # the same frames in another container
     "cut_off_key_frame.mkv": "-ss 0.9 -c copy -copyinkf",
     "index_first.mp4": "-c copy -movflags +faststart",
 }
+WINDOW = FrameTimes.window
 BY_OPENCV = {"ten_bits.mp4", "stream.ts", "mpeg4.avi"}
 
 
@@ -114,6 +117,63 @@ def test_both_decoders_give_the_same_frames(videos: Callable[[str], Path], name:
             assert isinstance(capture, TorchcodecCapture), "the comparison would be of OpenCV with itself"
 
 
+def certain_frames(video: SeekableVideo, positions: Sequence[int]) -> np.ndarray | None:
+    """The frames, or None where they are not certain."""
+    try:
+        return video.read(positions)[0]
+    except InexactError:
+        return None
+
+
+@pytest.mark.parametrize("name", [name for name in [*ENCODINGS, *COPIES] if name not in BY_OPENCV])
+def test_known_times_find_the_same_frames(videos: Callable[[str], Path], name: str) -> None:
+    """A file whose times are known is not read whole again."""
+    file = videos(name)
+    whole = SeekableVideo(file)
+    expected = whole.read(range(len(whole)))[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frame_times, "_LONG", 10)
+        known = KnownTimes()
+        known.learn(file, len(whole), whole.core)
+    times = pickle.loads(pickle.dumps(known)).get(file)
+    assert times is not None
+    assert len(times) == len(whole)
+    last = len(times) - 1
+    for clip in ([0], [last], [last, 3, 3], [20, 9, 14], range(5, 27, 4)):
+        frames = [certain_frames(SeekableVideo(file, window=window), clip) for window in (None, times.window(clip))]
+        assert (frames[0] is None) == (frames[1] is None)
+        if frames[1] is not None:
+            np.testing.assert_array_equal(frames[1], expected[list(clip)], err_msg=f"{name}, frames {clip}")
+        else:
+            assert name in ("open_gop.mp4", "intra_refresh.mp4"), "whose key frames are no places to begin at"
+
+
+def test_times_are_kept_for_long_files_that_stay_the_same(
+    videos: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Path(shutil.copy(videos("b_frames.mp4"), tmp_path / "v.mp4"))
+    reader = VideoFiles(tmp_path, decoder="torchcodec")
+    expected = reader.read("v.mp4", [30, 7])
+    assert reader._times.get(file) is None, "it is short"
+    monkeypatch.setattr(frame_times, "_LONG", FRAMES)
+    reader.read("v.mp4", [1])
+    assert reader._times.get(file) is not None
+    windows = []
+    monkeypatch.setattr(FrameTimes, "window", lambda *of: windows.append(of) or WINDOW(*of))  # type: ignore[func-returns-value]
+    np.testing.assert_array_equal(reader.read("v.mp4", [30, 7]), expected)
+    assert len(windows) == 1
+    with pytest.raises(DataError, match=f"v.mp4 ends after {FRAMES} frames, frame {FRAMES} is wanted"):
+        reader.read("v.mp4", [FRAMES, 3])
+    shutil.copy(videos("variable_rate.mp4"), file)
+    other = VideoFiles(file.parent, decoder="opencv").read("v.mp4", [7, 20])
+    np.testing.assert_array_equal(reader.read("v.mp4", [7, 20]), other)
+    monkeypatch.setattr(frame_times, "_MOST_FRAMES", FRAMES + 1)
+    shutil.copy(videos("rotated.mp4"), tmp_path / "w.mp4")
+    for name in ("v.mp4", "w.mp4", "w.mp4"):
+        reader.read(name, [3])
+    assert [Path(path).name for path, *_ in reader._times._times] == ["w.mp4"]
+
+
 def test_torchcodec_seeks_in_common_files(videos: Callable[[str], Path]) -> None:
     for name in ("b_frames.mp4", "long_distance.mkv", "variable_rate.mp4", "rotated.mp4", "vp9.webm"):
         file = videos(name)
@@ -121,6 +181,27 @@ def test_torchcodec_seeks_in_common_files(videos: Callable[[str], Path]) -> None
         frames, seconds = SeekableVideo(file).read([20, 7, 20])  # would raise if it found other frames
         assert all((frame == expected[i][..., ::-1]).all() for frame, i in zip(frames, [20, 7, 20], strict=True))
         assert seconds[0] == seconds[2] > seconds[1] > 0
+
+
+@pytest.mark.parametrize("name", ["b_frames.mp4", "variable_rate.mp4", "rotated.mp4", "open_gop.mp4", "stream.ts"])
+def test_chosen_frames_are_sought(videos: Callable[[str], Path], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = videos(name)
+    reader = VideoFiles(file.parent, decoder="opencv")
+    if name in ("b_frames.mp4", "variable_rate.mp4", "rotated.mp4"):
+        monkeypatch.setattr(one_pass, "open_video", lambda *_, **__: pytest.fail("from its start"))
+    for choose in (lambda count: [count // 2, 3, count // 2], lambda count: [count - 1, 0]):
+        frames, count = one_pass.read_chosen(file, choose)
+        assert count == reader.count(name)
+        np.testing.assert_array_equal(frames, reader.read(name, choose(count)))
+
+
+def test_chosen_frames_of_a_file_that_is_cut_short(videos: Callable[[str], Path], tmp_path: Path) -> None:
+    data = videos("index_first.mp4").read_bytes()
+    (tmp_path / "short.mp4").write_bytes(data[: len(data) * 2 // 3])
+    frames, count = one_pass.read_chosen(tmp_path / "short.mp4", lambda count: [count - 1, count // 3])
+    expected = all_frames(tmp_path / "short.mp4", "opencv")
+    assert count == len(expected)
+    np.testing.assert_array_equal(frames, [expected[i][..., ::-1] for i in (count - 1, count // 3)])
 
 
 def test_the_clock_is_the_same(videos: Callable[[str], Path]) -> None:
