@@ -24,7 +24,7 @@ import cv2
 
 from benchmarks.pictures import natural_clip
 from common import cli
-from datasets import Reader, open_reader
+from datasets import Reader, ReaderOptions, open_reader
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
 from datasets.readers import Format
 
@@ -96,7 +96,7 @@ def report(found: dict[str, dict[str, list[float]]]) -> Iterator[str]:
 
 def downloads(url: str, cache: Path, folder: Path) -> str:
     """A line about the first time that shards are read over the loopback address."""
-    reader = open_reader("SHARDS", url, shard_cache=str(cache))
+    reader = open_reader("SHARDS", url, ReaderOptions(shard_cache=str(cache)))
     size = sum(file.stat().st_size for file in (folder / "SHARDS").glob("*.tar"))
     began = time.process_time()
     for line in (folder / "SHARDS.txt").read_text().splitlines():
@@ -115,7 +115,9 @@ def _measure_in(folder: Path, args: argparse.Namespace) -> None:
         url = f"http://127.0.0.1:{server.server_port}"
         first = downloads(url, folder / "cache", folder)
         readers: dict[str, Reader] = {format: open_reader(format, folder / format) for format in FORMATS}
-        readers["SHARDS of a URL, in the cache"] = open_reader("SHARDS", url, shard_cache=str(folder / "cache"))
+        readers["SHARDS of a URL, in the cache"] = open_reader(
+            "SHARDS", url, ReaderOptions(shard_cache=str(folder / "cache"))
+        )
         lines = [*report(measure(readers, args.videos, args.length, args.rounds)), "", first]
         server.shutdown()
     print("\n".join(lines))

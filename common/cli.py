@@ -49,15 +49,19 @@ def _spread(arguments: Sequence[str], values: dict[str, re.Pattern[str]]) -> lis
     return [*spread, option] if option and arguments[-1] == option else spread
 
 
-def parser(command: str, description: str | None) -> argparse.ArgumentParser:
+def parser(command: str, description: str | None, *, usage: str = "") -> argparse.ArgumentParser:
     """A parser whose help shows the module's docstring as it is written.
 
     Args:
         command: how the command is called, such as `python -m tools.predict`.
         description: the docstring.
+        usage: the arguments in short, for a command with many options; empty: all of them.
     """
     never_fail_to_print()
-    return _Parser(prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    short = f"{command} [-h] {usage}" if usage else None
+    return _Parser(
+        prog=command, usage=short, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
 
 
 def add_set_option(parser: argparse.ArgumentParser) -> None:

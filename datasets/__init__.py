@@ -5,7 +5,7 @@ from datasets.annotations import Video, read_classes, read_list, write_classes
 from datasets.clips import ClipDataset, worker_init
 from datasets.frames import FrameFolder
 from datasets.normalisation import normalise
-from datasets.readers import FORMATS, Reader, open_reader
+from datasets.readers import FORMATS, Reader, ReaderOptions, open_reader
 from datasets.sampling import test_positions, train_positions
 from datasets.transforms import test_transform, train_transform, val_transform
 
@@ -15,6 +15,7 @@ __all__ = [
     "DataError",
     "FrameFolder",
     "Reader",
+    "ReaderOptions",
     "Video",
     "normalise",
     "open_reader",

@@ -15,11 +15,10 @@ from torch.utils.data import Dataset
 from common.errors import DataError
 from datasets.annotations import Video, read_list
 from datasets.bad_videos import BadVideos
-from datasets.decoders import Decoder, DecoderDevice
-from datasets.readers import Format, open_reader
+from datasets.readers import USUAL, Format, ReaderOptions, open_reader
 from datasets.sampling import check_at_least_one, test_positions, train_positions
 from datasets.shard_index import ShardError
-from datasets.shards import CACHE_GB, ShardedVideos
+from datasets.shards import ShardedVideos
 from datasets.transforms import Transform
 
 Sample = tuple[Tensor, int, int]
@@ -50,12 +49,7 @@ class ClipDataset(Dataset[Sample]):
         num_crops: crops of each clip in evaluation.
         seed: of the random numbers in training.
         format: see `open_reader`.
-        frame_template: see `open_reader`.
-        first_frame: see `open_reader`.
-        shard_cache: see `open_reader`.
-        shard_cache_gb: see `open_reader`.
-        decoder: see `open_reader`.
-        decoder_device: see `open_reader`.
+        reader_options: see `open_reader`.
         on_bad_sample: what happens in training if a video cannot be read. "raise": the error is raised. "replace":
             another video is drawn, and the sample has its label and index; a shard that is missing or cannot be
             downloaded is an error, because it is not one video that is bad. The draw is a function of (seed, epoch,
@@ -87,12 +81,7 @@ class ClipDataset(Dataset[Sample]):
         num_crops: int = 1,
         seed: int = 0,
         format: Format = "FRAME",
-        frame_template: str = "",
-        first_frame: int = 1,
-        shard_cache: str = "",
-        shard_cache_gb: float = CACHE_GB,
-        decoder: Decoder = "auto",
-        decoder_device: DecoderDevice = "cpu",
+        reader_options: ReaderOptions = USUAL,
         on_bad_sample: OnBadSample = "raise",
         max_bad_fraction: float = 0.01,
     ) -> None:
@@ -102,17 +91,8 @@ class ClipDataset(Dataset[Sample]):
             raise ValueError(f"on_bad_sample must be {' or '.join(get_args(OnBadSample))}, got {on_bad_sample!r}")
         self.list_file = list_file
         self.videos: Sequence[Video] = read_list(list_file, num_classes=num_classes)
-        self.reader = open_reader(
-            format,
-            root,
-            frame_template=frame_template,
-            first_frame=first_frame,
-            shard_cache=shard_cache,
-            shard_cache_gb=shard_cache_gb,
-            decoder=decoder,
-            decoder_device=decoder_device,
-            lengths={video.path: video.num_frames for video in self.videos} if format == "VIDEO" else None,
-        )
+        lengths = {video.path: video.num_frames for video in self.videos} if format == "VIDEO" else None
+        self.reader = open_reader(format, root, reader_options, lengths=lengths)
         self.num_segments = num_segments
         self.clip_length = clip_length
         self.num_steps = num_steps

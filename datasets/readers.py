@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
@@ -64,16 +65,35 @@ class Reader(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReaderOptions:
+    """How the frames below a root are named, kept and decoded. Each format ignores what it has no use for.
+
+    Args:
+        frame_template: file name (FRAME) or key (LMDB, PACKED) of a frame, with a placeholder for its number; empty:
+            the default of the format.
+        first_frame: number of the first frame of a video (FRAME, LMDB, PACKED).
+        shard_cache: folder for the shards of a URL; empty: see `datasets.shard_cache.default_folder`.
+        shard_cache_gb: gigabytes that the files of this folder have together.
+        decoder, decoder_device: for VIDEO and video files in SHARDS, see `VideoFiles`.
+    """
+
+    frame_template: str = ""
+    first_frame: int = 1
+    shard_cache: str = ""
+    shard_cache_gb: float = CACHE_GB
+    decoder: Decoder = "auto"
+    decoder_device: DecoderDevice = "cpu"
+
+
+USUAL = ReaderOptions()
+
+
 def open_reader(
     format: Format,
     root: str | os.PathLike[str],
+    options: ReaderOptions = USUAL,
     *,
-    frame_template: str = "",
-    first_frame: int = 1,
-    shard_cache: str = "",
-    shard_cache_gb: float = CACHE_GB,
-    decoder: Decoder = "auto",
-    decoder_device: DecoderDevice = "cpu",
     lengths: Mapping[str, int] | None = None,
 ) -> Reader:
     """The reader of a format.
@@ -82,27 +102,24 @@ def open_reader(
         format: FRAME, a folder of pictures for each video; LMDB, an environment for each video; PACKED, many videos in
             few files; SHARDS, many videos in tar files; VIDEO, the video files themselves.
         root: folder that the paths of videos are relative to; for SHARDS a URL, too.
-        frame_template: file name (FRAME) or key (LMDB, PACKED) of a frame, with a placeholder for its number; empty:
-            the default of the format. SHARDS and VIDEO ignore it.
-        first_frame: number of the first frame of a video. SHARDS and VIDEO ignore it.
-        shard_cache: folder for the shards of a URL; empty: see `datasets.shard_cache.default_folder`.
-        shard_cache_gb: gigabytes that the files of this folder have together.
-        decoder, decoder_device: for VIDEO and video files in SHARDS, see `VideoFiles`.
+        options: how the frames are named, kept and decoded.
         lengths: for VIDEO, see `VideoFiles`.
 
     Raises:
         DataError: root does not exist, or is not of this format, or the decoder cannot be used.
         ValueError: format is unknown, or frame_template has no placeholder for a number.
     """
+    template, first_frame = options.frame_template, options.first_frame
+    decoder, device = options.decoder, options.decoder_device
     if format == "FRAME":
-        return FrameFolder(root, frame_template or FRAME_TEMPLATE, first_frame)
+        return FrameFolder(root, template or FRAME_TEMPLATE, first_frame)
     if format == "LMDB":
-        return LmdbFolders(root, frame_template or KEY_TEMPLATE, first_frame)
+        return LmdbFolders(root, template or KEY_TEMPLATE, first_frame)
     if format == "PACKED":
-        return PackedFrames(root, frame_template or KEY_TEMPLATE, first_frame)
+        return PackedFrames(root, template or KEY_TEMPLATE, first_frame)
     if format == "SHARDS":
-        cache = Path(shard_cache) if shard_cache else None
-        return ShardedVideos(root, cache, round(shard_cache_gb * 1e9), decoder=decoder, device=decoder_device)
+        cache = Path(options.shard_cache) if options.shard_cache else None
+        return ShardedVideos(root, cache, round(options.shard_cache_gb * 1e9), decoder=decoder, device=device)
     if format == "VIDEO":
-        return VideoFiles(root, decoder=decoder, device=decoder_device, lengths=lengths)
+        return VideoFiles(root, decoder=decoder, device=device, lengths=lengths)
     raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")

@@ -1,6 +1,7 @@
 """What a configuration describes: the network and its first weights, data sets, batches, class names."""
 
 import logging
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from common.files import is_url
 from datasets.clips import ClipDataset, worker_init
 from datasets.decoders import describe_decoder
 from datasets.normalisation import normalise
+from datasets.readers import ReaderOptions
 from datasets.transforms import Transform, test_transform, train_transform
 from engine.agreement import check_equal
 from engine.batch_norm import synchronise_batch_norm
@@ -171,12 +173,7 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         clip_length=data.clip_length,
         num_steps=data.num_steps,
         format=data.format,
-        frame_template=data.frame_template,
-        first_frame=data.first_frame,
-        shard_cache=data.shard_cache,
-        shard_cache_gb=data.shard_cache_gb,
-        decoder=data.decoder,
-        decoder_device=data.decoder_device,
+        reader_options=ReaderOptions(**data.model_dump(include={field.name for field in fields(ReaderOptions)})),
         on_bad_sample=data.on_bad_sample,
         max_bad_fraction=data.max_bad_fraction,
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import DataError
-from datasets.readers import Reader, open_reader
+from datasets.readers import Reader, ReaderOptions, open_reader
 from engine.figures import read_figures
 from engine.metrics import TOP
 from engine.scores import Scores
@@ -35,8 +35,7 @@ def write_report(scores: Scores, folder: Path, *, worst: int = 12, run: Path | N
         reader = open_reader(
             scores.format,  # type: ignore[arg-type]
             scores.root_path,
-            frame_template=scores.frame_template,
-            first_frame=scores.first_frame,
+            ReaderOptions(frame_template=scores.frame_template, first_frame=scores.first_frame),
         )
         return partial(read_spread, reader)
 

@@ -1,31 +1,17 @@
-"""Decode videos to numbered JPEG frames and write the list file that training reads.
+"""Make the list of videos that training reads, and decode them to frames.
 
-    python -m tools.extract_frames VIDEO_DIR OUT_DIR --list LIST.txt [--short_side 256] [--labels LABELS.csv]
+    python -m tools.extract_frames VIDEO_DIR OUT_DIR --list LIST.txt
 
-Classes are the sub-folders of VIDEO_DIR, or those of --labels: a CSV file with the columns `path` (relative to
-VIDEO_DIR) and `label`, or the label files of Kinetics (CSV), UCF101 (TXT), HMDB51 (folder of split files, --fold) and
-Something-Something V1 (CSV; its frame folders) and V2 (JSON). Other columns are ignored unless --where selects by them.
-Labels are numbered in sorted order over all of VIDEO_DIR or the whole file, before any selection, and their names are
-written to classes.txt next to the list; if that file exists, it is used instead, so that the lists of one data set
-agree. Labels that are all whole numbers stay what they are.
+The sub-folders of VIDEO_DIR are the classes, unless --labels says them. Labels
+are numbered in sorted order; classes.txt next to the list gets their names. If
+it exists, its numbers are used. The list counts frames that really decoded.
 
---format says what OUT_DIR becomes: FRAME, OUT_DIR/<path of the video without extension>/00001.jpg and so on; LMDB, an
-environment in such a folder for every video; PACKED, few LMDB files of --shard_gb with many videos each; SHARDS, tar
-files of --shard_gb with an index, to be read from a URL, too (docs/data.md); VIDEO, nothing but records, for lists of
-the video files themselves, counted. Videos that differ in the extension alone keep it. The short side is resized to
---short_side pixels; smaller videos are left as they are, as the transforms resize anyway. --fps or --num_frames thins
-(or repeats) the frames. Frames that are given in folders are stored as they are; as FRAME they stay
-where they are, and the list is relative to VIDEO_DIR.
+A killed run continues with the same command. What was extracted with the same
+settings is not decoded again. Other settings, or other videos of the same
+names, are refused. docs/data.md explains formats, label files and the report.
 
-An OUT_DIR holds one format: another is refused. So are, before anything is written, other settings or videos of another
-VIDEO_DIR where OUT_DIR has frames under the same name. A video file that has changed is extracted again.
-
-The frames that the list counts were really decoded, whatever the video announces. What was extracted before with the
-same settings is not decoded again, and frames of an interrupted run never count as done. --report, by default next to
-the list, is a table of the videos that are missing, unreadable, too short (--min_frames) or incomplete, with reasons.
-
-Exit code: 0 if all is well, 1 if a video had to be skipped (one line each says why; the list holds the others), 2 if
-the arguments are wrong, 130 if interrupted.
+Exit code: 0; 1 if a video was skipped (a line says why, the list has the
+others); 2 if the arguments are wrong; 130 if interrupted.
 """
 
 import argparse
@@ -66,28 +52,26 @@ def _extract(args: argparse.Namespace) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The fields of `ExtractionOptions`."""
-    parser = cli.parser("python -m tools.extract_frames", __doc__)
-    where = "only the rows of --labels with one of these values (!= for none of them); may be repeated, all must hold"
-    report = "table of problems (default: LIST.report.tsv next to the list)"
-    classes = "class names, one a line (default: classes.txt next to the list)"
+    usage = "--list LIST.txt [...] VIDEO_DIR OUT_DIR"
+    parser = cli.parser("python -m tools.extract_frames", __doc__, usage=usage)
     add = parser.add_argument
     add("video_dir", type=Path, metavar="VIDEO_DIR")
     add("out_dir", type=Path, metavar="OUT_DIR")
-    add("--list", dest="list_file", type=Path, required=True, metavar="LIST.txt", help="the list file to write")
-    add("--short_side", type=int, default=256, help="pixels; 0 keeps the size (default: %(default)s)")
-    add("--labels", type=Path, metavar="LABELS", help="label file, instead of sub-folders")
-    add("--fold", type=int, default=1, help="of HMDB51's split files, 1 to 3 (default: %(default)s)")
-    add("--format", choices=FORMATS, default="FRAME", help="of OUT_DIR (default: %(default)s)")
-    add("--fps", type=float, default=0, help="frames a second of the result (default: all frames)")
-    add("--num_frames", type=int, default=0, help="frames of every result (default: all frames)")
-    add("--min_frames", type=int, default=1, help="shorter videos are skipped (default: %(default)s)")
-    add("--shard_gb", type=float, help="size of a file (default: 32 for PACKED, 0.25 for SHARDS)")
-    add("--report", type=Path, help=report)
-    add("--where", action="append", default=[], metavar="COLUMN=V1,V2", help=where)
-    add("--classes", dest="classes_file", type=Path, metavar="CLASSES", help=classes)
-    add("--keep_videos", action="store_true", help="SHARDS: store the video files as they are, in place of frames")
+    add("--list", dest="list_file", type=Path, required=True, metavar="LIST.txt", help="the list to write (required)")
+    add("--labels", type=Path, metavar="FILE", help="label file: CSV, Kinetics, UCF101, HMDB51, ...")
+    add("--where", action="append", default=[], metavar="COL=A,B", help="rows of --labels, != for others; repeatable")
+    add("--fold", type=int, default=1, metavar="N", help="of HMDB51's split files, 1 to 3 (default: 1)")
+    add("--classes", dest="classes_file", type=Path, metavar="FILE", help="class names (default: classes.txt)")
+    add("--format", choices=FORMATS, default="FRAME", metavar="NAME", help=f"{', '.join(FORMATS)} (default: FRAME)")
+    add("--short_side", type=int, default=256, metavar="N", help="pixels; 0: as in the video (default: 256)")
+    add("--quality", type=int, default=95, metavar="N", help="of the JPEG files, 1 to 100 (default: 95)")
+    add("--fps", type=float, default=0, metavar="N", help="frames a second of the result (default: all)")
+    add("--num_frames", type=int, default=0, metavar="N", help="frames of each result, evenly spaced (default: all)")
+    add("--min_frames", type=int, default=1, metavar="N", help="shorter videos are skipped (default: 1)")
+    add("--keep_videos", action="store_true", help="SHARDS: the video files in place of frames")
+    add("--shard_gb", type=float, metavar="N", help="of a file (default: 32 PACKED, 0.25 SHARDS)")
+    add("--report", type=Path, metavar="FILE", help="of problems (default: LIST.report.tsv)")
     cli.add_workers_option(parser)
-    add("--quality", type=int, default=95, help="of the JPEG files, 1 to 100 (default: %(default)s)")
     return parser.parse_args(argv)
 
 

@@ -1,19 +1,16 @@
-"""Teach a trained network classes of your own: videos in, a checkpoint and a report out.
+"""Teach a trained network classes of your own, and get a checkpoint and a report.
 
-    python -m tools.finetune VIDEO_FOLDER --checkpoint output/demo/checkpoints/last.pth
+    python -m tools.finetune VIDEO_FOLDER --checkpoint output/demo
 
-Classes are the sub-folders of VIDEO_FOLDER with videos, whatever their names, or what --labels says. A quarter of each
-class's videos is kept to validate on. Videos that were cut from one recording are alike and stay together: file names
-that differ only in the number at their end count as one recording, unless --group names the recordings. The network
-starts with the checkpoint's weights and a new classifier (the checkpoint's if the classes have the very same names),
-which is trained alone at first, and then with all the rest.
+Classes are the sub-folders of VIDEO_FOLDER, or what --labels says. A quarter of
+each class's videos is kept to validate on. Videos of one recording stay
+together: names that differ only in the number at their end, or see --group.
 
-Options are checked first; then the frames of the videos are counted; then the videos that can be read are split. The
-training reads the videos themselves if a few batches show that this is fast enough, or else frames are extracted.
+The classifier is new, and trained alone at first. The training reads the videos
+themselves if that is fast enough, or else frames of them. After a stop the same
+command continues. docs/own_videos.md tells more, and what is in the folder OUT.
 
-OUT (by default output/ and the name of VIDEO_FOLDER) gets lists and class names, videos.csv with the split,
-settings.yml for train_val_3d.py, and the run: checkpoints/last.pth, config.yml, log.txt, scores.npz, report.html. After
-a stop the same command continues the training. Exit code: 0; 2 after an error; 130 if interrupted.
+Exit code: 0; 2 after an error; 130 if interrupted.
 """
 
 import argparse
@@ -128,19 +125,26 @@ def train(args: argparse.Namespace, out: Path) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.parser("python -m tools.finetune", __doc__)
-    group = "what names a video's recording: a column of --labels, or a regular expression for the file name"
-    parser.add_argument("video_dir", type=Path, metavar="VIDEO_FOLDER")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run to start from, or its file")
-    parser.add_argument("--out", type=Path, help="folder (default: output/ and the name of VIDEO_FOLDER)")
-    parser.add_argument("--labels", type=Path, help="CSV file with the columns path and label, instead of sub-folders")
-    parser.add_argument("--group", default="", metavar="COLUMN|REGEX", help=group)
-    parser.add_argument("--validate", default="", metavar="A,B", help="recordings to validate on (default: chosen)")
-    parser.add_argument("--share", type=float, default=0.25, help="of videos to validate on (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="(default: by the number of videos)")
-    source = "train from the videos or from frames (default: VIDEO where it is fast enough; docs/data.md)"
-    parser.add_argument("--format", choices=("VIDEO", "FRAME", "PACKED"), help=source)
+    usage = "--checkpoint RUN [...] VIDEO_FOLDER"
+    parser = cli.parser("python -m tools.finetune", __doc__, usage=usage)
+    add = parser.add_argument
+    add("video_dir", type=Path, metavar="VIDEO_FOLDER")
+    add(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="folder of a run to start from, or its file (required)",
+    )
+    add("--out", type=Path, help="folder (default: output/ and the name of VIDEO_FOLDER)")
+    add("--labels", type=Path, metavar="FILE.csv", help="with columns path and label, instead of sub-folders")
+    add("--group", default="", metavar="COL|REGEX", help="names recordings: column of --labels, or in file names")
+    add("--validate", default="", metavar="A,B", help="recordings to validate on (default: chosen)")
+    add("--share", type=float, default=0.25, metavar="N", help="of videos to validate on (default: %(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="of the split (default: %(default)s)")
+    add("--epochs", type=int, metavar="N", help="(default: by the number of videos)")
+    formats = ("VIDEO", "FRAME", "PACKED", "SHARDS")
+    add("--format", choices=formats, metavar="NAME", help=f"{', '.join(formats)} (default: measured)")
     cli.add_set_option(parser)
     return parser.parse_args(argv)
 

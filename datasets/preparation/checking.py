@@ -15,8 +15,8 @@ from common.errors import DataError, one_line
 from datasets.annotations import Video, read_classes, read_list
 from datasets.limits import max_clip_pixels
 from datasets.preparation.extraction_pool import CRASHED, run_in_processes
-from datasets.readers import Format, Reader, open_reader
-from datasets.shards import CACHE_GB, ShardedVideos
+from datasets.readers import USUAL, Format, Reader, ReaderOptions, open_reader
+from datasets.shards import ShardedVideos
 from datasets.video_files import VideoFiles
 
 _ANY = 10**9  # classes, where their number is not known
@@ -32,43 +32,30 @@ class CheckOptions:
         list_file: the list.
         root: of its videos; for SHARDS it may be a URL.
         format: of root.
-        frame_template: name or key of a frame; empty: the format's own.
-        first_frame: number of a video's first frame.
+        reader_options: see `open_reader`.
         decode: decode every frame.
         classes_file: class names; labels must be among them, and each class must have a video.
         num_classes: instead of classes_file; None: any label is right.
         against: list of the other split, which must share no video.
         against_root: of the other split; None: root.
-        shard_cache: see `open_reader`.
-        shard_cache_gb: see `open_reader`.
         workers: processes.
     """
 
     list_file: Path
     root: str | Path
     format: Format = "FRAME"
-    frame_template: str = ""
-    first_frame: int = 1
+    reader_options: ReaderOptions = USUAL
     decode: bool = False
     classes_file: Path | None = None
     num_classes: int | None = None
     against: Path | None = None
     against_root: str | Path | None = None
-    shard_cache: str = ""
-    shard_cache_gb: float = CACHE_GB
     workers: int = 1
 
     def reader(self, root: str | Path) -> Reader:
         """Raises DataError if the folder has not this format, or the template has no place for a number."""
         try:
-            return open_reader(
-                self.format,
-                root,
-                frame_template=self.frame_template,
-                first_frame=self.first_frame,
-                shard_cache=self.shard_cache,
-                shard_cache_gb=self.shard_cache_gb,
-            )
+            return open_reader(self.format, root, self.reader_options)
         except ValueError as error:
             raise DataError(str(error)) from None
 

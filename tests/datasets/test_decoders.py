@@ -15,6 +15,7 @@ from common.errors import DataError
 from datasets import ClipDataset, decoders, frame_times, one_pass
 from datasets.decoders import InexactError, SeekableVideo, TorchcodecCapture, choose_decoder, describe_decoder
 from datasets.frame_times import FrameTimes, KnownTimes
+from datasets.readers import ReaderOptions
 from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles, decode_with_repeats, open_video
 from datasets.video_formats import has_time_stamps
@@ -271,7 +272,7 @@ def test_any_number_of_processes_validates_on_the_same_views(videos: Callable[[s
             transform=test_transform(32, 0, 1),
             train=False,
             format="VIDEO",
-            decoder=decoder,
+            reader_options=ReaderOptions(decoder=decoder),
         )
         seen = []
         for rank in range(world_size):

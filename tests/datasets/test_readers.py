@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from common.errors import DataError
-from datasets import FORMATS, ClipDataset, open_reader, train_transform, worker_init
+from datasets import FORMATS, ClipDataset, ReaderOptions, open_reader, train_transform, worker_init
 from datasets import lmdb_frames as lmdb_module
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
 from engine.schema import Dataset
@@ -118,7 +118,9 @@ def test_jpeg_frames_are_near_those_of_the_video(roots: Path) -> None:
     for number, frame in enumerate(video):
         data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
         (folder / f"{number}.jpg").write_bytes(data.tobytes())
-    frames = open_reader("FRAME", roots / "jpeg", frame_template="{}.jpg", first_frame=0).read("v", range(5))
+    frames = open_reader("FRAME", roots / "jpeg", ReaderOptions(frame_template="{}.jpg", first_frame=0)).read(
+        "v", range(5)
+    )
     difference = np.abs(frames.astype(int) - video)
     # Quality 95 rounds by about one grey level on smooth pictures, more where colours are halved.
     assert difference.mean() < 2
@@ -182,7 +184,7 @@ def test_a_root_of_another_format_is_told(tmp_path: Path) -> None:
         open_reader("TAR", tmp_path)  # type: ignore[arg-type]
     for format in NUMBERED[1:]:
         with pytest.raises(ValueError, match="the frame template must hold a number"):
-            open_reader(format, tmp_path, frame_template="a.jpg")  # type: ignore[arg-type]
+            open_reader(format, tmp_path, ReaderOptions(frame_template="a.jpg"))  # type: ignore[arg-type]
 
 
 def test_broken_values_and_environments_are_named(tmp_path: Path) -> None:
@@ -204,10 +206,10 @@ def test_templates_and_first_frames_reach_the_keys(tmp_path: Path) -> None:
     data = cv2.imencode(".png", pictures(1)[0])[1].tobytes()
     write_environment(tmp_path / "v", {"img0": data, "img1": data})
     write_environment(tmp_path / "s.lmdb", {"v/img0": data, "{}/img0": data}, subdir=False)
-    options: Any = {"frame_template": "img{}", "first_frame": 0}
-    assert open_reader("LMDB", tmp_path, **options).count("v") == 2
-    assert open_reader("PACKED", tmp_path, **options).count("v") == 1
-    assert open_reader("PACKED", tmp_path, **options).count("{}") == 1, "braces in a path are no template"
+    options = ReaderOptions(frame_template="img{}", first_frame=0)
+    assert open_reader("LMDB", tmp_path, options).count("v") == 2
+    assert open_reader("PACKED", tmp_path, options).count("v") == 1
+    assert open_reader("PACKED", tmp_path, options).count("{}") == 1, "braces in a path are no template"
 
 
 def test_an_environment_is_opened_once_and_few_stay_open(roots: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,6 +374,6 @@ def test_frames_outside_the_row_of_numbers_are_told(roots: Path, format: Any) ->
                 transaction.delete(f"{prefix}000002.jpg".encode())
     gap = "frame 2 is missing, but frame 3 is there: only the 1 frames before the gap count, 3 do not"
     assert (reader.count("č 鳥"), reader.uncounted("č 鳥")) == (1, gap)
-    from_3 = open_reader(format, root, first_frame=3)
+    from_3 = open_reader(format, root, ReaderOptions(first_frame=3))
     assert from_3.count("č 鳥") == 3
     assert "frame 1 is there too, before the first one, 3" in from_3.uncounted("č 鳥")

@@ -14,6 +14,7 @@ from tools import (
     document,
     export,
     extract_frames,
+    finetune,
     make_demo_videos,
     predict,
     report,
@@ -23,15 +24,20 @@ from tools import (
 )
 
 COMMANDS = [
-    *(browse_dataset, check_dataset, compare, complexity, demo, doctor, document, export, extract_frames),
+    *(browse_dataset, check_dataset, compare, complexity, demo, doctor, document, export, extract_frames, finetune),
     *(make_demo_videos, predict, report, seeds, visualize, weights),
 ]
 
 
 @pytest.mark.parametrize("tool", COMMANDS)
-def test_help_names_the_form_that_works(tool: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_names_the_form_that_works_on_one_screen(
+    tool: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Started as a file, Python would not find the other packages."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as caught:
         tool.main(["--help"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: python -m {tool.__name__} [-h]")
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: python -m {tool.__name__} [-h]")
+    assert len(text.splitlines()) <= 40

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from datasets import FrameFolder, open_reader, read_list
+from datasets import FrameFolder, ReaderOptions, open_reader, read_list
 from datasets.lmdb_frames import PackedFrames, close_environments
 from datasets.preparation import batch_extraction, extraction
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
@@ -259,7 +259,7 @@ def test_a_video_that_kills_the_decoder_is_found_and_skipped(
 
 
 def clips(folder: Path, format: Any, template: str = "") -> list[np.ndarray]:
-    reader = open_reader(format, folder / "frames", frame_template=template)
+    reader = open_reader(format, folder / "frames", ReaderOptions(frame_template=template))
     videos = read_list(folder / "lists/train.txt", num_classes=9)
     return [reader.read(video.path, range(video.num_frames)) for video in videos]
 
