@@ -15,9 +15,12 @@ from datasets.preparation.sources import Source
 _CLIP_NUMBER = re.compile(r"([ _.-]+(c|(clip|part|segment|seg|take)[ _.-]?)?\d+| ?\(\d+\))$", re.IGNORECASE)
 # Names that data sets and cameras give, and the recording of such a name.
 _KNOWN_NAMES = (
-    (re.compile(r"([\w-]{11})_\d{6}_\d{6}", re.ASCII), "{}"),  # Kinetics: video, start, end
+    (re.compile(r"(.+)_\d{6}_\d{6}", re.ASCII), "{}"),  # Kinetics: video, start, end
+    (re.compile(r"(.+?)[_-]\d+\.\d+[_-]\d+\.\d+", re.ASCII), "{}"),  # the same in decimals
     (re.compile(r"(person\d+)_\w+_d\d(?:_uncomp)?", re.ASCII | re.IGNORECASE), "{}"),  # KTH: person, action, scene
     (re.compile(r"(P\d+)[_-]?S\d+[_-]?C\d+", re.ASCII | re.IGNORECASE), "{}"),  # person, scene, clip
+    (re.compile(r"S\d{3}C\d{3}(P\d{3})R\d{3}A\d{3}(?:_\w+)?", re.ASCII | re.IGNORECASE), "{}"),  # NTU RGB+D: person
+    (re.compile(r"\w+_(p\d+)_r\d+_v\d+_c\d+", re.ASCII | re.IGNORECASE), "{}"),  # Toyota Smarthome: person
     (re.compile(r"(G[HXL])\d\d(\d{4})", re.ASCII), "{}{}"),  # GoPro: chapter, number of the recording
     (re.compile(r"(?:GOPR|GP\d\d)(\d{4})", re.ASCII), "GOPR{}"),  # GoPro until 2017
 )
@@ -32,9 +35,10 @@ def recordings(videos: Sequence[Source], group: str = "") -> tuple[dict[str, str
         videos: at least one.
         group: a column of the label file; or a regular expression that is searched in the file name without extension,
             whose group, or whole match, is the name of the recording. Empty: the file name without the number of the
-            clip at its end, or the part that names the recording in names of Kinetics, KTH, P01S02C01 (a person) and
-            GoPro's chapters. A number is not believed to be a clip's if one recording would then have more than three
-            quarters of its class: each of these videos counts as a recording. Copies are of the recording of the first.
+            clip at its end, or the part that names the recording (or the person) in names of Kinetics, KTH, NTU RGB+D,
+            Smarthome, P01S02C01 and GoPro's chapters. A number is not believed to be a clip's if one recording would
+            then have more than three quarters of its class: each of these videos counts as a recording. Copies are of
+            the recording of the first.
 
     Returns:
         The name of the recording by the path of the video, and the classes whose file names do not tell it.
