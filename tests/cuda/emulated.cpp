@@ -1,6 +1,9 @@
 // Runs the CUDA kernels on the CPU with the headers in emulation/: a program that reads cases and writes results.
 //
-//   emulated DIRECTORY
+//   emulated DIRECTORY [PTX ...]
+//
+// With SIFA_PTX and linked with ptx/, it executes the PTX of the kernels, from the files that it gets, instead of their
+// C++, and writes what each case executed to DIRECTORY/counts.txt: instructions and sectors of each kernel.
 //
 // DIRECTORY/cases.txt has one case on each line: name, type of x and type of the offset (f32 f16 bf16 f64, offset also
 // none), N T C H W k dilation groups, the five strides of the offset, the number of elements by which x is moved from
@@ -18,6 +21,14 @@
 #include <cuda_runtime_api.h>
 
 #include "launch.cuh"
+
+#if defined(SIFA_PTX)
+#include "ptx/host.h"
+using ptx::Memory;
+#else
+#include "emulation/memory.h"
+using emulation::Memory;
+#endif
 
 namespace sifa {
 alignas(128) unsigned char shared_memory[228 * 1024];
@@ -40,29 +51,16 @@ namespace {
   std::exit(2);
 }
 
-// Memory that begins `shift` bytes after an aligned address.
+// An array that kernels read or write.
 class Buffer {
  public:
-  Buffer(size_t bytes, size_t shift = 0) : bytes_(bytes), shift_(shift) {
-    memory_ = static_cast<unsigned char*>(std::aligned_alloc(16, (bytes + shift + 15) / 16 * 16));
-    if (!memory_) fail("out of memory");
-    std::memset(memory_, 0xff, bytes + shift);
-#if defined(__SANITIZE_ADDRESS__)
-    ASAN_POISON_MEMORY_REGION(memory_, shift);
-    ASAN_POISON_MEMORY_REGION(data() + bytes, (16 - (bytes + shift) % 16) % 16);
-#endif
-  }
-  ~Buffer() {
-#if defined(__SANITIZE_ADDRESS__)
-    ASAN_UNPOISON_MEMORY_REGION(memory_, (bytes_ + shift_ + 15) / 16 * 16);
-#endif
-    std::free(memory_);
-  }
-  Buffer(const Buffer&) = delete;
-  unsigned char* data() { return memory_ + shift_; }
+  explicit Buffer(size_t bytes, size_t shift = 0) : bytes_(bytes), memory_(bytes, shift) {}
+  unsigned char* data() { return memory_.data(); }
+  void clear(size_t first, size_t count) { memory_.clear(first, count); }
   void read(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     if (!file.read(reinterpret_cast<char*>(data()), std::streamsize(bytes_))) fail("cannot read " + path);
+    memory_.make_input();
   }
   void write(const std::string& path) {
     std::ofstream file(path, std::ios::binary);
@@ -70,8 +68,8 @@ class Buffer {
   }
 
  private:
-  size_t bytes_, shift_;
-  unsigned char* memory_;
+  size_t bytes_;
+  Memory memory_;
 };
 
 template <typename S>
@@ -109,8 +107,7 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
   for (int64_t n = 0; n < p.batch; ++n)
     for (int64_t t = 0; t < p.frames; ++t)
       if (t % 2 == 1 || t == p.frames - 1)
-        std::memset(sums.data() + size_t((n * p.frames + t) * p.frame_size()) * sizeof(A), 0,
-                    size_t(p.frame_size()) * sizeof(A));
+        sums.clear(size_t((n * p.frames + t) * p.frame_size()) * sizeof(A), size_t(p.frame_size()) * sizeof(A));
   std::unique_ptr<Buffer> weights;
   if (deterministic) weights.reset(new Buffer(size_t(count * p.groups) * sizeof(A)));
   check(sifa::run_backward<S>(p, call, grad.data(), x.data(), offset.data(), sums.data(), grad_offset.data(),
@@ -123,8 +120,12 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 2) fail("usage: emulated DIRECTORY");
+  if (argc < 2) fail("usage: emulated DIRECTORY [PTX ...]");
   const std::string folder = argv[1];
+#if defined(SIFA_PTX)
+  for (int i = 2; i < argc; ++i) ptx::read_kernels(argv[i]);
+  std::ofstream counts(folder + "/counts.txt");
+#endif
   std::ifstream cases(folder + "/cases.txt");
   if (!cases) fail("cannot read " + folder + "/cases.txt");
   std::string line;
@@ -145,5 +146,8 @@ int main(int argc, char** argv) {
     if (storage == "f16") run<__half>(path, p, offset_type, shift, multiprocessors, deterministic);
     if (storage == "bf16") run<__nv_bfloat16>(path, p, offset_type, shift, multiprocessors, deterministic);
     std::cout << name << ' ' << emulation::launches << ' ' << emulation::blocks_run << std::endl;
+#if defined(SIFA_PTX)
+    counts << "case " << name << '\n' << ptx::take_counts();
+#endif
   }
 }

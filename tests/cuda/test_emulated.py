@@ -1,140 +1,29 @@
 """The CUDA kernels, run on the CPU, against the reference.
 
 Every thread of a block is a fibre, and the address and undefined-behaviour sanitizers check every access. Needs g++, no
-GPU and no CUDA.
+GPU and no CUDA. test_compiled.py runs these tests on the compiled kernels.
 """
 
-import os
-import shutil
-import subprocess
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from cuda_sifa import reference
-from tests.op.cases import Case, relative_error, run
+from tests.cuda.emulator import SANITIZED, Call, Emulator, Program, assert_equal, build
+from tests.op.cases import Case, relative_error
 
-HERE = Path(__file__).parent
-CUDA_SOURCES = HERE.parents[1] / "cuda_sifa" / "csrc" / "cuda"
-GOLDEN = HERE.parent / "data" / "op.npz"
-NAMES = {torch.float64: "f64", torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-ACCUMULATORS = {torch.float64: torch.float64}  # float32 for all other dtypes
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}  # as for the CPU op: a few hundred roundings
-
-Emulator = Callable[["list[Call]"], "list[dict[str, Tensor]]"]
-
-
-@dataclass
-class Call:
-    """One call of the op and of its gradient."""
-
-    x: Tensor  # (N, T, C, H, W)
-    offset: Tensor | None
-    grad: Tensor
-    kernel_size: int = 3
-    dilation: int = 1
-    groups: int = 1
-    shift: int = 0  # elements by which x lies off an aligned address
-    multiprocessors: int = 2  # of the emulated GPU: they determine the size of the tiles
-    order: int = 0  # of the threads between two barriers: 0 ascending, 1 descending, 2 random
-    max_blocks: int = 2**31 - 1  # of a grid: a block continues if there are more tiles
-    deterministic: bool = False
-
-    @classmethod
-    def of(cls, case: Case, dtype: torch.dtype = torch.float32, **settings: int) -> "Call":
-        x, offset = case.inputs(dtype)
-        return cls(x, offset, torch.randn_like(x), **case.settings, **settings)  # type: ignore[arg-type]
-
-    def expected(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """The results of the reference, computed in `dtype`."""
-        case = Case(kernel_size=self.kernel_size, dilation=self.dilation, groups=self.groups)
-        inputs = self.x, self.offset, self.grad
-        if dtype:
-            inputs = self.x.to(dtype), None if self.offset is None else self.offset.to(dtype), self.grad.to(dtype)
-        x, offset, grad = inputs
-        return run(reference.inter_frame_attention, case, x, offset, grad)
-
-
-def write(tensor: Tensor, path: Path) -> None:
-    path.write_bytes(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-
-
-def read(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    return torch.frombuffer(bytearray(path.read_bytes()), dtype=dtype).view(shape)
-
-
-def memory_of(tensor: Tensor) -> Tensor:
-    """The memory from the first to the last element of a strided tensor, NaN between its elements."""
-    size = 1 + sum((extent - 1) * stride for extent, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    memory = torch.full((size,), float("nan"), dtype=tensor.dtype)
-    places = torch.arange(size).as_strided(tensor.shape, tensor.stride())
-    memory[places.flatten()] = tensor.flatten()  # elements with stride 0 are written several times
-    return memory
+GOLDEN = Path(__file__).parents[1] / "data" / "op.npz"
 
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = os.environ.get("CXX", "g++")
-    if not shutil.which(compiler):
-        pytest.skip(f"no C++ compiler ({compiler})")
-    path = tmp_path_factory.mktemp("emulated") / "emulated"
-    command = [
-        *(compiler, "-std=c++17", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-        *("-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{HERE / 'emulation'}", f"-I{CUDA_SOURCES}"),
-        *(str(HERE / "emulated.cpp"), "-o", str(path)),
-    ]
-    subprocess.run(command, check=True)
-    return path
+    return build(tmp_path_factory.mktemp("emulated") / "emulated", *SANITIZED)
 
 
-@pytest.fixture
-def emulate(program: Path, tmp_path: Path) -> Emulator:
-    def emulate(calls: list[Call]) -> list[dict[str, Tensor]]:
-        lines = []
-        for i, call in enumerate(calls):
-            write(call.x.permute(0, 1, 3, 4, 2), tmp_path / f"{i}.x")
-            write(call.grad.permute(0, 1, 3, 4, 2), tmp_path / f"{i}.grad")
-            strides: tuple[int, ...] = (0,) * 5
-            kind = "none"
-            if call.offset is not None:
-                strides, kind = call.offset.stride(), NAMES[call.offset.dtype]
-                write(memory_of(call.offset), tmp_path / f"{i}.offset")
-            sizes = (*call.x.shape, call.kernel_size, call.dilation, call.groups, *strides, call.shift)
-            words = (*sizes, call.multiprocessors, call.order, call.max_blocks, int(call.deterministic))
-            lines.append(" ".join(map(str, (i, NAMES[call.x.dtype], kind, *words))))
-        (tmp_path / "cases.txt").write_text("\n".join(lines) + "\n")
-        # Without the leak check: it needs rights that a container may not have.
-        environment = os.environ | {"ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0"}
-        done = subprocess.run([str(program), str(tmp_path)], capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stderr[-4000:]
-        return [results(i, call) for i, call in enumerate(calls)]
-
-    def results(i: int, call: Call) -> dict[str, Tensor]:
-        n, t, c, h, w = call.x.shape
-        dtype = call.x.dtype
-        accumulator = dtype if call.offset is None else ACCUMULATORS.get(dtype, torch.float32)
-        found = {"attended": read(tmp_path / f"{i}.out", dtype, (n, t, h, w, c)).permute(0, 1, 4, 2, 3)}
-        grad_x = read(tmp_path / f"{i}.grad_x", accumulator, (n, t, h, w, c))
-        found["grad_x"] = grad_x.permute(0, 1, 4, 2, 3).to(dtype)
-        if call.offset is not None:
-            field = (n, t - 1, h, w, 2 * call.kernel_size**2)
-            found["grad_offset"] = read(tmp_path / f"{i}.grad_offset", call.offset.dtype, field).permute(0, 1, 4, 2, 3)
-        return found
-
-    return emulate
-
-
-def assert_equal(emulate: Emulator, calls: list[Call], tolerance: float | None = None) -> None:
-    for call, found in zip(calls, emulate(calls), strict=True):
-        for name, expected in call.expected().items():
-            assert found[name].dtype == expected.dtype
-            error = relative_error(found[name], expected)  # NaN, where nothing was written, is not less
-            assert error < (tolerance or TOLERANCE[call.x.dtype]), f"{name} of {call}"
+@pytest.fixture(name="emulate")
+def _emulate(program: Path, tmp_path: Path) -> Emulator:
+    return Program([str(program)], tmp_path)
 
 
 def test_the_golden_results(emulate: Emulator) -> None:

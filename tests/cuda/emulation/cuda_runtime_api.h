@@ -55,12 +55,14 @@ struct alignas(8) float2 {
 };
 inline float2 make_float2(float x, float y) { return {x, y}; }
 
-using __half = _Float16;
+struct __half {
+  _Float16 value;
+};
 struct __nv_bfloat16 {
   uint16_t bits;
 };
-inline float __half2float(__half value) { return float(value); }
-inline __half __float2half_rn(float value) { return __half(value); }
+inline float __half2float(__half half) { return float(half.value); }
+inline __half __float2half_rn(float value) { return {_Float16(value)}; }
 inline float __bfloat162float(__nv_bfloat16 value) {
   const uint32_t bits = uint32_t(value.bits) << 16;
   float result;
@@ -349,6 +351,13 @@ struct cudaLaunchConfig_t {
   cudaStream_t stream;
 };
 
+#if defined(SIFA_PTX)
+namespace emulation {
+// Not by fibres: ptx/host.cpp executes the PTX of the kernel.
+cudaError_t launch_compiled(const void* kernel, const cudaLaunchConfig_t& config, void** arguments);
+}  // namespace emulation
+#endif
+
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
@@ -358,6 +367,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       config->dynamicSmemBytes > emulation::shared_limit)
     return cudaErrorInvalidConfiguration;
   ++emulation::launches;
+#if defined(SIFA_PTX)
+  static_assert((std::is_same_v<Parameters, std::decay_t<Arguments>> && ...), "PTX needs the kernel's own types");
+  void* addresses[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+  return emulation::launch_compiled(reinterpret_cast<const void*>(kernel), *config, addresses);
+#endif
   gridDim = dim3(std::min(config->gridDim.x, emulation::max_blocks));
   block.kernel = [&] { kernel(arguments...); };
   // Blocks in ascending order, or from the last to the first.
