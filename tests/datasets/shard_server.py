@@ -1,6 +1,7 @@
 """An HTTP server on the loopback address that serves a folder, with the faults of real networks."""
 
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,11 @@ class ShardServer:
     Attributes:
         url: of the folder.
         faults: for each file name, what happens to the next requests: "500", "cut" (the connection breaks off in the
-            middle), "flip" (a bit is another one); then it is served.
+            middle), "flip" (a bit is another one), "slow" (ten parts with a pause before each), "silent" (in the
+            middle, nothing comes any more); then it is served.
         requests: how often each file name was asked for.
         hold: requests wait until it is set.
+        pause: seconds before each part.
     """
 
     def __init__(self, url: str, folder: Path) -> None:
@@ -27,6 +30,8 @@ class ShardServer:
         self.requests: dict[str, int] = defaultdict(int)
         self.hold = threading.Event()
         self.hold.set()
+        self.pause = 0.0
+        self.end = threading.Event()  # of the server
 
 
 @contextmanager
@@ -40,6 +45,7 @@ def serve(folder: Path) -> Iterator[ShardServer]:
             yield served
         finally:
             served.hold.set()
+            served.end.set()
             server.shutdown()
             thread.join()
 
@@ -70,7 +76,15 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data[: len(data) // 2] if fault == "cut" else data)
+            if fault == "slow":
+                part = len(data) // 10 + 1
+                for start in range(0, len(data), part):
+                    time.sleep(served.pause)
+                    self.wfile.write(data[start : start + part])
+            else:
+                self.wfile.write(data if fault == "flip" else data[: len(data) // 2])
+            if fault == "silent":
+                served.end.wait()
             self.close_connection = True
         else:
             super().do_GET()

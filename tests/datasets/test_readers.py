@@ -16,12 +16,26 @@ import lmdb
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from common.errors import DataError
-from datasets import FORMATS, ClipDataset, ReaderOptions, open_reader, train_transform, worker_init
+from datasets import (
+    FORMATS,
+    ClipDataset,
+    ReaderOptions,
+    normalise,
+    open_reader,
+    test_transform,
+    train_transform,
+    worker_init,
+)
 from datasets import lmdb_frames as lmdb_module
 from datasets.lmdb_frames import KEY_TEMPLATE, LmdbFolders, PackedFrames
+from engine.distributed import Process
+from engine.eval_loop import score_videos
+from engine.prefetch import DevicePrefetcher
+from engine.samplers import DistributedVideoSampler
 from engine.schema import Dataset
 from tests.attacks.child import run
 from tests.datasets.shard_files import write_shards
@@ -98,6 +112,44 @@ def test_every_format_gives_the_same_clip(roots: Path, format: Any) -> None:
         (clip, label, index), (expected, *rest) = other[key], frames[key]
         assert torch.equal(clip, expected)
         assert [label, index] == rest
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_one_to_three_processes_validate_alike(roots: Path, format: Any) -> None:
+    """The scores of all ranks together are those of one process that reads FRAME, to the bit."""
+    assert scores_of_ranks(roots, format, 1) == scores_of_ranks(roots, "FRAME", 1)
+    for world_size in (2, 3):  # of two videos: the third has nothing to do
+        assert scores_of_ranks(roots, format, world_size) == scores_of_ranks(roots, format, 1)
+
+
+class OneHead(nn.Module):
+    """A fixed linear classifier of clips (N, 3, 4, 24, 24)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.randn(3 * 4 * 24 * 24, 2, generator=torch.Generator().manual_seed(0)) / 100
+
+    def forward(self, clip: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (clip.flatten(1) @ self.weight,)
+
+
+def scores_of_ranks(roots: Path, format: Any, world_size: int) -> dict[int, list[list[float]]]:
+    """The scores (views, classes) of each video, by a fixed network."""
+    network = OneHead()
+    scores: dict[int, list[list[float]]] = {}
+
+    def keep(video: int, of_views: torch.Tensor, losses: torch.Tensor) -> None:
+        assert video not in scores, "each video counts once"
+        scores[video] = of_views.tolist()
+
+    for rank in range(world_size):
+        data = dataset(roots, format, train=False, transform=test_transform(24, 0, 1), num_clips=2)
+        process = Process(rank, world_size, torch.device("cpu"))
+        sampler = DistributedVideoSampler(range(len(data.videos)), data.views, process, data.shards)
+        batches = DevicePrefetcher(DataLoader(data, batch_size=1, sampler=sampler), process.device, normalise)
+        score_videos(network, batches, sampler, data, keep=keep)
+    assert sorted(scores) == [0, 1]
+    return scores
 
 
 @pytest.mark.parametrize("format", FORMATS)

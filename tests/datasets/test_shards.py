@@ -163,6 +163,17 @@ def test_faults_of_the_network_are_overcome(server: ShardServer, tmp_path: Path)
     assert [file.name for file in (tmp_path / "cache").glob("*.lock")] == ["all.lock"]
 
 
+def test_a_slow_server_is_waited_for_a_silent_one_is_not(
+    server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limit is for a pause between two bytes, not for the whole of a large shard."""
+    monkeypatch.setattr(downloads, "_SILENCE", 1)
+    server.pause = 0.15  # ten of them are longer than the limit
+    server.faults = {"00000.tar": ["slow"], "00001.tar": ["silent"]}
+    assert_reads_all(ShardedVideos(server.url, tmp_path / "cache"))
+    assert server.requests == {"index.json": 1, "00000.tar": 1, "00001.tar": 2, "00002.tar": 1}
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [

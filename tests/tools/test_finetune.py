@@ -16,6 +16,8 @@ import yaml
 
 import sifa
 import train_val_3d
+from engine.config import load_config
+from sifa.build import build_dataset
 from sifa.finetune_source import SourceSpeed
 from tests.tools.conftest import MakeCheckpoint
 from tools import finetune
@@ -269,6 +271,16 @@ def test_a_training_straight_from_the_videos(videos: Path, checkpoint: Path, tmp
     assert run(videos, checkpoint, tmp_path / "out", "--format=VIDEO", "--epochs=1") == 0
     assert "videos: decoded by " in (tmp_path / "out/log.txt").read_text()
     assert not (tmp_path / "out/frames").exists()
+
+
+def test_frames_in_shards(videos: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_val_3d, "main", lambda _: 5)
+    assert run(videos, checkpoint, tmp_path / "out", "--format=SHARDS") == 5
+    config = load_config(tmp_path / "out/settings.yml")
+    train, val = (build_dataset(config, train=train) for train in (True, False))
+    assert (len(train.videos), len(val.videos)) == (8, 4)
+    assert train.shards == [0] * 8
+    assert train[3, 0][0].shape == (*val[3][0].shape[:1], 24, 24, 3)
 
 
 # ---- Mistakes: one line, exit code 2 --------------------------------------------------------------------------------
