@@ -34,21 +34,13 @@ class Crew:
 
     Args:
         workers: processes. 1: this process trains.
-        read: reads the videos; each process calls it once.
-        videos: what `read` gave here.
+        videos: all of them; each process gets a copy.
         budget: of the networks.
         stop_after: hours from now, after which no network is started; None: no limit.
     """
 
-    def __init__(
-        self,
-        workers: int,
-        read: Callable[[], Sequence[Video]],
-        videos: Sequence[Video],
-        budget: Budget,
-        stop_after: float | None,
-    ) -> None:
-        self._workers, self._read, self._videos, self._budget = workers, read, videos, budget
+    def __init__(self, workers: int, videos: Sequence[Video], budget: Budget, stop_after: float | None) -> None:
+        self._workers, self._videos, self._budget = workers, videos, budget
         self._end = None if stop_after is None else time.monotonic() + 3600 * stop_after
         self._context = get_context("spawn")  # a forked process would inherit locks of OpenCV's threads
         self._steps = self._context.Value("q", 0)
@@ -82,7 +74,7 @@ class Crew:
 
     def _in_pool(self, trials: Iterable[tuple[Trial, Note]], bar: Any) -> Iterator[tuple[tuple[Trial, Note], Any]]:
         if self._pool is None:
-            start = (self._read, self._budget, self._steps)
+            start = (self._videos, self._budget, self._steps)
             self._pool = ProcessPoolExecutor(self._workers, self._context, initializer=_start, initargs=start)
         waiting: dict[Future[dict[str, Any]], tuple[Trial, Note]] = {}
         coming = self._in_time(trials)
@@ -117,8 +109,7 @@ def _run(trial: Trial, videos: Sequence[Video], budget: Budget, progress: Callab
 _train: Callable[[Trial], dict[str, Any]]  # what this process does; a pool's function finds it by name alone
 
 
-def _start(read: Callable[[], Sequence[Video]], budget: Budget, steps: Any) -> None:
-    """Reads the videos."""
+def _start(videos: Sequence[Video], budget: Budget, steps: Any) -> None:
     global _train
     torch.set_num_threads(1)
 
@@ -126,7 +117,7 @@ def _start(read: Callable[[], Sequence[Video]], budget: Budget, steps: Any) -> N
         with steps.get_lock():
             steps.value += 1
 
-    _train = partial(_run, videos=read(), budget=budget, progress=count)
+    _train = partial(_run, videos=videos, budget=budget, progress=count)
 
 
 def _work(trial: Trial) -> dict[str, Any]:

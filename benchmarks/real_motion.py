@@ -111,8 +111,7 @@ def _study(args: argparse.Namespace) -> None:
     settings = {**asdict(budget), "rates": args.rates, "chosen with": args.choose_with, "parts": args.parts}
     make_folder(args.out)
     results = _kept(args.out / "results.json", json.loads(json.dumps({**settings, "torch": torch.__version__})))
-    read = partial(
-        read_videos,
+    videos = read_videos(
         args.videos,
         args.labels or args.videos / "labels.csv",
         group=args.group,
@@ -120,7 +119,6 @@ def _study(args: argparse.Namespace) -> None:
         parts=args.parts,
         short_side=args.crop * 9 // 8,
     )
-    videos = read()
     if args.motion:
         cli.say(motion_table(videos, frames=args.frames, crop=args.crop, stems=args.stems))
         cli.say(start_table(videos, budget))
@@ -129,7 +127,7 @@ def _study(args: argparse.Namespace) -> None:
     for (task, name), split in splits.items():
         results["videos"][f"{task}, {name}"] = _described(split, videos)
     todo = [cell for cell in _cells(args, splits) if not any(cell.is_of(entry) for entry in results["cells"])]
-    with Crew(args.workers, read, videos, budget, args.stop_after) as crew:
+    with Crew(args.workers, videos, budget, args.stop_after) as crew:
         _choose_rates(todo, args, splits, videos, crew, results)
         _train_cells(todo, args, splits, crew, results)
     _write(args.out, results)
