@@ -1,12 +1,10 @@
-"""Tables and picture of benchmarks/real_motion.py, from the answers that it kept."""
+"""Tables of benchmarks/real_motion.py, from the answers that it kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from engine.statistics import Interval, bootstrap_difference, bootstrap_mean, mcnemar
 
@@ -58,13 +56,21 @@ class Answers:
         of: contestant -> (seeds, samples): 1 right, 0 wrong, NaN where the network has not been run.
         groups: (samples,) what a bootstrap draws together: the groups in the task direction, else the videos.
         videos: (samples,) their paths.
-        networks: contestant -> how many seeds of each split, in the order of the splits.
+        splits: their names, in order.
+        accuracies: contestant -> for each split the top-1 of its networks, in percent.
+        losses: contestant -> training losses of its networks at the end.
     """
 
     of: dict[str, np.ndarray]
     groups: np.ndarray
     videos: np.ndarray
-    networks: dict[str, list[int]]
+    splits: list[str]
+    accuracies: dict[str, list[list[float]]]
+    losses: dict[str, list[float]]
+
+    def seeds(self, contestant: str) -> str:
+        """How many networks there are of each split."""
+        return ", ".join(str(len(each)) for each in self.accuracies[contestant])
 
 
 def answers(results: dict[str, Any], task: str, stem: int) -> Answers | None:
@@ -76,15 +82,18 @@ def answers(results: dict[str, Any], task: str, stem: int) -> Answers | None:
     described = [results["videos"][f"{task}, {split}"] for split in splits]
     starts = np.cumsum([0, *(len(one["samples"]) for one in described)])
     table: dict[str, np.ndarray] = {}
-    networks: dict[str, list[int]] = {}
+    accuracies: dict[str, list[list[float]]] = {}
+    losses: dict[str, list[float]] = {}
     for cell in cells:
         values = table.setdefault(cell["contestant"], np.full((len(seeds), starts[-1]), np.nan))
         start, right = starts[splits.index(cell["split"])], np.array(list(cell["right"]), dtype=float)
-        networks.setdefault(cell["contestant"], [0] * len(splits))[splits.index(cell["split"])] += 1
+        of_splits = accuracies.setdefault(cell["contestant"], [[] for _ in splits])
+        of_splits[splits.index(cell["split"])].append(cell["top-1"])
+        losses.setdefault(cell["contestant"], []).append(cell["last losses"])
         values[seeds.index(cell["seed"]), start : start + len(right)] = right
     videos = np.array([sample.removesuffix(" backwards") for one in described for sample in one["samples"]])
     groups = np.array([group for one in described for group in one["groups"]])
-    return Answers(table, groups if task == "direction" else videos, videos, networks)
+    return Answers(table, groups if task == "direction" else videos, videos, splits, accuracies, losses)
 
 
 def page(results: dict[str, Any]) -> str:
@@ -132,17 +141,19 @@ def _comparison(gathered: Answers, task: str, stem: int) -> list[str]:
         f"## Task: {TASK_NAMES[task]}, stem of {stem} frame{'s' if stem > 1 else ''}",
         "",
         f"95 % intervals by bootstrap over {drawn} and seeds; one seed says nothing about how seeds differ. The "
-        f"difference from {REFERENCE} and McNemar's test (majority of the seeds) are of the runs that both have.",
+        f"difference from {REFERENCE} and McNemar's test (majority of the seeds) are of the runs that both have. "
+        f"Splits: {', '.join(gathered.splits)}.",
         "",
-        f"| in SIFA's place | videos | seeds of each split | top-1, % | 95 % interval | minus {REFERENCE} "
-        f"| 95 % interval | right alone: it, {REFERENCE} | p (McNemar) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| in SIFA's place | videos | seeds of each split | top-1 of each, % | training loss | top-1, % "
+        f"| 95 % interval | minus {REFERENCE} | 95 % interval | right alone: it, {REFERENCE} | p (McNemar) |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, values in gathered.of.items():
         seen = ~np.isnan(values)
         mean = bootstrap_mean(100 * values, gathered.groups)
-        videos, seeds = len(set(gathered.videos[seen.any(0)])), ", ".join(map(str, gathered.networks[name]))
-        row = f"| {name} | {videos} | {seeds} | {mean.value:.1f} | {_span(mean)} |"
+        each = ", ".join(f"{np.mean(of):.1f}" if of else "-" for of in gathered.accuracies[name])
+        row = f"| {name} | {len(set(gathered.videos[seen.any(0)]))} | {gathered.seeds(name)} | {each} "
+        row += f"| {np.mean(gathered.losses[name]):.2f} | {mean.value:.1f} | {_span(mean)} |"
         lines.append(row + _difference(gathered, values, name))
     return lines
 
@@ -235,51 +246,3 @@ def _flow_table(cells: Sequence[dict[str, Any]]) -> list[str]:
 def _average(entries: Sequence[dict[str, Any]], name: str, form: str) -> str:
     values = [entry[name] for entry in entries if entry[name] is not None]
     return format(float(np.mean(values)), form) if values else "-"
-
-
-# ---- Picture --------------------------------------------------------------------------------------------------------
-
-
-def draw(results: dict[str, Any], file: Path) -> None:
-    """Accuracies with intervals for each task and stem, and offsets next to the flow for each module of one network."""
-    panels = [(task, stem, a) for task in TASK_NAMES for stem in (1, 4) if (a := answers(results, task, stem))]
-    arrows: dict[str, Any] = next((cell["offsets"] for cell in reversed(results["cells"]) if cell["offsets"]), {})
-    columns = max(len(panels), len(arrows), 1)
-    figure = Figure(figsize=(5 * columns, 7), layout="tight")
-    axes = figure.subplots(2, columns, squeeze=False)
-    for axis in axes.ravel():
-        axis.set_visible(False)
-    for axis, (task, stem, gathered) in zip(axes[0], panels, strict=False):
-        _draw_accuracies(axis, gathered, f"{TASK_NAMES[task]}, stem of {stem}")
-    for axis, (name, entry) in zip(axes[1], arrows.items(), strict=False):
-        _draw_arrows(axis, name, entry)
-    figure.savefig(file, dpi=100)
-
-
-def _draw_accuracies(axis: Any, gathered: Answers, title: str) -> None:
-    axis.set_visible(True)
-    names = list(reversed(gathered.of))
-    for row, name in enumerate(names):
-        mean = bootstrap_mean(100 * gathered.of[name], gathered.groups)
-        error = [[mean.value - mean.low], [mean.high - mean.value]]
-        axis.errorbar(mean.value, row, xerr=error, fmt="o", color="#4c78a8", capsize=3)
-    videos = [int((~np.isnan(gathered.of[name])).any(0).sum()) for name in names]
-    counts = [f"{name}\n{n} clips, seeds {gathered.networks[name]}" for name, n in zip(names, videos, strict=True)]
-    axis.set_yticks(range(len(names)), counts, fontsize=8)
-    axis.set_xlabel("top-1, %, with 95 % interval")
-    axis.set_title(title, fontsize=10)
-
-
-def _draw_arrows(axis: Any, name: str, entry: dict[str, Any]) -> None:
-    """Mean offsets and Farneback's flow where the clip moves most; both in positions, in their true length."""
-    axis.set_visible(True)
-    offset, flow = np.array(entry["arrows"]["offset"]), np.array(entry["arrows"]["Farneback"])
-    pair = int(np.linalg.norm(flow, axis=1).mean((1, 2)).argmax())
-    for field, colour, label in ((flow, "#e45756", "flow"), (offset, "#4c78a8", "offset")):
-        y, x = field[pair]
-        axis.quiver(x, y, color=colour, angles="xy", scale_units="xy", scale=1, width=0.006, label=label)
-    axis.set_xlim(-1, offset.shape[-1])
-    axis.set_ylim(offset.shape[-2], -1)
-    axis.set_aspect("equal")
-    axis.set_title(f"{name}: offset and flow, one pair of frames", fontsize=10)
-    axis.legend(fontsize=8, loc="upper right")

@@ -46,7 +46,8 @@ from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, start_table
 from benchmarks.motion_crew import Crew, Trial
 from benchmarks.motion_data import TASKS, Split, Task, Video, inner_split, read_videos, splits_of
 from benchmarks.motion_flow import motion_table
-from benchmarks.motion_tables import draw, page
+from benchmarks.motion_picture import draw
+from benchmarks.motion_tables import page
 from common import cli
 from common.errors import UserError
 from common.files import make_folder, write_text

@@ -200,13 +200,13 @@ def test_videos_of_other_parts_are_not_opened(tmp_path: Path) -> None:
 def results_of(cells: list[dict[str, object]]) -> dict[str, object]:
     """Results of networks that were tested on the same four videos."""
     described = {"training videos": 4, "samples": ["a", "b", "c", "d"], "groups": ["x", "x", "y", "y"]}
-    common = {"task": "labels", "stem": 1, "split": "tested on 1", "minutes": 0.0, "offsets": {}}
+    common = {"task": "labels", "stem": 1, "split": "tested on 1", "minutes": 0.0, "offsets": {}, "last losses": 0.5}
     settings = {"depths": [1], "width": 2, "frames": 4, "crop": 32, "epochs": 1, "batch": 2, "rates": [1], "torch": ""}
     return {
         "settings": {**settings, "stages": ["res3"]},
         "videos": {"labels, tested on 1": described},
         "chosen": {},
-        "cells": [{**common, **cell} for cell in cells],
+        "cells": [{**common, "top-1": 25.0 * str(cell["right"]).count("1"), **cell} for cell in cells],
     }
 
 
@@ -223,7 +223,7 @@ def test_the_table_compares_on_what_both_have_run() -> None:
     assert gathered is not None
     assert np.nanmean(gathered.of["SIFA"]) == 0.25
     row = next(line for line in page(results).splitlines() if line.startswith("| temporal shift"))
-    assert row.startswith("| temporal shift | 4 | 1 | 75.0 |")
+    assert row.startswith("| temporal shift | 4 | 1 | 75.0 | 0.50 | 75.0 |")
     assert "| +25.0 |" in row
     assert row.endswith("| 1, 0 | 1.000 |")
 
