@@ -1,4 +1,4 @@
-"""What inter_frame_attention accepts, for the reference and the fake kernels. csrc/checks.h is the same in C++."""
+"""What the ops accept, for the reference and the fake kernels. csrc/checks.h is the same in C++."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ def wrong_type(x: Any, offset: Any, kernel_size: Any, dilation: Any, groups: Any
         The error message, or None if all types are right.
     """
     if not isinstance(x, Tensor):
-        return f"x must be a tensor (N, T, C, H, W), got {type(x).__name__}"
+        return not_a_clip(x)
     if offset is not None and not isinstance(offset, Tensor):
         return f"offset must be a tensor (N, T-1, 2*k*k, H, W) or None, got {type(offset).__name__}"
     for name, value in (("kernel_size", kernel_size), ("dilation", dilation), ("groups", groups)):
@@ -54,17 +54,13 @@ def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation
     """
     if mistake := wrong_type(x, offset, kernel_size, dilation, groups):
         raise TypeError(mistake)
-    if x.dim() != 5:
-        raise ValueError(f"x must be (N, T, C, H, W), got {x.dim()} dimensions: {_shape(x.shape)}")
-    if x.dtype not in (torch.float64, torch.float32, *HALF):
-        raise ValueError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+    _check_shape_and_dtype(x)
     check_settings(x.shape[2], kernel_size, dilation, groups)
     if offset is None:
         return
 
     channels = 2 * kernel_size * kernel_size
-    frames = x.shape[1]
-    expected = (x.shape[0], frames - 1 if frames > 0 else 0, channels, x.shape[3], x.shape[4])
+    expected = shape_of_pairs(x, channels)
     if offset.dim() != 5 or tuple(offset.shape) != expected:
         raise ValueError(
             f"offset must be (N, T-1, {channels}, H, W) = {_shape(expected)} for kernel_size={kernel_size}, "
@@ -77,14 +73,50 @@ def check_arguments(x: Tensor, offset: Tensor | None, kernel_size: int, dilation
         raise ValueError(f"offset must have the dtype of x, {x.dtype}{also}, got {offset.dtype}")
 
 
-def check_gradient(grad: Tensor, x: Tensor) -> None:
-    """Checks the gradient of the result.
+def check_clip(x: Tensor) -> None:
+    """Checks the argument of `motion_saliency`.
 
     Raises:
-        ValueError: `grad` does not have the shape, dtype and device of `x`.
+        TypeError: x is not a tensor.
+        ValueError: x has a wrong shape or dtype.
     """
-    if grad.shape != x.shape:
-        raise ValueError(f"grad must have the shape of x, {_shape(x.shape)}, got {_shape(grad.shape)}")
+    if not isinstance(x, Tensor):
+        raise TypeError(not_a_clip(x))
+    _check_shape_and_dtype(x)
+
+
+def not_a_clip(x: Any) -> str:
+    """The error message for an x that is not a tensor."""
+    return f"x must be a tensor (N, T, C, H, W), got {type(x).__name__}"
+
+
+def _check_shape_and_dtype(x: Tensor) -> None:
+    if x.dim() != 5:
+        raise ValueError(f"x must be (N, T, C, H, W), got {x.dim()} dimensions: {_shape(x.shape)}")
+    if x.dtype not in (torch.float64, torch.float32, *HALF):
+        raise ValueError(f"x must be float64, float32, float16 or bfloat16, got {x.dtype}")
+
+
+def shape_of_pairs(x: Tensor, channels: int) -> tuple[int, ...]:
+    """(N, T-1, channels, H, W), the shape of what belongs to pairs of frames of x."""
+    n, t, _, h, w = x.shape
+    return n, t - 1 if t > 0 else 0, channels, h, w
+
+
+def check_gradient(grad: Tensor, x: Tensor, expected: Sequence[int], result: str) -> None:
+    """Checks the gradient of a result.
+
+    Args:
+        grad: the gradient.
+        x: the clip, whose dtype and device it must have.
+        expected: the shape that it must have.
+        result: whose shape that is, for the message.
+
+    Raises:
+        ValueError: `grad` has another shape, dtype or device.
+    """
+    if tuple(grad.shape) != tuple(expected):
+        raise ValueError(f"grad must have the shape of {result}, {_shape(expected)}, got {_shape(grad.shape)}")
     if grad.dtype != x.dtype:
         raise ValueError(f"grad must have the dtype of x, {x.dtype}, got {grad.dtype}")
     if grad.device != x.device:

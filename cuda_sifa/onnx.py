@@ -1,4 +1,4 @@
-"""The op in standard ONNX operators, so that `torch.onnx.export` writes networks that contain it.
+"""The ops in standard ONNX operators, so that `torch.onnx.export` writes networks that contain them.
 
     torch.onnx.export(network, (clips,), "network.onnx", custom_translation_table=cuda_sifa.onnx.TRANSLATIONS)
 
@@ -20,7 +20,7 @@ try:
 except ImportError as error:
     raise ImportError(f"{error.name} is missing, which ONNX export needs: pip install onnx onnxscript") from None
 
-__all__ = ["TRANSLATIONS", "inter_frame_attention"]
+__all__ = ["TRANSLATIONS", "inter_frame_attention", "motion_saliency"]
 
 op: Any = opset20
 _HALF = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -55,8 +55,7 @@ def inter_frame_attention(x, offset=None, kernel_size: int = 3, dilation: int = 
     wide = op.Cast(x, to=dtype)
     height, width = _size(x, "height"), _size(x, "width")
     maps = op.Concat(_numbers(-1, channels), height, width, axis=0)
-    query = op.Reshape(op.Slice(wide, _numbers(0), _numbers(-1), _numbers(1)), maps)  # (B, C, H, W), B = N * (T-1)
-    value = op.Reshape(op.Slice(wide, _numbers(1), _numbers(2**31 - 1), _numbers(1)), maps)
+    query, value = (op.Reshape(frames, maps) for frames in _frames(wide))  # (B, C, H, W), B = N * (T-1)
 
     taps = kernel_size**2
     batch = op.Shape(query, start=0, end=1)
@@ -78,6 +77,27 @@ def inter_frame_attention(x, offset=None, kernel_size: int = 3, dilation: int = 
         op.Reshape(attended, clip), _numbers(0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
     )  # the last frame has no next one
     return op.CastLike(padded, x)
+
+
+def motion_saliency(x):
+    """The translation of `cuda_sifa.motion_saliency`. The exporter calls it. All sizes may be dynamic.
+
+    Args:
+        x: value of a graph, (N, T, C, H, W).
+
+    Returns:
+        Value of a graph, (N, T-1, C, H, W).
+    """
+    wide = op.Cast(x, to=ir.DataType.FLOAT if x.dtype in _HALF else x.dtype)
+    frame, following = _frames(wide)
+    saliency = op.Add(op.Mul(op.Sigmoid(op.Sub(following, frame)), following), following)
+    return op.CastLike(saliency, x)
+
+
+def _frames(clip: Any) -> tuple[Any, Any]:
+    """The first and the second frame of every pair of consecutive frames: both (N, T-1, C, H, W)."""
+    first = op.Slice(clip, _numbers(0), _numbers(-1), _numbers(1))
+    return first, op.Slice(clip, _numbers(1), _numbers(2**31 - 1), _numbers(1))
 
 
 def _grid(field: Any, dtype: ir.DataType, shape: Any, kernel_size: int, dilation: int) -> Any:
@@ -119,7 +139,8 @@ def _numbers(*values: int) -> Any:
     return op.Constant(value_ints=values)
 
 
-#: For `torch.onnx.export(custom_translation_table=...)`. Empty if the op is not built: then it is plain PyTorch anyway.
+#: For `torch.onnx.export(custom_translation_table=...)`. Empty if nothing is built: then all is plain PyTorch anyway.
 TRANSLATIONS: dict[Callable, Callable] = {}
 if library.devices:
     TRANSLATIONS[torch.ops.sifa.inter_frame_attention.default] = inter_frame_attention
+    TRANSLATIONS[torch.ops.sifa.motion_saliency.default] = motion_saliency

@@ -4,11 +4,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
-from torch.overrides import has_torch_function
 from torch.utils.flop_counter import register_flop_formula
 
 from cuda_sifa import library, reference
+from cuda_sifa.calls import channels_innermost, fold_batches, inside_torch_func, needs_no_gradient, run_kernel
 from cuda_sifa.checks import check_arguments, check_gradient, wrong_type
 
 
@@ -47,10 +46,10 @@ def inter_frame_attention(
     try:
         if x.device.type not in library.devices:
             return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
-        if _inside_torch_func():
+        if inside_torch_func():
             return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups)
-        if _needs_no_gradient(x, offset):
-            return _run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, kernel_size, dilation, groups)
+        if needs_no_gradient(x, offset):
+            return run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, kernel_size, dilation, groups)
         return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
     except (AttributeError, RuntimeError, TypeError):
         # The types are checked after the failure only, so a correct call has no cost.
@@ -59,31 +58,9 @@ def inter_frame_attention(
         raise
 
 
-def _inside_torch_func() -> bool:
-    """Whether torch.func transforms this call. It needs the Function itself, not an op that applies it inside."""
-    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-
-
-def _needs_no_gradient(x: Tensor, offset: Tensor | None) -> bool:
-    """Whether the autograd Function has nothing to do.
-
-    Skipping it saves about 20 microseconds of a call, as much as the CPU needs for a small map. False if it cannot be
-    known: while tracing, for forward-mode derivatives, and for a subclass or a mode that may have its own gradient.
-    """
-    if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or has_torch_function((x, offset)):
-        return False
-    return not (torch.is_grad_enabled() and (x.requires_grad or (offset is not None and offset.requires_grad)))
-
-
-def _channels_innermost(like: Tensor) -> Tensor:
-    """An empty tensor of the shape and dtype of `like` in the memory layout of the op's results."""
-    _, t, c, h, w = like.shape
-    return like.new_empty_strided(like.shape, (t * h * w * c, h * w * c, 1, w * c, c))
-
-
 def _fake(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> Tensor:
     check_arguments(x, offset, kernel_size, dilation, groups)
-    return _channels_innermost(x)
+    return channels_innermost(x)
 
 
 def _fake_backward(
@@ -96,42 +73,11 @@ def _fake_backward(
     deterministic: bool = False,
 ) -> tuple[Tensor, Tensor]:
     check_arguments(x, offset, kernel_size, dilation, groups)
-    check_gradient(grad, x)
+    check_gradient(grad, x, x.shape, "x")
     if offset is not None:
-        return _channels_innermost(x), _channels_innermost(offset)
+        return channels_innermost(x), channels_innermost(offset)
     accumulation = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return _channels_innermost(x), x.new_empty(0, dtype=accumulation)
-
-
-def _run_kernel(kernel: Any, *arguments: Any) -> Any:
-    """Calls a kernel of the compiled library, below autograd.
-
-    Raises:
-        torch.OutOfMemoryError: the memory of the GPU is full. The kernel cannot raise it itself: through the stable ABI
-            every failed allocation is a RuntimeError.
-    """
-    try:
-        with torch._C._AutoDispatchBelowAutograd():
-            return kernel(*arguments)
-    except RuntimeError as error:
-        device = arguments[0].device
-        if device.type != "cuda" or "could not allocate a tensor" not in str(error):
-            raise
-        free, total = torch.cuda.mem_get_info(device)  # raises the true error if an earlier kernel has failed
-        raise torch.OutOfMemoryError(
-            f"CUDA out of memory. {error}: {free / 2**20:.0f} MiB of {total / 2**20:.0f} MiB are free outside PyTorch"
-        ) from None
-
-
-def _fold_batches(size: int, dims: tuple, *tensors: Tensor | None) -> list[Any]:
-    """Merges the dimension of vmap into N. A tensor without that dimension is repeated for every entry."""
-    folded: list[Any] = []
-    for tensor, dim in zip(tensors, dims, strict=False):  # dims has entries for the settings too
-        if tensor is not None:
-            tensor = tensor.expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-            tensor = tensor.flatten(0, 1)
-        folded.append(tensor)
-    return folded
+    return channels_innermost(x), x.new_empty(0, dtype=accumulation)
 
 
 NO_FORWARD_MODE = (
@@ -145,7 +91,7 @@ class InterFrameAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, offset: Tensor | None, *settings: int) -> Tensor:
-        return _run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, *settings)
+        return run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -156,7 +102,7 @@ class InterFrameAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, offset = ctx.saved_tensors
         backward = torch.ops.sifa.inter_frame_attention_backward
-        if _inside_torch_func():
+        if inside_torch_func():
             backward = InterFrameAttentionBackward.apply
         grad_x, grad_offset = backward(grad, x, offset, *ctx.settings)
         return grad_x, grad_offset if offset is not None else None, None, None, None
@@ -167,7 +113,7 @@ class InterFrameAttention(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, x: Tensor, offset: Tensor | None, *settings: int) -> tuple[Tensor, int]:
-        x, offset = _fold_batches(info.batch_size, in_dims, x, offset)
+        x, offset = fold_batches(info.batch_size, in_dims, x, offset)
         return InterFrameAttention.apply(x, offset, *settings).unflatten(0, (info.batch_size, -1)), 0
 
 
@@ -190,7 +136,7 @@ class InterFrameAttentionBackward(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
         settings = (kernel_size, dilation, groups, deterministic)
-        return _run_kernel(torch.ops.sifa.inter_frame_attention_backward, grad, x, offset, *settings)
+        return run_kernel(torch.ops.sifa.inter_frame_attention_backward, grad, x, offset, *settings)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
@@ -204,7 +150,7 @@ class InterFrameAttentionBackward(torch.autograd.Function):
     def vmap(
         info: Any, in_dims: tuple, grad: Tensor, x: Tensor, offset: Tensor | None, *settings: int
     ) -> tuple[tuple[Tensor, Tensor], tuple[int, int | None]]:
-        grad, x, offset = _fold_batches(info.batch_size, in_dims, grad, x, offset)
+        grad, x, offset = fold_batches(info.batch_size, in_dims, grad, x, offset)
         grad_x, grad_offset = InterFrameAttentionBackward.apply(grad, x, offset, *settings)
         grad_x = grad_x.unflatten(0, (info.batch_size, -1))
         if offset is None:

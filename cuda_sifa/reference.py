@@ -1,4 +1,4 @@
-"""Inter-frame attention in plain PyTorch: the definition of the op, for tests, for readers, and without compiled op.
+"""The ops in plain PyTorch: their definition, for tests, for readers, and without compiled op.
 
 Readable rather than fast: one tap after the other, each sampled at four corners. Autograd computes the gradients.
 `correlation` and `aggregation` are the two halves of the operation, with the index of the authors' release.
@@ -7,7 +7,7 @@ Readable rather than fast: one tap after the other, each sampled at four corners
 import torch
 from torch import Tensor
 
-from cuda_sifa.checks import HALF, check_arguments
+from cuda_sifa.checks import HALF, check_arguments, check_clip
 
 
 def inter_frame_attention(
@@ -26,6 +26,14 @@ def inter_frame_attention(
     weights = _correlation(query, value, offset, kernel_size, dilation, groups)  # (N, T-1, groups, k*k, H, W)
     attended = _aggregation(value, weights, offset, kernel_size, dilation)
     return torch.cat([attended, torch.zeros_like(attended[:, :1])], dim=1).to(x.dtype)
+
+
+def motion_saliency(x: Tensor) -> Tensor:
+    """Same argument, result and errors as `cuda_sifa.motion_saliency`."""
+    check_clip(x)
+    wide = x.float() if x.dtype in HALF else x
+    frame, following = wide[:, :-1], wide[:, 1:]
+    return (torch.sigmoid(following - frame) * following + following).to(x.dtype)
 
 
 def correlation(x: Tensor, offset: Tensor | None, kernel_size: int = 3, dilation: int = 1) -> Tensor:

@@ -8,27 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cuda_sifa import inter_frame_attention
+from cuda_sifa import inter_frame_attention, motion_saliency
 from cuda_sifa.checks import check_settings
 from models.folding import merge_time, split_time
 
 OffsetInit = Literal["zero", "kaiming"]
 OffsetSource = Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"]
-
-
-def motion_saliency(clip: Tensor) -> Tensor:
-    """Features of each next frame, amplified where they differ from those of the frame (paper, section 3.1).
-
-    The paper's map is sigmoid(f[t+1] - f[t]) * f[t+1]; like the release we add f[t+1] itself.
-
-    Args:
-        clip: (N, T, C, H, W).
-
-    Returns:
-        (N, T-1, C, H, W), for frames 1..T-1.
-    """
-    frame, following = clip[:, :-1], clip[:, 1:]
-    return torch.sigmoid(following - frame) * following + following
 
 
 def with_neighbours(clip: Tensor) -> Tensor:

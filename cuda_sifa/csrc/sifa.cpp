@@ -1,4 +1,4 @@
-// The schemas of the op, and a text that states what the library was built for. The kernels are registered in cpu/ and
+// The schemas of the ops, and a text that states what the library was built for. The kernels are registered in cpu/ and
 // cuda/, fake kernels and gradients in ops.py.
 #include "tensor.h"
 
@@ -30,6 +30,8 @@ class Schemas {
     define(
         "inter_frame_attention_backward(Tensor grad, Tensor x, Tensor? offset, int kernel_size, int dilation, "
         "int groups, bool deterministic=False) -> (Tensor, Tensor)");
+    define("motion_saliency(Tensor x) -> Tensor");
+    define("motion_saliency_backward(Tensor grad, Tensor x) -> Tensor");
   }
   ~Schemas() { aoti_torch_delete_library_object(library_); }
   Schemas(const Schemas&) = delete;

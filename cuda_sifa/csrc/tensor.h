@@ -52,7 +52,7 @@ inline std::string reason() {
 
 // Checks the result of a C function of PyTorch.
 inline void require(AOTITorchError error, const char* what) {
-  if (error != TORCH_SUCCESS) throw std::runtime_error(text_of("inter_frame_attention could not ", what, reason()));
+  if (error != TORCH_SUCCESS) throw std::runtime_error(text_of("cuda_sifa could not ", what, reason()));
 }
 
 // The tuple that Python prints for a shape.
@@ -159,14 +159,14 @@ inline std::string name_of(const Device& device) {
 
 // ---- Memory ---------------------------------------------------------------------------------------------------------
 
-// An empty tensor on the device of `like`. ops.py knows the error by its text: on a GPU it raises OutOfMemoryError.
+// An empty tensor on the device of `like`. calls.py knows the error by its text: on a GPU it raises OutOfMemoryError.
 inline Tensor empty_strided(Sizes sizes, Sizes strides, Dtype dtype, const Tensor& like) {
   const Device device = device_of(like);
   AtenTensorHandle handle;
   const AOTITorchError error = aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(),
                                                         code_of(dtype), device.type, device.index, &handle);
   if (error != TORCH_SUCCESS)
-    throw std::runtime_error(text_of("inter_frame_attention could not allocate a tensor of shape ", shape_of(sizes),
+    throw std::runtime_error(text_of("cuda_sifa could not allocate a tensor of shape ", shape_of(sizes),
                                      " on ", name_of(device), reason()));
   return Tensor(handle);
 }

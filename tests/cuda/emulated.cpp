@@ -5,14 +5,15 @@
 // With SIFA_PTX and linked with ptx/, it executes the PTX of the kernels, from the files that it gets, instead of their
 // C++, and writes what each case executed to DIRECTORY/counts.txt: instructions and sectors of each kernel.
 //
-// DIRECTORY/cases.txt has one case on each line: name, type of x and type of the offset (f32 f16 bf16 f64, offset also
-// none), N T C H W k dilation groups, the five strides of the offset, the number of elements by which x is moved from
-// an aligned address, the number of multiprocessors, the order of the threads, the largest number of blocks in a grid,
-// and whether the gradient is deterministic.
+// DIRECTORY/cases.txt has one case on each line: name, type of x and type of the offset (f32 f16 bf16 f64; none;
+// saliency for the motion saliency instead of attention), N T C H W k dilation groups, the five strides of the offset,
+// the number of elements by which x is moved from an aligned address, the number of multiprocessors, the order of the
+// threads, the largest number of blocks in a grid, and whether the gradient is deterministic.
 //
 // Inputs are NAME.x, NAME.offset and NAME.grad, results NAME.out, NAME.grad_x and NAME.grad_offset: plain arrays, dense
-// as (N, T, H, W, C); grad_x has the type of the accumulator (without offsets: of x). Every buffer is a separate
-// allocation of the exact size, so that the AddressSanitizer finds every access outside. Results hold NaN before a run.
+// as (N, T, H, W, C); of the motion saliency, grad and out are (N, T-1, H, W, C). grad_x has the type of the
+// accumulator (without offsets: of x). Every buffer is a separate allocation of the exact size, so that the
+// AddressSanitizer finds every access outside. Results hold NaN before a run.
 #include <fstream>
 #include <iostream>
 #include <sstream>
@@ -72,22 +73,38 @@ class Buffer {
   Memory memory_;
 };
 
+void check(cudaError_t error, const std::string& path) {
+  if (error != cudaSuccess) fail(path + ": launch error " + std::to_string(error));
+}
+
+template <typename S>
+void run_saliency(const std::string& path, const sifa::Problem& p, size_t shift, int multiprocessors) {
+  const size_t of_x = size_t(p.batch * p.frames * p.frame_size()) * sizeof(S);
+  const size_t of_pairs = size_t(p.batch * p.pairs() * p.frame_size()) * sizeof(S);
+  const sifa::Call call{nullptr, multiprocessors};
+  Buffer x(of_x, shift * sizeof(S)), grad(of_pairs), out(of_pairs), grad_x(of_x);
+  x.read(path + ".x");
+  grad.read(path + ".grad");
+  if (p.frames > 1) check(sifa::run_saliency<S>(p, call, x.data(), out.data()), path);
+  check(sifa::run_saliency_backward<S>(p, call, grad.data(), x.data(), grad_x.data()), path);
+  out.write(path + ".out");
+  grad_x.write(path + ".grad_x");
+}
+
 template <typename S>
 void run(const std::string& path, sifa::Problem p, const std::string& offset_type, size_t shift, int multiprocessors,
          bool deterministic) {
   using A = sifa::Accumulator<S>;
+  if (offset_type == "saliency") return run_saliency<S>(path, p, shift, multiprocessors);
   const size_t elements = size_t(p.batch * p.frames * p.frame_size());
   const sifa::Call call{nullptr, multiprocessors};
-  const auto check = [&](cudaError_t error) {
-    if (error != cudaSuccess) fail(path + ": launch error " + std::to_string(error));
-  };
   Buffer x(elements * sizeof(S), shift * sizeof(S)), grad(elements * sizeof(S)), out(elements * sizeof(S));
   x.read(path + ".x");
   grad.read(path + ".grad");
   if (offset_type == "none") {
-    check(sifa::run_forward<S>(p, call, x.data(), nullptr, out.data()));
+    check(sifa::run_forward<S>(p, call, x.data(), nullptr, out.data()), path);
     Buffer grad_x(elements * sizeof(S));
-    check(sifa::run_regular_backward<S>(p, call, grad.data(), x.data(), grad_x.data()));
+    check(sifa::run_regular_backward<S>(p, call, grad.data(), x.data(), grad_x.data()), path);
     out.write(path + ".out");
     grad_x.write(path + ".grad_x");
     return;
@@ -101,7 +118,7 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
   }
   Buffer offset(size_t(last + 1) * offset_size), grad_offset(size_t(count) * offset_size);
   offset.read(path + ".offset");
-  check(sifa::run_forward<S>(p, call, x.data(), offset.data(), out.data()));
+  check(sifa::run_forward<S>(p, call, x.data(), offset.data(), out.data()), path);
   // Zeros only in the frames for which kernels.h requires them. The other frames hold NaN.
   Buffer sums(elements * sizeof(A));
   for (int64_t n = 0; n < p.batch; ++n)
@@ -111,7 +128,8 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
   std::unique_ptr<Buffer> weights;
   if (deterministic) weights.reset(new Buffer(size_t(count * p.groups) * sizeof(A)));
   check(sifa::run_backward<S>(p, call, grad.data(), x.data(), offset.data(), sums.data(), grad_offset.data(),
-                              weights ? weights->data() : nullptr));
+                              weights ? weights->data() : nullptr),
+        path);
   out.write(path + ".out");
   sums.write(path + ".grad_x");
   grad_offset.write(path + ".grad_offset");

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cuda_sifa import reference
-from tests.op.cases import Case, relative_error, run
+from tests.op.cases import Case, relative_error, run, run_saliency
 
 HERE = Path(__file__).parent
 CUDA_SOURCES = HERE.parents[1] / "cuda_sifa" / "csrc" / "cuda"
@@ -39,11 +39,17 @@ class Call:
     order: int = 0  # of the threads between two barriers: 0 ascending, 1 descending, 2 random
     max_blocks: int = 2**31 - 1  # of a grid: a block continues if there are more tiles
     deterministic: bool = False
+    saliency: bool = False  # the motion saliency of x instead of attention
 
     @classmethod
     def of(cls, case: Case, dtype: torch.dtype = torch.float32, **settings: int) -> "Call":
         x, offset = case.inputs(dtype)
         return cls(x, offset, torch.randn_like(x), **case.settings, **settings)  # type: ignore[arg-type]
+
+    @classmethod
+    def of_saliency(cls, *shape: int, dtype: torch.dtype = torch.float32, **settings: int) -> "Call":
+        x = torch.randn(shape, dtype=torch.float64).to(dtype)
+        return cls(x, None, torch.randn_like(x[:, 1:]), saliency=True, **settings)  # type: ignore[arg-type]
 
     def expected(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The results of the reference, computed in `dtype`."""
@@ -52,6 +58,8 @@ class Call:
         if dtype:
             inputs = self.x.to(dtype), None if self.offset is None else self.offset.to(dtype), self.grad.to(dtype)
         x, offset, grad = inputs
+        if self.saliency:
+            return run_saliency(reference.motion_saliency, x, grad)
         return run(reference.inter_frame_attention, case, x, offset, grad)
 
 
@@ -60,7 +68,8 @@ def write(tensor: Tensor, path: Path) -> None:
 
 
 def read(path: Path, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    return torch.frombuffer(bytearray(path.read_bytes()), dtype=dtype).view(shape)
+    stored = bytearray(path.read_bytes())
+    return (torch.frombuffer(stored, dtype=dtype) if stored else torch.empty(0, dtype=dtype)).view(shape)
 
 
 def memory_of(tensor: Tensor) -> Tensor:
@@ -108,7 +117,7 @@ class Program:
             write(call.x.permute(0, 1, 3, 4, 2), self.folder / f"{i}.x")
             write(call.grad.permute(0, 1, 3, 4, 2), self.folder / f"{i}.grad")
             strides: tuple[int, ...] = (0,) * 5
-            kind = "none"
+            kind = "saliency" if call.saliency else "none"
             if call.offset is not None:
                 strides, kind = call.offset.stride(), NAMES[call.offset.dtype]
                 write(memory_of(call.offset), self.folder / f"{i}.offset")
@@ -125,7 +134,8 @@ class Program:
         n, t, c, h, w = call.x.shape
         dtype = call.x.dtype
         accumulator = dtype if call.offset is None else ACCUMULATORS.get(dtype, torch.float32)
-        found = {"attended": read(self.folder / f"{i}.out", dtype, (n, t, h, w, c)).permute(0, 1, 4, 2, 3)}
+        name, frames = ("saliency", t - 1) if call.saliency else ("attended", t)
+        found = {name: read(self.folder / f"{i}.out", dtype, (n, frames, h, w, c)).permute(0, 1, 4, 2, 3)}
         grad_x = read(self.folder / f"{i}.grad_x", accumulator, (n, t, h, w, c))
         found["grad_x"] = grad_x.permute(0, 1, 4, 2, 3).to(dtype)
         if call.offset is not None:

@@ -13,7 +13,12 @@ import torch
 from cuda_sifa import library, toolkit
 
 Machine = Callable[[str | None, bool, str | None], Path | None]
-OPS = ["sifa::inter_frame_attention", "sifa::inter_frame_attention_backward"]
+OPS = [
+    "sifa::inter_frame_attention",
+    "sifa::inter_frame_attention_backward",
+    "sifa::motion_saliency",
+    "sifa::motion_saliency_backward",
+]
 
 
 def registered(op: str, key: str) -> bool:

@@ -220,3 +220,38 @@ def test_the_deterministic_gradient_in_other_types(dtype: torch.dtype, emulate: 
     tolerance = 1e-13 if dtype == torch.float64 else torch.finfo(dtype).eps
     calls = [Call.of(Case(shape=(1, 4, 8, 4, 5)), dtype, deterministic=True, max_blocks=blocks) for blocks in (1, 9)]
     assert_equal(emulate, calls, tolerance)
+
+
+# Whole vectors of channels or not, several blocks, memory that is not aligned, one frame.
+CLIPS: list[tuple[tuple[int, ...], dict[str, int]]] = [
+    ((2, 4, 6, 5, 7), {}),
+    ((1, 3, 64, 5, 9), {}),
+    ((3, 2, 5, 1, 3), {}),
+    ((1, 9, 16, 3, 4), {"order": 1}),
+    ((1, 3, 16, 3, 4), {"shift": 1}),
+    ((2, 3, 64, 5, 9), {"max_blocks": 2}),
+    ((2, 1, 8, 3, 4), {}),
+]
+
+
+def test_the_motion_saliency(emulate: Emulator) -> None:
+    for dtype in (torch.float32, torch.float64):
+        assert_equal(emulate, [Call.of_saliency(*shape, dtype=dtype, **settings) for shape, settings in CLIPS])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_motion_saliency_in_half_precision_is_rounded_once(dtype: torch.dtype, emulate: Emulator) -> None:
+    calls = [Call.of_saliency(*shape, dtype=dtype, **settings) for shape, settings in CLIPS]
+    for call, found in zip(calls, emulate(calls), strict=True):
+        exact = call.expected(torch.float64)
+        for name, result in found.items():
+            assert relative_error(result, exact[name]) <= torch.finfo(dtype).eps / 2, f"{name} of {call}"
+
+
+@pytest.mark.parametrize("distance", [200.0, 2000.0])
+def test_the_motion_saliency_of_frames_that_differ_much(distance: float, emulate: Emulator) -> None:
+    """The exponential function overflows, its reciprocal is zero."""
+    for dtype in (torch.float32, torch.float64):
+        call = Call.of_saliency(1, 3, 4, 2, 3, dtype=dtype)
+        call.x[:, 1] += distance  # sigmoids of +distance, then of -distance
+        assert_equal(emulate, [call])

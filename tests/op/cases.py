@@ -1,5 +1,7 @@
 """Inputs for the tests of the op, and how results are compared."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +102,14 @@ def run_reference(case: Case, x: Tensor, offset: Tensor | None, grad: Tensor) ->
     return run(reference.inter_frame_attention, case, x, offset, grad)
 
 
+def run_saliency(function: Any, x: Tensor, grad: Tensor) -> dict[str, Tensor]:
+    """The result and the gradient of `function`, the motion saliency or its reference."""
+    x = x.detach().requires_grad_()
+    result = function(x)
+    (grad_x,) = torch.autograd.grad(result, x, grad)
+    return {"saliency": result.detach(), "grad_x": grad_x}
+
+
 def finite_where_reference_is_not(case: Case, dtype: torch.dtype, seed: int) -> list[str]:
     """Puts a few infinities and NaN into x and the incoming gradient, between zeros and whole offsets.
 
@@ -121,6 +131,34 @@ def finite_where_reference_is_not(case: Case, dtype: torch.dtype, seed: int) -> 
         for name, result in run_op(case, x, offset, grad).items()
         if (result.isfinite() & ~expected[name].isfinite()).any()
     ]
+
+
+def layouts(x: Tensor) -> dict[str, Tensor]:
+    """The same values with other strides."""
+    n, t, c, h, w = x.shape
+    padded = torch.full((n, t + 1, c + 2, h + 1, w + 3), math.nan, dtype=x.dtype, device=x.device)
+    padded[:, 1:, 1:-1, 1:, 2:-1] = x
+    return {
+        "channels first": x.contiguous(),
+        "channels innermost": x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3),
+        "time innermost": x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3),
+        "the release's (N, C, T, H, W)": x.transpose(1, 2).contiguous().transpose(1, 2),
+        "a slice of a larger tensor": padded[:, 1:, 1:-1, 1:, 2:-1],
+        "every second element": x.repeat_interleave(2, dim=4)[..., ::2],
+    }
+
+
+def with_threads(counts: tuple[int, ...], run: Callable[[], Any]) -> list[Any]:
+    """The results of `run` with each number of threads."""
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in counts:
+            torch.set_num_threads(count)
+            results.append(run())
+        return results
+    finally:
+        torch.set_num_threads(threads)
 
 
 def is_same(name: str, result: Tensor, expected: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Random calls of the op, valid and invalid: the result equals that of the reference, or both raise an exception.
+"""Random calls of the ops, valid and invalid: the result equals that of the reference, or both raise an exception.
 
 `bash make.sh fuzz` runs ten thousand of them on a library built with AddressSanitizer and UndefinedBehaviourSanitizer.
 test_fuzz.py lets hypothesis find the smallest call that fails.
@@ -29,7 +29,7 @@ REJECTED = (ValueError, RuntimeError, TypeError, NotImplementedError)
 
 
 def draw_call(choose: Choose) -> dict[str, Any]:
-    """Arguments of inter_frame_attention, mostly valid."""
+    """Arguments of inter_frame_attention, mostly valid. The motion saliency takes x alone."""
     groups = choose((1, 1, 2, 3))
     shape = [
         choose((0, 1, 1, 2, 3)),
@@ -98,6 +98,14 @@ def make_wrong(call: dict[str, Any], choose: Choose) -> None:
         call["x"] = call["x"].to("meta")
 
 
+def _saliency(x: Tensor, *_: Any) -> Tensor:
+    return cuda_sifa.motion_saliency(x)
+
+
+def _plain_saliency(x: Tensor, *_: Any) -> Tensor:
+    return reference.motion_saliency(x)
+
+
 def outcome(function: Callable, call: dict[str, Any], needs: tuple[bool, bool], grad: Tensor) -> Any:
     """The result and the gradients, or the exception."""
     x, offset = call["x"], call["offset"]
@@ -129,8 +137,13 @@ def check(choose: Choose) -> str:
     needs = choose((True, False)), choose((True, False))
     grad = torch.randn((), dtype=torch.float64) if choose((True, False)) else torch.ones((), dtype=torch.float64)
     grad = grad.to(call["x"].device)
-    result = outcome(cuda_sifa.inter_frame_attention, call, needs, grad)
-    expected = outcome(reference.inter_frame_attention, call, needs, grad)
+    op: Callable = cuda_sifa.inter_frame_attention
+    plain: Callable = reference.inter_frame_attention
+    if choose((True, False, False)):
+        op, plain = _saliency, _plain_saliency
+        call["offset"] = None
+    result = outcome(op, call, needs, grad)
+    expected = outcome(plain, call, needs, grad)
     if isinstance(result, Exception) or isinstance(expected, Exception):
         assert isinstance(result, Exception), f"only the reference raises: {expected}"
         assert isinstance(expected, Exception), f"only the op raises: {result}"

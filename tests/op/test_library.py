@@ -53,6 +53,9 @@ def test_the_schemas() -> None:
     assert str(torch.ops.sifa.inter_frame_attention.default._schema) == f"sifa::inter_frame_attention{expected}"
     backward = str(torch.ops.sifa.inter_frame_attention_backward.default._schema)
     assert backward.endswith("int groups, bool deterministic=False) -> (Tensor, Tensor)")
+    assert str(torch.ops.sifa.motion_saliency.default._schema) == "sifa::motion_saliency(Tensor x) -> Tensor"
+    backward = str(torch.ops.sifa.motion_saliency_backward.default._schema)
+    assert backward == "sifa::motion_saliency_backward(Tensor grad, Tensor x) -> Tensor"
 
 
 @pytest.fixture
@@ -118,6 +121,14 @@ def test_a_broken_library_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_restored")
+def test_a_library_that_is_older_than_its_python_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a `git pull` without a build."""
+    monkeypatch.setattr(library, "NEWEST", "an_operator_of_tomorrow")
+    with pytest.warns(library.NotBuiltWarning, match="older than its Python code"):
+        assert not library.load()
+
+
+@pytest.mark.usefixtures("_restored")
 def test_the_reference_is_used_instead(monkeypatch: pytest.MonkeyPatch) -> None:
     x, offset = torch.randn(1, 2, 3, 4, 5), torch.randn(1, 1, 18, 4, 5)
     compiled = cuda_sifa.inter_frame_attention(x, offset)
@@ -139,6 +150,7 @@ def test_importing_a_copy_without_library_warns_once_and_works(tmp_path: Path) -
         "    import cuda_sifa\n"
         "x = torch.randn(1, 3, 4, 5, 6, requires_grad=True)\n"
         "cuda_sifa.inter_frame_attention(x).sum().backward()\n"
+        "cuda_sifa.motion_saliency(x).sum().backward()\n"
         "print(len([w for w in caught if w.category is cuda_sifa.library.NotBuiltWarning]), bool(x.grad.any()))\n"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -158,6 +170,7 @@ def test_each_instruction_set_computes_the_same(capability: str) -> None:
         "import os, sys, torch\n"
         "torch.backends.cpu.get_cpu_capability()\n"  # PyTorch has chosen: it would believe in any name
         "os.environ['ATEN_CPU_CAPABILITY'] = sys.argv[1]\n"
+        "from tests.op import test_saliency\n"
         "from tests.op.cases import CASES, finite_where_reference_is_not, relative_error, run_op, run_reference\n"
         "worst = 0.0\n"
         "for case in CASES[::2]:\n"
@@ -168,6 +181,13 @@ def test_each_instruction_set_computes_the_same(capability: str) -> None:
         "        for name, result in run_op(case, x, offset, grad).items():\n"
         "            worst = max(worst, relative_error(result, expected[name]) / tolerance)\n"
         "    assert not finite_where_reference_is_not(case, torch.float64, 4), case\n"
+        "for shape in test_saliency.SHAPES:\n"
+        "    for dtype in test_saliency.TOLERANCE:\n"
+        "        for scale in (1.0, 1e4):\n"
+        "            x = test_saliency.clip(shape, dtype, scale=scale)\n"
+        "            test_saliency.assert_equals_the_reference(x, test_saliency.gradient_for(x))\n"
+        "    for dtype in (torch.float16, torch.bfloat16):\n"
+        "        test_saliency.test_half_precision_is_rounded_once(shape, dtype, torch.device('cpu'))\n"
         "print(worst)\n"
     )
     result = subprocess.run(

@@ -95,6 +95,20 @@ def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
     assert [size.dim_param for size in sizes] == ["batch", "", "", "height", "width"]
 
 
+class Saliency(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return cuda_sifa.motion_saliency(x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16], ids=str)
+def test_the_motion_saliency(dtype: torch.dtype, tmp_path: Path) -> None:
+    axes: Any = {0: "batch", 1: torch.export.Dim.AUTO, 3: "height", 4: "width"}
+    write(Saliency(), (torch.randn(2, 4, 6, 5, 7).to(dtype),), tmp_path / "op.onnx", axes)
+    x = torch.randn(3, 5, 6, 9, 8).to(dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else torch.finfo(dtype).eps
+    torch.testing.assert_close(run(tmp_path / "op.onnx", (x,)), Saliency()(x), rtol=tolerance, atol=tolerance)
+
+
 def test_channels_must_be_fixed() -> None:
     with pytest.raises(ValueError, match=r"^the channels of x must be fixed for ONNX, got C$"):
         cuda_sifa.onnx.inter_frame_attention(SimpleNamespace(shape=(2, 3, "C", 4, 5)))

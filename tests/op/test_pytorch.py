@@ -9,7 +9,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from cuda_sifa import inter_frame_attention, ops
+from cuda_sifa import calls, inter_frame_attention, ops
 from models import InterFrameAttention
 from tests.op.cases import CASES, Case, is_same, relative_error, run_op
 
@@ -217,8 +217,8 @@ def test_the_kernel_is_told_whether_to_be_deterministic(deterministic: bool, mon
         told.append(arguments[-1])
         return run_kernel(kernel, *arguments)
 
-    run_kernel = ops._run_kernel
-    monkeypatch.setattr(ops, "_run_kernel", run)
+    run_kernel = ops.run_kernel
+    monkeypatch.setattr(ops, "run_kernel", run)
     x = torch.randn(1, 3, 2, 4, 5, requires_grad=True)
     attended = inter_frame_attention(x)
     told.clear()
@@ -234,24 +234,24 @@ def test_the_kernel_is_told_whether_to_be_deterministic(deterministic: bool, mon
 
 def test_memory_that_is_not_there_is_named() -> None:
     shape = (1, 2, 2**20, 2**12, 2**12)
-    message = f"inter_frame_attention could not allocate a tensor of shape {shape} on cpu"
+    message = f"cuda_sifa could not allocate a tensor of shape {shape} on cpu"
     with pytest.raises(RuntimeError, match=re.escape(message)):
         inter_frame_attention(torch.zeros(1).expand(shape))
 
 
 def test_a_full_gpu_is_an_out_of_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stable ABI has no such error: the kernel raises a RuntimeError, which ops.py knows by its text."""
+    """The stable ABI has no such error: the kernel raises a RuntimeError, which calls.py knows by its text."""
 
     def kernel(*arguments: Any) -> None:
         raise RuntimeError(arguments[1])
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3 * 2**20, 2**30))
     x = SimpleNamespace(device=torch.device("cuda", 0))
-    message = "inter_frame_attention could not allocate a tensor of shape (9,) on cuda:0"
+    message = "cuda_sifa could not allocate a tensor of shape (9,) on cuda:0"
     with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory\. .*\(9,\) on cuda:0: 3 MiB of 1024 MiB"):
-        ops._run_kernel(kernel, x, message)
+        calls.run_kernel(kernel, x, message)
     with pytest.raises(RuntimeError, match="something else") as caught:
-        ops._run_kernel(kernel, x, "something else")
+        calls.run_kernel(kernel, x, "something else")
     assert not isinstance(caught.value, torch.OutOfMemoryError)
 
 

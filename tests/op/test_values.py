@@ -1,15 +1,12 @@
 """The op equals the reference in plain PyTorch: shapes, dtypes, strides, neighbourhoods, heads, special offsets."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from cuda_sifa import decomposition, inter_frame_attention, reference
-from tests.op.cases import CASES, Case, is_same, relative_error, run_op, run_reference
+from tests.op.cases import CASES, Case, is_same, layouts, relative_error, run_op, run_reference, with_threads
 
 # A few hundred roundings of the dtype: sums over channels, corners and taps in another order.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 1e-5}
@@ -56,29 +53,14 @@ def test_offsets_in_float32_for_half_precision(dtype: torch.dtype, device: torch
         assert relative_error(result[name], expected[name]) < 2 * torch.finfo(dtype).eps, name
 
 
-def _layouts(x: Tensor) -> dict[str, Tensor]:
-    """The same values with other strides."""
-    n, t, c, h, w = x.shape
-    padded = torch.full((n, t + 1, c + 2, h + 1, w + 3), math.nan, dtype=x.dtype, device=x.device)
-    padded[:, 1:, 1:-1, 1:, 2:-1] = x
-    return {
-        "channels first": x.contiguous(),
-        "channels innermost": x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3),
-        "time innermost": x.permute(0, 2, 3, 4, 1).contiguous().permute(0, 4, 1, 2, 3),
-        "the release's (N, C, T, H, W)": x.transpose(1, 2).contiguous().transpose(1, 2),
-        "a slice of a larger tensor": padded[:, 1:, 1:-1, 1:, 2:-1],
-        "every second element": x.repeat_interleave(2, dim=4)[..., ::2],
-    }
-
-
-@pytest.mark.parametrize("layout", list(_layouts(torch.zeros(1, 1, 1, 1, 1))))
+@pytest.mark.parametrize("layout", list(layouts(torch.zeros(1, 1, 1, 1, 1))))
 def test_any_strides(layout: str, device: torch.device) -> None:
     case = Case()
     x, offset = case.inputs(device=device)
     assert offset is not None
     grad = torch.randn_like(x)
     expected = run_reference(case, x, offset, grad)
-    moved = _layouts(x)[layout], _layouts(offset)[layout], _layouts(grad)[layout]
+    moved = layouts(x)[layout], layouts(offset)[layout], layouts(grad)[layout]
     for name, result in run_op(case, *moved).items():
         assert relative_error(result, expected[name]) < TOLERANCE[torch.float64], name
 
@@ -198,19 +180,6 @@ def test_the_inputs_are_not_changed(device: torch.device) -> None:
     copies = x.clone(), offset.clone(), grad.clone()
     run_op(case, x, offset, grad)
     assert all(torch.equal(a, b) for a, b in zip((x, offset, grad), copies, strict=True))
-
-
-def with_threads(counts: tuple[int, ...], run: Callable[[], Any]) -> list[Any]:
-    """The results of `run` with each number of threads."""
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in counts:
-            torch.set_num_threads(count)
-            results.append(run())
-        return results
-    finally:
-        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("case", [Case(shape=(3, 5, 37, 9, 8)), Case(shape=(2, 6, 16, 9, 8), offset=None)], ids=str)

@@ -1,82 +1,19 @@
 // The CPU op: checks, layout and threads. kernel_impl.h leads to the arithmetic.
-#include "kernel.h"
-
 #include <torch/csrc/stable/library.h>
 
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <new>
-#include <string>
 #include <tuple>
-#include <type_traits>
 
 #include "../checks.h"
 #include "../layout.h"
+#include "selection.h"
 
 namespace sifa {
 namespace {
-
-enum class Capability { Baseline, Avx2, Avx512 };
-
-// The instruction set of the kernels, selected when the library runs, not when it is built: the best that this
-// processor has, or a lower one that ATEN_CPU_CAPABILITY=default|avx2|avx512 names, as for PyTorch's own kernels.
-Capability capability() {
-  Capability best = Capability::Baseline;
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-      __builtin_cpu_supports("bmi2") && __builtin_cpu_supports("popcnt"))
-    best = Capability::Avx2;
-  if (best == Capability::Avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    best = Capability::Avx512;
-#endif
-  const char* named = std::getenv("ATEN_CPU_CAPABILITY");
-  const std::string wanted = named ? named : "";
-  if (wanted == "default") return Capability::Baseline;
-  if (wanted == "avx2") return std::min(best, Capability::Avx2);
-  return best;
-}
-
-template <typename Acc>
-const Kernels<Acc>& kernels() {
-  static const Capability selected = capability();
-  constexpr bool single = std::is_same_v<Acc, float>;
-#if defined(__x86_64__)
-  if (selected == Capability::Avx512) {
-    if constexpr (single)
-      return avx512::kernels_float;
-    else
-      return avx512::kernels_double;
-  }
-  if (selected == Capability::Avx2) {
-    if constexpr (single)
-      return avx2::kernels_float;
-    else
-      return avx2::kernels_double;
-  }
-#endif
-  if constexpr (single)
-    return baseline::kernels_float;
-  else
-    return baseline::kernels_double;
-}
-
-Storage storage_of(const Tensor& tensor) {
-  switch (dtype_of(tensor)) {
-    case Dtype::Double:
-      return Storage::Double;
-    case Dtype::Half:
-      return Storage::Half;
-    case Dtype::BFloat16:
-      return Storage::BFloat16;
-    default:
-      return Storage::Float;
-  }
-}
 
 Shape shape_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
                     int64_t groups) {
@@ -123,11 +60,8 @@ void in_parallel(int64_t size, int64_t grain_size, int64_t scratch, const Part& 
       without_memory = true;
   });
   if (without_memory)
-    throw std::runtime_error(text_of("inter_frame_attention could not allocate ", scratch, " bytes for a thread"));
+    throw std::runtime_error(text_of("cuda_sifa could not allocate ", scratch, " bytes for a thread"));
 }
-
-// The grain size of parallel_for: how many items, of so many multiply-adds each, are worth one more thread.
-int64_t grain_size(int64_t multiply_adds) { return 1 + 100'000 / (multiply_adds + 1); }
 
 // The last frame of each sample has no next frame. Fills the pixels [begin, end) of all last frames with zeros.
 void clear_last_frames(const Shape& shape, void* out, int64_t element_size, int64_t begin, int64_t end) {
@@ -203,7 +137,7 @@ Tensor narrowed(const Shape& shape, const Tensor& grad_x, Dtype dtype) {
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
                                     int64_t kernel_size, int64_t dilation, int64_t groups, bool /*deterministic*/) {
   check_arguments(x, offset, kernel_size, dilation, groups);
-  check_gradient(grad, x);
+  check_gradient(grad, x, x.sizes(), "x");
   check_extents(x);
   const Tensor dense = channels_last(x), incoming = channels_last(grad);
   const Dtype dtype = dtype_of(x), sums = accumulator_of(dtype);

@@ -1,5 +1,5 @@
-// The interface between the PyTorch side of the CPU op (inter_frame_attention.cpp) and its kernels (kernel_impl.h,
-// compiled once for each instruction set). Does not use PyTorch.
+// The interface between the PyTorch side of the CPU ops (inter_frame_attention.cpp, motion_saliency.cpp) and their
+// kernels (kernel_impl.h, compiled once for each instruction set). Does not use PyTorch.
 //
 // kernel_<capability>.cpp includes this file before it selects an instruction set. So the standard headers of the
 // kernels are all included here: whatever they define stays runnable on every processor.
@@ -55,6 +55,10 @@ struct Kernels {
   void (*backward)(const Shape&, const BackwardArgs<Acc>&, int64_t n, int64_t t, void* memory);
   // For half precision: converts the gradient of pixels [begin, end) of all N * T * H * W to the type of x.
   void (*narrow)(const Shape&, const Acc* grad_x, void* stored, int64_t begin, int64_t end);
+  // The motion saliency and its gradient, for elements [begin, end) of all N * H * W * C of one frame of every sample.
+  // Both need only batch, frames, channels, height, width and storage of the Shape.
+  void (*saliency)(const Shape&, const void* x, void* saliency, int64_t begin, int64_t end);
+  void (*saliency_backward)(const Shape&, const void* grad, const void* x, void* grad_x, int64_t begin, int64_t end);
 };
 
 namespace baseline {

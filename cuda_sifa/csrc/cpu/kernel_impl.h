@@ -19,6 +19,7 @@
 #include "arena.h"
 #include "backward_pass.h"
 #include "forward_pass.h"
+#include "saliency.h"
 #include "storage.h"
 
 namespace sifa::SIFA_CAPABILITY {
@@ -95,11 +96,39 @@ static void narrow_entry(const Shape& s, const T* grad_x, void* stored, int64_t 
   });
 }
 
+// Calls `use` with the type that x is stored as.
+template <typename T, typename Use>
+static void with_storage(const Shape& s, Use use) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (s.storage == Storage::Half) return use(Half{});
+    if (s.storage == Storage::BFloat16) return use(BFloat16{});
+  }
+  use(T{});
+}
+
+template <typename T>
+static void saliency_entry(const Shape& s, const void* x, void* saliency, int64_t begin, int64_t end) {
+  with_storage<T>(s, [&](auto storage) {
+    using S = decltype(storage);
+    saliency_forward<T>(s, static_cast<const S*>(x), static_cast<S*>(saliency), begin, end);
+  });
+}
+
+template <typename T>
+static void saliency_backward_entry(const Shape& s, const void* grad, const void* x, void* grad_x, int64_t begin,
+                                    int64_t end) {
+  with_storage<T>(s, [&](auto storage) {
+    using S = decltype(storage);
+    saliency_backward<T>(s, static_cast<const S*>(grad), static_cast<const S*>(x), static_cast<S*>(grad_x), begin, end);
+  });
+}
+
 extern const Kernels<float> kernels_float;
 extern const Kernels<double> kernels_double;
-const Kernels<float> kernels_float{scratch_entry<float>, forward_entry<float>, backward_entry<float>,
-                                   narrow_entry<float>};
-const Kernels<double> kernels_double{scratch_entry<double>, forward_entry<double>, backward_entry<double>,
-                                     narrow_entry<double>};
+template <typename T>
+constexpr Kernels<T> kEntries{scratch_entry<T>, forward_entry<T>,  backward_entry<T>,
+                              narrow_entry<T>,  saliency_entry<T>, saliency_backward_entry<T>};
+const Kernels<float> kernels_float = kEntries<float>;
+const Kernels<double> kernels_double = kEntries<double>;
 
 }  // namespace sifa::SIFA_CAPABILITY

@@ -1,4 +1,4 @@
-// The CUDA op: checks, layout, device and stream. launch.cuh selects the kernels, which are in the other .cuh files.
+// The CUDA ops: checks, layout, device and stream. launch.cuh selects the kernels, which are in the other .cuh files.
 #include "kernels.h"
 
 #include <torch/csrc/stable/accelerator.h>
@@ -26,19 +26,25 @@ using torch::stable::accelerator::DeviceGuard;
 void check(cudaError_t error) {
   if (error == cudaSuccess) return;
   (void)cudaGetLastError();  // so that the next call does not see this error again
-  throw std::runtime_error(text_of("inter_frame_attention failed on the GPU: ", cudaGetErrorString(error)));
+  throw std::runtime_error(text_of("cuda_sifa failed on the GPU: ", cudaGetErrorString(error)));
 }
 
-Problem problem_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
-                        int64_t groups) {
+// What the sizes of x say.
+Problem problem_of_clip(const Tensor& x) {
   const Sizes sizes = x.sizes();
   for (const int64_t extent : sizes)
     if (extent > INT32_MAX)
       throw std::runtime_error(text_of("on a CUDA device no extent of x may exceed 2^31 - 1, got ", shape_of(sizes)));
-  Problem p{int(sizes[0]), int(sizes[1]), int(sizes[2]),
-            int(sizes[3]), int(sizes[4]), int(kernel_size),
-            int(dilation), int(groups),   {},
-            false};
+  Problem p{};
+  p.batch = int(sizes[0]), p.frames = int(sizes[1]), p.channels = int(sizes[2]);
+  p.height = int(sizes[3]), p.width = int(sizes[4]);
+  return p;
+}
+
+Problem problem_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
+                        int64_t groups) {
+  Problem p = problem_of_clip(x);
+  p.kernel_size = int(kernel_size), p.dilation = int(dilation), p.groups = int(groups);
   if (offset) {
     std::copy_n(offset->strides().data(), 5, p.offset_strides);
     p.offset_in_float = dtype_of(*offset) == Dtype::Float;
@@ -122,7 +128,7 @@ Tensor regular_backward(const Problem& p, const Tensor& grad, const Tensor& x) {
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
                                     int64_t kernel_size, int64_t dilation, int64_t groups, bool deterministic) {
   check_arguments(x, offset, kernel_size, dilation, groups);
-  check_gradient(grad, x);
+  check_gradient(grad, x, x.sizes(), "x");
   const DeviceGuard guard(x.get_device_index());
   const Tensor dense = channels_last(x), incoming = channels_last(grad);
   const Dtype dtype = dtype_of(x), accumulator = accumulator_of(dtype);
@@ -146,11 +152,44 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const O
   return {converted(sums, dtype), grad_offset};
 }
 
+Tensor saliency(const Tensor& x) {
+  check_clip(x);
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor dense = channels_last(x);
+  const Tensor saliency = empty_channels_last(shape_of_pairs(x, x.size(2)), dtype_of(x), x);
+  if (saliency.numel() == 0) return saliency;
+  const Problem p = problem_of_clip(x);
+  const Call call = call_on(x);
+  check(with_storage(dtype_of(x), [&](auto* storage) {
+    return run_saliency<std::remove_pointer_t<decltype(storage)>>(p, call, dense.const_data_ptr(),
+                                                                  saliency.mutable_data_ptr());
+  }));
+  return saliency;
+}
+
+Tensor saliency_backward(const Tensor& grad, const Tensor& x) {
+  check_clip(x);
+  check_gradient(grad, x, shape_of_pairs(x, x.size(2)), "the saliency");
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor dense = channels_last(x), incoming = channels_last(grad);
+  const Tensor grad_x = empty_channels_last(x.sizes(), dtype_of(x), x);
+  if (x.numel() == 0) return grad_x;
+  const Problem p = problem_of_clip(x);
+  const Call call = call_on(x);
+  check(with_storage(dtype_of(x), [&](auto* storage) {
+    return run_saliency_backward<std::remove_pointer_t<decltype(storage)>>(
+        p, call, incoming.const_data_ptr(), dense.const_data_ptr(), grad_x.mutable_data_ptr());
+  }));
+  return grad_x;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(sifa, CUDA, m) {
   m.impl("inter_frame_attention", TORCH_BOX(&forward));
   m.impl("inter_frame_attention_backward", TORCH_BOX(&backward));
+  m.impl("motion_saliency", TORCH_BOX(&saliency));
+  m.impl("motion_saliency_backward", TORCH_BOX(&saliency_backward));
 }
 
 }  // namespace sifa

@@ -1,4 +1,4 @@
-// The interface between the PyTorch side of the CUDA op (inter_frame_attention.cpp) and its kernels (launch.cuh,
+// The interface between the PyTorch side of the CUDA ops (inter_frame_attention.cpp) and their kernels (launch.cuh,
 // compiled once for each storage type). Does not use PyTorch. All pointers are to memory of the current device.
 #pragma once
 
@@ -45,5 +45,12 @@ cudaError_t run_regular_backward(const Problem& p, const Call& call, const void*
 template <typename S>
 cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
                          void* grad_x, void* grad_offset, void* weights);
+
+// The motion saliency, dense (N, T-1, H, W, C), and the gradient of x. T is at least 2 for the first one. Only the
+// sizes of the problem matter.
+template <typename S>
+cudaError_t run_saliency(const Problem& p, const Call& call, const void* x, void* saliency);
+template <typename S>
+cudaError_t run_saliency_backward(const Problem& p, const Call& call, const void* grad, const void* x, void* grad_x);
 
 }  // namespace sifa

@@ -10,5 +10,7 @@ template cudaError_t run_forward<double>(const Problem&, const Call&, const void
 template cudaError_t run_regular_backward<double>(const Problem&, const Call&, const void*, const void*, void*);
 template cudaError_t run_backward<double>(const Problem&, const Call&, const void*, const void*, const void*, void*,
                                           void*, void*);
+template cudaError_t run_saliency<double>(const Problem&, const Call&, const void*, void*);
+template cudaError_t run_saliency_backward<double>(const Problem&, const Call&, const void*, const void*, void*);
 
 }  // namespace sifa

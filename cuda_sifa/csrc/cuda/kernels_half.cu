@@ -10,5 +10,7 @@ template cudaError_t run_forward<__half>(const Problem&, const Call&, const void
 template cudaError_t run_regular_backward<__half>(const Problem&, const Call&, const void*, const void*, void*);
 template cudaError_t run_backward<__half>(const Problem&, const Call&, const void*, const void*, const void*, void*,
                                           void*, void*);
+template cudaError_t run_saliency<__half>(const Problem&, const Call&, const void*, void*);
+template cudaError_t run_saliency_backward<__half>(const Problem&, const Call&, const void*, const void*, void*);
 
 }  // namespace sifa

@@ -8,6 +8,7 @@
 #include "forward.cuh"
 #include "kernels.h"
 #include "regular.cuh"
+#include "saliency.cuh"
 #include "tiled_backward.cuh"
 
 namespace sifa {
@@ -231,6 +232,36 @@ cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, c
     if (added != cudaSuccess) return added;
   }
   return cudaSuccess;
+}
+
+// ---- Motion saliency ------------------------------------------------------------------------------------------------
+
+template <int Width, typename... Parameters, typename... Arguments>
+cudaError_t launch_elementwise(void (*kernel)(Parameters...), const Problem& p, const Call& call,
+                               Arguments... arguments) {
+  const int64_t threads = p.batch * (p.frame_size() / Width);
+  return launch(kernel, (threads + kThreads - 1) / kThreads, 0, call.stream, p, arguments...);
+}
+
+template <typename S>
+cudaError_t run_saliency(const Problem& p, const Call& call, const void* x_, void* saliency_) {
+  constexpr int width = kWidth<S>;
+  const S* x = static_cast<const S*>(x_);
+  S* saliency = static_cast<S*>(saliency_);
+  if (p.frame_size() % width == 0 && aligned(x) && aligned(saliency))
+    return launch_elementwise<width>(saliency_kernel<S, width>, p, call, x, saliency);
+  return launch_elementwise<1>(saliency_kernel<S, 1>, p, call, x, saliency);
+}
+
+template <typename S>
+cudaError_t run_saliency_backward(const Problem& p, const Call& call, const void* grad_, const void* x_,
+                                  void* grad_x_) {
+  constexpr int width = kWidth<S>;
+  const S *grad = static_cast<const S*>(grad_), *x = static_cast<const S*>(x_);
+  S* grad_x = static_cast<S*>(grad_x_);
+  if (p.frame_size() % width == 0 && aligned(grad) && aligned(x) && aligned(grad_x))
+    return launch_elementwise<width>(saliency_backward_kernel<S, width>, p, call, grad, x, grad_x);
+  return launch_elementwise<1>(saliency_backward_kernel<S, 1>, p, call, grad, x, grad_x);
 }
 
 }  // namespace sifa
