@@ -23,8 +23,9 @@ from common.errors import DataError, UserError
 from engine.config import load_config
 from engine.schema import Config
 from models import Network
+from models.inference import Probabilities
 from sifa.build import build_network
-from sifa.export import Probabilities, Runner, check_packages, export_network, onnx_runner, program_runner
+from sifa.export import Runner, check_packages, export_network, onnx_runner, program_runner
 from sifa.quantization import compare, quantize, sample_clips
 
 HEADER = (

@@ -11,16 +11,10 @@ of the first steps are compared as well.
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.turns import Worker, conditions, ratio, seconds, serve, take_turns
 
 OPTIMIZER = "optimizer and limit of the gradient"
 #: name -> width, clips, frames, size, calls of a turn
@@ -104,71 +100,40 @@ def _part(event: Any) -> str:
     return REST
 
 
-def work() -> None:
-    """In a checkout: reads commands from standard input, answers each with a line of JSON."""
-    step: Callable[[], float] = float
-    for line in sys.stdin:
-        command, *words = json.loads(line)
-        answer: Any = None
-        if command == "build":
-            torch.set_num_threads(int(words[2]))
-            step = step_of(words[0], words[1])
-            answer = [step() for _ in range(3)]
-        elif command == "turn":
-            clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
-            began = clock()
-            for _ in range(words[0]):
-                step()
-            answer = (clock() - began) / words[0]
-        else:
-            answer = parts_of(step)
-        print(json.dumps(answer), flush=True)
+STEP: list[Callable[[], float]] = []  # of this process, once it is built
 
 
-class Checkout:
-    """A process that computes with the code of a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        command = [sys.executable, str(Path(__file__).resolve()), "--work"]
-        environment = {**os.environ, "PYTHONPATH": str(folder.resolve()), "PYTHONSAFEPATH": "1"}
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=folder, env=environment
-        )
-
-    def ask(self, *command: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate()
+def answer(command: str, *words: Any) -> Any:
+    """In a worker: what a command asks for."""
+    if command == "build":
+        kind, case, threads = words
+        torch.set_num_threads(threads)
+        STEP[:] = [step_of(kind, case)]
+        return [STEP[0]() for _ in range(3)]
+    return seconds(STEP[0], *words) if command == "turn" else parts_of(STEP[0])
 
 
-def compare(before: Checkout, now: Checkout, kind: str, case: str, threads: int, turns: int) -> str:
+def compare(before: Worker, now: Worker, kind: str, case: str, threads: int, turns: int) -> str:
     """The table of one case."""
-    losses = [checkout.ask("build", kind, case, threads) for checkout in (before, now)]
-    times: list[list[float]] = [[], []]
-    for turn in range(turns):
-        for which in (0, 1) if turn % 2 == 0 else (1, 0):
-            times[which].append((before, now)[which].ask("turn", CASES[case][4]))
-    ratio = statistics.median(new / old for old, new in zip(*times, strict=True))
-    shares = [checkout.ask("parts") for checkout in (before, now)]
-    old, new = (1e3 * statistics.median(row) for row in times)
+    losses = [worker.ask("build", kind, case, threads) for worker in (before, now)]
+    rounds = {"before": turns, "now": turns}
+    times = take_turns({"before": before, "now": now}, rounds, "turn", CASES[case][4])
+    part = ratio(times["now"], times["before"])
+    shares = [worker.ask("parts") for worker in (before, now)]
+    old, new = (1e3 * statistics.median(row) for row in times.values())
     width, clips, frames, size, _ = CASES[case]
     lines = [
         f"## {case}, {'training step' if kind == 'step' else 'forward pass'}",
         f"\nwidth {width}, {clips} x {frames} x {size} x {size}, {threads} threads: {old:.0f} ms before, {new:.0f} "
-        f"now, ratio {ratio:.3f}, the median of {turns} turns",
+        f"now, ratio {part:.3f}, the median of {turns} turns",
     ]
     if kind == "step":
         apart = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
         lines.append(f"\nLosses of the first three steps: at most {apart:.1e} of their value apart")
     lines.append("\n| part | before, % | now, % of before |\n|---|---|---|")
-    for part in (*PARTS, REST):
-        lines.append(f"| {part} | {100 * shares[0][part]:.1f} | {100 * ratio * shares[1][part]:.1f} |")
-    return "\n".join([*lines, f"| in all | 100 | {100 * ratio:.1f} |", ""])
+    for name in (*PARTS, REST):
+        lines.append(f"| {name} | {100 * shares[0][name]:.1f} | {100 * part * shares[1][name]:.1f} |")
+    return "\n".join([*lines, f"| in all | 100 | {100 * part:.1f} |", ""])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -181,17 +146,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     args = parser.parse_args(argv)
-    text = (
-        f"# Where the time of SIFA-Net goes\n\n{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, torch "
-        f"{torch.__version__}, {date.today()}, load average {os.getloadavg()[0]:.1f}\n"
-    )
+    text = f"# Where the time of SIFA-Net goes\n\n{conditions(args.threads)}\n"
     print(text)
     for case in args.cases:
         for kind in args.kinds:
-            checkouts = Checkout(args.before), Checkout(args.now)
-            table = compare(*checkouts, kind, case, args.threads, args.turns)
-            for checkout in checkouts:
-                checkout.close()
+            workers = [Worker("benchmarks.where_time_goes", folder) for folder in (args.before, args.now)]
+            table = compare(workers[0], workers[1], kind, case, args.threads, args.turns)
+            for worker in workers:
+                worker.close()
             print(table, flush=True)
             text += "\n" + table
     if args.out:
@@ -200,7 +162,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--work"]:
-        work()
+    if sys.argv[1:2] == ["--work"]:
+        serve(answer)
     else:
         sys.exit(main())

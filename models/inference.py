@@ -1,19 +1,52 @@
 """A network for inference alone: BatchNorm as part of the convolutions, another dtype, compiled."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import Bottleneck
 
-from models.network import Network
+from models.network import Network, mean_softmax
 from models.sifa_resnet import SIFANet
 
+Run = Callable[[Tensor], Tensor]
 
-def fastest_form(network: Network, dtype: torch.dtype, *, fold: bool, compile: bool) -> nn.Module:
+
+@dataclass(frozen=True)
+class Form:
+    """What computes the predictions of a network.
+
+    Args:
+        name: for instance `onnx`, or `eager bfloat16`.
+        run: maps normalised clips (N, 3, T, S, S), float32, to the mean of the heads' softmaxes, (N, classes), float32.
+        report: a line on how the form was chosen; empty if the user chose it.
+    """
+
+    name: str
+    run: Run
+    report: str = ""
+
+
+class Probabilities(nn.Module):
+    """A network and the mean of its heads' softmaxes.
+
+    Shape:
+        (N, 3, T, H, W) to (N, classes), float32.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return mean_softmax(self.network(clip))
+
+
+def inference_network(network: Network, dtype: torch.dtype, *, fold: bool, compile: bool) -> nn.Module:
     """A network in eval mode in another form, which computes the same and shares or copies its weights.
 
     Args:

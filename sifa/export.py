@@ -15,7 +15,7 @@ from common.errors import UserError
 from datasets.normalisation import MEAN, STD
 from engine.metrics import mean_softmax
 from models import Network
-from models.inference import fastest_form
+from models.inference import Probabilities, inference_network
 from sifa.predictor import Predictor
 
 TOLERANCE = 1e-4  # relative to the largest probability
@@ -23,21 +23,6 @@ SMALLEST_CROP = 32  # pixels: the last stage's maps have a position for each
 ABOUT = "sifa.json"  # the description of the network in a .pt2 file
 
 Runner = Callable[[Tensor], Tensor]  # clips (N, 3, T, H, W) to probabilities (N, classes)
-
-
-class Probabilities(nn.Module):
-    """A network and the mean of its heads' softmaxes.
-
-    Shape:
-        (N, 3, T, H, W) to (N, classes).
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, clip: Tensor) -> Tensor:
-        return mean_softmax(self.network(clip))
 
 
 def description(predictor: Predictor, crop_size: int = 0) -> dict[str, Any]:
@@ -81,7 +66,7 @@ def export_network(
     Raises:
         UserError: the difference is larger than the roundings of float32 explain, or the file cannot be written.
     """
-    program = export_program(fastest_form(network, torch.float32, fold=True, compile=False), frames, crop_size)
+    program = export_program(inference_network(network, torch.float32, fold=True, compile=False), frames, crop_size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".onnx":

@@ -1,7 +1,7 @@
 """A trained network that classifies videos: files, folders, frames in memory, streams."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -19,10 +19,10 @@ from datasets.one_pass import read_chosen
 from datasets.sampling import test_positions
 from datasets.transforms import test_transform
 from datasets.video_files import VideoFiles
-from engine.metrics import mean_softmax
 from engine.schema import Config
 from engine.threads import cpu_threads, is_narrow
 from models import Network
+from models.inference import Form
 from sifa.batching import Read, Result, in_batches
 from sifa.prediction import Prediction
 from sifa.video_stream import check_video, find_videos
@@ -48,9 +48,8 @@ class Predictor:
         device: of the network.
         num_clips, num_crops: the views of a video, whose probabilities are averaged.
         trained_on: the data of the training, for instance `drawn moving shapes: 8 classes, 800 videos`.
-        run: computes what `model` does, in a faster form; see `sifa.load`.
-        dtype: of the clips that `run` takes.
-        threads: of `run` on the CPU.
+        form: computes the predictions of `model`, faster; see `sifa.load`.
+        threads: of `form` on the CPU.
     """
 
     model: Network
@@ -60,8 +59,7 @@ class Predictor:
     num_clips: int
     num_crops: int
     trained_on: str
-    run: Callable[[Tensor], Sequence[Tensor]]
-    dtype: torch.dtype
+    form: Form
     threads: int
 
     @property
@@ -171,10 +169,7 @@ class Predictor:
         """
         with cpu_threads(self.threads):
             scores = torch.cat(
-                [
-                    mean_softmax(self.run(self.normalise(batch).to(self.dtype))).cpu()
-                    for batch in views.split(batch_size or self.batch_size)
-                ]
+                [self.form.run(self.normalise(batch)).cpu() for batch in views.split(batch_size or self.batch_size)]
             )
         if not scores.isfinite().all():
             raise UserError(f"the network answers with {scores.flatten()[0]:g}: its weights are no use")

@@ -29,6 +29,7 @@ from common import cli
 from common.errors import DataError, UserError, one_line
 from datasets.video_files import frame_rate
 from sifa import video_results, video_stream
+from sifa.forms import FORMS
 from sifa.prediction_text import CSV_COLUMNS, csv_lines, top
 
 _LONGEST = 24 * 60 * 60  # seconds of a window, whose crops are all in memory
@@ -44,7 +45,10 @@ def predict(options: argparse.Namespace) -> int:
     """Prints a prediction for each video, or for the camera; returns 1 if a video could not be predicted, else 0."""
     videos = video_stream.find_videos(options.videos, _warn)
     views = {"num_clips": options.clips, "num_crops": options.crops}
-    predictor = sifa.load(options.checkpoint, device=options.device, threads=options.threads, **views)
+    computing = {"device": options.device, "threads": options.threads, "form": options.form}
+    predictor = sifa.load(options.checkpoint, **computing, **views)
+    if predictor.form.report:
+        print(predictor.form.report, file=sys.stderr, flush=True)
     if options.csv:
         print(",".join(CSV_COLUMNS))
     if options.camera is not None:
@@ -109,13 +113,19 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--clips", type=int, metavar="N", help="of a video or window (default: as in validation)")
     add("--crops", type=int, choices=(1, 3), help="of a clip (default: as in validation)")
     add("--top", type=int, default=5, metavar="N", help="classes to print (default: %(default)s)")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="an object for each video")
-    form.add_argument("--csv", action="store_true", help="a row for each video, window and class")
+    layout = parser.add_mutually_exclusive_group()
+    layout.add_argument("--json", action="store_true", help="an object for each video")
+    layout.add_argument("--csv", action="store_true", help="a row for each video, window and class")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(default: %(default)s here)")
     add("--batch", type=int, metavar="N", help="views at once (default: by network and device)")
     add("--workers", type=int, metavar="N", help="threads that decode (default: one for each core)")
     add("--threads", type=int, metavar="N", help="of the network on the CPU (default: narrow 1, wide all)")
+    add(
+        "--form",
+        choices=FORMS,
+        default="eager",
+        help="what computes; fastest measures all, for minutes (default: eager)",
+    )
     options = parser.parse_args(argv)
     if options.camera is None and not options.videos:
         parser.error("give videos, or --camera N")

@@ -177,33 +177,12 @@ def test_batches_that_are_none(wrong: dict[str, int], predictor: sifa.Predictor)
         predictor.predict([], **wrong)
 
 
-def test_other_forms_of_the_network_answer_alike(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-
-    def compile(network: nn.Module, **_: Any) -> nn.Module:
-        compiled.append(network)
-        return network
-
-    monkeypatch.setattr(torch, "compile", compile)
-    plain = sifa.load(folder / "last.pth", num_clips=1, fold=False)
-    assert plain.run is plain.model
-    views = plain.views(folder / "v0.avi")
-    expected = plain.probabilities(views)
-    folded = sifa.load(folder / "last.pth", num_clips=1, compile=True)
-    assert compiled == [folded.run]
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in compiled[0].modules())
-    torch.testing.assert_close(folded.probabilities(views), expected, rtol=1e-4, atol=1e-6)
-    half = sifa.load(folder / "last.pth", num_clips=1, dtype=torch.bfloat16)
-    scores = half.probabilities(views)
-    assert scores.dtype == torch.float32
-    assert 0 < (scores - expected).abs().max() < 0.05
-    assert {value.dtype for value in half.model.parameters()} == {torch.float32}, "the trained network stays"
-
-
-@pytest.mark.parametrize("wrong", [{"threads": 0}, {"threads": 1.5}, {"dtype": torch.int8}, {"dtype": "bfloat16"}])
+@pytest.mark.parametrize(
+    "wrong", [{"threads": 0}, {"threads": 1.5}, {"dtype": torch.int8}, {"dtype": "bfloat16"}, {"form": "fast"}]
+)
 def test_forms_that_are_none(wrong: dict[str, Any], folder: Path) -> None:
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"^{name} must be a .*, got {re.escape(repr(value))}$"):
+    with pytest.raises(ValueError, match=f"^{name} must be .*, got {re.escape(repr(value))}$"):
         sifa.load(folder / "last.pth", **wrong)
 
 

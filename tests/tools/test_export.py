@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 import sifa
-from sifa import export
+from models.inference import Probabilities
+from sifa import export, forms
 from sifa.quantization import sample_clips
 from tests.sifa.clips import VIDEOS, settings_with_videos
 from tests.tools.conftest import MakeCheckpoint
@@ -45,7 +47,9 @@ def description_in(path: Path) -> dict[str, Any]:
     return about | {name: tuple(about[name]) for name in ("mean", "std")}  # JSON knows no tuples
 
 
-def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "network.onnx"
     assert tool.main([f"--checkpoint={checkpoint}", f"--out={path}"]) == 0
     out = capsys.readouterr().out
@@ -59,6 +63,11 @@ def test_onnx(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert about == export.description(sifa.load(checkpoint))
     run, network = export.onnx_runner(path), sifa.load(checkpoint).model
     assert export.largest_difference(run, network, 8, 32)[0] < 1e-4
+    # The same file, as `sifa.load` computes with it.
+    monkeypatch.setattr(forms, "export_network", lambda network, frames, size, file: shutil.copy(path, file))
+    predictor = sifa.load(checkpoint, form="onnx", threads=1)
+    assert predictor.form.name == "onnx"
+    assert export.largest_difference(predictor.form.run, network, 8, 32)[0] < 1e-4
     # The comparison can fail: another network's answer is not this one's.
     assert isinstance(network.fc, torch.nn.Linear)
     network.fc.weight.data.neg_()
@@ -81,7 +90,7 @@ def test_exported_program_with_any_batch(
     for batch in (1, 3):
         clips = torch.randn(batch, 3, 8, 48, 48)
         with torch.no_grad():
-            assert torch.allclose(run(clips), export.Probabilities(network)(clips), atol=1e-6)
+            assert torch.allclose(run(clips), Probabilities(network)(clips), atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
@@ -159,7 +168,7 @@ def test_a_quantised_file(
     loaded = sifa.load(with_videos)
     clips = torch.cat(sample_clips(loaded.config, VIDEOS, train=False)[0])
     with torch.no_grad():
-        expected = export.Probabilities(loaded.model)(clips)
+        expected = Probabilities(loaded.model)(clips)
     got = export.onnx_runner(path)(clips)  # any batch
     assert 0 < (got - expected).abs().max() < 0.1 * expected.max()
 
