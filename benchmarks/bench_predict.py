@@ -109,13 +109,14 @@ def load(processes: int) -> Iterator[None]:
             process.wait()
 
 
-def measure(folder: Path, rounds: int, processes: int, amount: int) -> list[str]:
+def measure(folder: Path, cases: list[str], rounds: int, processes: int, amount: int) -> list[str]:
     """The lines of the table for one condition."""
-    times: dict[str, list[float]] = {name: [] for name in CASES}
+    times: dict[str, list[float]] = {name: [] for name in cases}
     with load(processes):
-        for _ in range(rounds):
-            for name in CASES:
+        for number in range(rounds):
+            for name in cases:
                 times[name].append(seconds(name, folder))
+                print(f"round {number + 1}, {processes} busy: {name}: {times[name][-1]:.1f} s", file=sys.stderr)
     lines = []
     for name, values in times.items():
         predicts = name.startswith("predict")
@@ -131,6 +132,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=19, help="of each of eight classes (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("predict", "train"), help="the cases of one kind")
     parser.add_argument("--load", type=int, default=os.cpu_count(), help="busy processes (default: one for each core)")
     parser.add_argument("--out", type=Path, help="also write the tables to this file, as Markdown")
     parser.add_argument("--case", help="used by the script itself")
@@ -139,6 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.case:
         print(run_case(args.case, args.folder / "last.pth", sorted(args.folder.glob("val/*/*.mp4"))))
         return
+    cases = [name for name in CASES if name.startswith(args.only or "")]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_demo_videos(folder, {"train": 1, "val": args.videos}, size=96, frames=24, seed=1, workers=1)
@@ -154,7 +157,7 @@ def main(argv: list[str] | None = None) -> None:
         )
         for name, processes in (("No load by this script", 0), (f"{args.load} busy processes", args.load)):
             before = os.getloadavg()[0]
-            rows = measure(folder, args.rounds, processes, 8 * args.videos)
+            rows = measure(folder, cases, args.rounds, processes, 8 * args.videos)
             text += f"\n{name}; load average of the machine {before:.1f} before and {os.getloadavg()[0]:.1f} after\n\n"
             text += "| case | seconds | rate | ratio |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
             print(text, flush=True)

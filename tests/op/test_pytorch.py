@@ -131,6 +131,18 @@ def test_exported_with_a_dynamic_batch() -> None:
     assert torch.equal(program.module()(x, offset), inter_frame_attention(x, offset))
 
 
+def test_exported_for_two_frames_and_more() -> None:
+    """As docs/troubleshooting.md says: two frames are one pair, and a size of 1 is a constant for PyTorch otherwise."""
+    attention = InterFrameAttention(4).eval()
+    torch.nn.init.normal_(attention.offset.weight)  # type: ignore[union-attr]
+    times = ({1: torch.export.Dim("t", min=2)},)
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        program = torch.export.export(attention, (torch.randn(2, 4, 4, 6, 7),), dynamic_shapes=times)
+    for frames in (2, 3, 7):
+        clip = torch.randn(2, frames, 4, 6, 7)
+        torch.testing.assert_close(program.module()(clip), attention(clip))
+
+
 def test_autocast_keeps_half_inputs(device: torch.device) -> None:
     x, offset = Case(shape=(1, 3, 16, 5, 6)).inputs(torch.bfloat16, device)
     with torch.autocast(device.type, dtype=torch.bfloat16):
