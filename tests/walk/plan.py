@@ -20,7 +20,7 @@ LEFT_OUT = [
         r"benchmarks\.|pytest|tests\.|make\.sh (\w+ )?(bench|gpu|compat|wheel|fuzz|attack|test|lint)",
         "a long job of its own",
     ),
-    (r"…|predict \.\.\.|tools\.export$|make\.sh *(#|$)|torchrun --standalone$|LIST ROOT", "names a command"),
+    (r"…|predict \.\.\.|tools\.(export|complexity)$|make\.sh *(#|$)|torchrun --standalone$|LIST ROOT", "names a command"),
 ]
 
 #: (what is in the command, what stands there in the walk)
@@ -37,7 +37,6 @@ CHANGED = [
     (r"OUT --list train\.txt \[--labels LABELS\] \[(.*?)\] \[(.*?)\]$", r"PACKS --list train.txt \1 \2"),
     (r"train\.txt OUT --format PACKED", "train.txt PACKS --format PACKED"),
     (r"--checkpoint PATH", "--checkpoint output/demo"),
-    (r"epochs=N\b", "epochs=3"),
 ]
 
 
