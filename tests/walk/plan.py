@@ -20,7 +20,7 @@ LEFT_OUT = [
         r"benchmarks\.|pytest|tests\.|make\.sh (\w+ )?(bench|gpu|compat|wheel|fuzz|attack|test|lint)",
         "a long job of its own",
     ),
-    (r"…|predict \.\.\.|tools\.(export|complexity)$|make\.sh *(#|$)|torchrun --standalone$|LIST ROOT", "names a command"),
+    (r"…|predict \.\.\.|tools\.(export|complexity)$|make\.sh *(#|$)|--standalone$|LIST ROOT", "names a command"),
 ]
 
 #: (what is in the command, what stands there in the walk)
