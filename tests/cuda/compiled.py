@@ -21,7 +21,7 @@ from tests.op.cases import Case
 COUNTS = HERE / "compiled_counts.txt"
 ARCHITECTURE = "compute_90"
 FILES = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.float16: "half", torch.float64: "double"}
-# The shapes of the networks at res3, res4 and res5, and one of SIFA-Transformer; T = 2, so one pair of frames.
+# Shapes of the networks: res3, res4, res5 and the last stage of SIFA-Transformer. T = 2: one pair of frames.
 SHAPES = [(1, 2, 128, 28, 28), (1, 2, 256, 14, 14), (1, 2, 512, 7, 7), (1, 2, 1024, 7, 7)]
 OFFSETS = {"of a pixel": 1.0, "of zero": 0.0, "none": None}
 
@@ -66,13 +66,14 @@ def build_interpreter(folder: Path) -> Path:
 
 def counted_calls(dtype: torch.dtype) -> dict[str, Call]:
     """The calls whose instructions are counted."""
-    calls = {}
+    name, calls = f"{str(dtype).removeprefix('torch.'):8}", {}
     for shape in SHAPES:
         for title, deviation in OFFSETS.items():
             call = Call.of(Case(shape=shape, offset=deviation), dtype)
             if deviation == 0 and call.offset is not None:
                 call.offset = torch.zeros_like(call.offset)
-            calls[f"{str(dtype).removeprefix('torch.'):8}  C {shape[2]:4}  offsets {title:10}"] = call
+            calls[f"{name}  C {shape[2]:4}  offsets {title:10}"] = call
+    calls[f"{name}  C  128  motion saliency   "] = Call.of_saliency(1, 4, 128, 14, 14, dtype=dtype)
     return calls
 
 

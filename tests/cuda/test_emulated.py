@@ -234,9 +234,9 @@ CLIPS: list[tuple[tuple[int, ...], dict[str, int]]] = [
 ]
 
 
-def test_the_motion_saliency(emulate: Emulator) -> None:
-    for dtype in (torch.float32, torch.float64):
-        assert_equal(emulate, [Call.of_saliency(*shape, dtype=dtype, **settings) for shape, settings in CLIPS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_motion_saliency(dtype: torch.dtype, emulate: Emulator) -> None:
+    assert_equal(emulate, [Call.of_saliency(*shape, dtype=dtype, **settings) for shape, settings in CLIPS])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -248,10 +248,10 @@ def test_the_motion_saliency_in_half_precision_is_rounded_once(dtype: torch.dtyp
             assert relative_error(result, exact[name]) <= torch.finfo(dtype).eps / 2, f"{name} of {call}"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("distance", [200.0, 2000.0])
-def test_the_motion_saliency_of_frames_that_differ_much(distance: float, emulate: Emulator) -> None:
+def test_the_motion_saliency_of_frames_that_differ_much(distance: float, dtype: torch.dtype, emulate: Emulator) -> None:
     """The exponential function overflows, its reciprocal is zero."""
-    for dtype in (torch.float32, torch.float64):
-        call = Call.of_saliency(1, 3, 4, 2, 3, dtype=dtype)
-        call.x[:, 1] += distance  # sigmoids of +distance, then of -distance
-        assert_equal(emulate, [call])
+    call = Call.of_saliency(1, 3, 4, 2, 3, dtype=dtype)
+    call.x[:, 1] += distance  # sigmoids of +distance, then of -distance
+    assert_equal(emulate, [call])
