@@ -103,10 +103,10 @@ def _warn(text: str) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.parser("python -m tools.predict", __doc__)
+    parser = cli.parser("python -m tools.predict", __doc__, usage="--checkpoint RUN [...] [VIDEO ...]")
     add = parser.add_argument
     add("videos", nargs="*", metavar="VIDEO", help="files, folders and patterns like 'a/**/*.mp4'")
-    add("--checkpoint", type=Path, required=True, help="folder of a run, or its file")
+    add("--checkpoint", type=Path, required=True, metavar="RUN", help="folder of a run, or its file")
     add("--camera", type=int, metavar="N", help="camera N instead of videos")
     add("--window", type=float, metavar="SECONDS", help="length of a window (camera: default a clip)")
     add("--stride", type=float, metavar="SECONDS", help="between windows (default: half; camera: 1)")

@@ -28,6 +28,7 @@ CHANGED = [
     (r"^\.venv/bin/python", "python"),
     (r" +# .*$", ""),
     (r"--nproc_per_node=4", "--nproc_per_node=2"),
+    (r"VIDEO --checkpoint FILE", "new.mp4 --checkpoint output/demo"),
     (r"VIDEO_FOLDER", "my_videos --out output/folder"),
     (
         r"dataset\.root_path=https://host/OUT",

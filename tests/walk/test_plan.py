@@ -19,7 +19,7 @@ def test_the_pages_print_commands() -> None:
 
 @pytest.mark.parametrize("command", RUN)
 def test_no_placeholder_is_left(command: str) -> None:
-    assert not re.search(r"\[|…|\.\.\.|PATH|LIST\b|VIDEO_FOLDER|https://|\$", command)
+    assert not re.search(r"\[|…|\.\.\.|PATH|LIST\b|VIDEO_FOLDER|\bVIDEO\b|\bFILE\b|https://|\$", command)
 
 
 def test_every_rule_is_used() -> None:
