@@ -1,19 +1,18 @@
-"""Write a trained network for other runtimes: ONNX, ONNX of 8-bit integers, or PyTorch's own exported program.
+"""Write a trained network for other runtimes: ONNX, ONNX of int8, or torch.export.
 
-    python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo.onnx [--crop_size 64]
-    python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo.pt2
-    python -m tools.export --checkpoint output/demo/checkpoints/last.pth --out demo-int8.onnx --int8 static
+    python -m tools.export --checkpoint output/demo --out demo.onnx
+    python -m tools.export --checkpoint output/demo --out demo.pt2
+    python -m tools.export --checkpoint output/demo --out int8.onnx --int8 static
 
-The batch may have any size, frames and crop are fixed. The file takes clips (N, 3, T, H, W), normalised as in training,
-and gives the softmax that validation averages, (N, classes). An ONNX file holds standard operators only; an exported
-program needs `import cuda_sifa` where it is loaded. Either is read back and compared with PyTorch on random clips
-before it counts as written.
+The file takes normalised clips (N, 3, T, H, W) and gives probabilities
+(N, classes). N may be any number; T, H and W are fixed. The file is read back
+and compared with PyTorch before it counts as written. An ONNX file holds
+standard operators only; a .pt2 file needs `import cuda_sifa`.
 
---int8 writes ONNX. static: weights and activations of convolutions and matrix products are integers; the activations'
-ranges are those of --calibrate training videos. dynamic: the weights are, and the activations' ranges are computed in
-each call. All else stays float32. On --videos validation videos the file is compared with the float32 file: how often
-both choose the same class, how far their probabilities are apart, how much time they take, in turns. The videos are
-those of the checkpoint's configuration, found by its paths.
+--int8 static: weights and activations of convolutions and matrix products are
+integers, in the ranges of --calibrate training videos. dynamic: the weights
+are. The file is compared with float32 on --videos validation videos, which the
+checkpoint's configuration names. docs/deploy.md tells more.
 
 Exit code: 0, or 2 if something is wrong.
 """
@@ -76,14 +75,14 @@ def _export_int8(args: argparse.Namespace) -> None:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.parser("python -m tools.export", __doc__)
+    parser = cli.parser("python -m tools.export", __doc__, usage="--checkpoint RUN --out FILE [...]")
     add = parser.add_argument
-    add("--checkpoint", type=Path, required=True, help="folder of a run, or its file")
-    add("--out", type=Path, required=True, help="NAME.onnx, or NAME.pt2 for torch.export")
-    add("--crop_size", type=int, help=f"pixels, at least {SMALLEST_CROP} (default: as in validation)")
-    add("--int8", choices=("static", "dynamic"), help="8-bit integers; --out must be NAME.onnx")
-    add("--calibrate", type=int, help="training videos for --int8 static (default: 64)")
-    add("--videos", type=int, help="validation videos for --int8 to compare on (default: 200)")
+    add("--checkpoint", type=Path, required=True, metavar="RUN", help="folder of a run, or its file")
+    add("--out", type=Path, required=True, metavar="FILE", help="NAME.onnx, or NAME.pt2 for torch.export")
+    add("--crop_size", type=int, metavar="N", help=f"pixels, at least {SMALLEST_CROP} (default: as in validation)")
+    add("--int8", choices=("static", "dynamic"), help="8-bit integers; FILE must be NAME.onnx")
+    add("--calibrate", type=int, metavar="N", help="training videos for --int8 static (default: 64)")
+    add("--videos", type=int, metavar="N", help="validation videos to compare on (default: 200)")
     return parser.parse_args(argv)
 
 

@@ -1,13 +1,15 @@
-"""Draw what a network looks at in a video: the paper's figure 5 as a picture, a film, or a page to explore.
+"""Draw what a network looks at in a video: the paper's figure 5, a film, or a page.
 
-    python -m tools.visualize VIDEO --checkpoint FILE [--query X,Y] [--frame T] [--stage res4]
-    python -m tools.visualize VIDEO --checkpoint FILE --out clip.mp4
-    python -m tools.visualize VIDEO --checkpoint FILE --html
+    python -m tools.visualize VIDEO --checkpoint RUN [--query X,Y] [--frame T]
+    python -m tools.visualize VIDEO --checkpoint RUN --out clip.mp4
+    python -m tools.visualize VIDEO --checkpoint RUN --html
 
-A query is a position in frame t; SIFA samples frame t+1 for it. The picture shows both frames: the sampled points
-coloured by their attention weights, in one block and through several; the motion saliency; how the predicted offsets
-move the neighbourhoods; and what speaks for the class (Grad-CAM). A frame t of the network is made of four frames of
-the clip, the third of which is drawn. Exit code: 0, or 2 after an error.
+A query is a position in frame t; SIFA samples frame t+1 for it. The picture
+shows both frames: the sampled points coloured by their attention weights, in
+one block and through several; the motion saliency; how the predicted offsets
+move the neighbourhoods; and what speaks for the class (Grad-CAM). A frame t of
+the network is made of four frames of the clip, the third of which is drawn.
+Exit code: 0, or 2 after an error.
 """
 
 import argparse
@@ -103,24 +105,18 @@ def _query(text: str) -> tuple[float, float]:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.parser("python -m tools.visualize", __doc__)
+    parser = cli.parser("python -m tools.visualize", __doc__, usage="VIDEO --checkpoint RUN [...]")
     parser.add_argument("video", type=Path, metavar="VIDEO")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder of a run, or its file")
+    parser.add_argument("--checkpoint", type=Path, required=True, metavar="RUN", help="folder of a run, or its file")
     parser.add_argument("--query", type=_query, metavar="X,Y", help="pixels of VIDEO (default: the strongest motion)")
     parser.add_argument("--frame", type=int, metavar="T", help="of VIDEO, as frame t (default: the strongest motion)")
     parser.add_argument("--stage", choices=STAGES, help="default: the last one with fine maps; --html: all")
-    parser.add_argument(
-        "--blocks", type=int, default=3, help="SIFA blocks that points go through (default: %(default)s)"
-    )
+    parser.add_argument("--blocks", type=int, default=3, metavar="N", help="that points go through (default: 3)")
     parser.add_argument("--class", dest="label", metavar="NAME", help="for Grad-CAM (default: the predicted class)")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        help="NAME.png, or .mp4 for the whole video (default: the name of VIDEO, with a number if that file exists)",
-    )
+    parser.add_argument("--out", type=Path, help="NAME.png, or .mp4 for the whole video (default: by VIDEO's name)")
     parser.add_argument("--html", action="store_true", help="one self-contained page instead of a picture")
-    parser.add_argument("--crop_size", type=int, help="pixels that the network sees; more give finer maps")
-    parser.add_argument("--gamma", type=float, default=1.0, help="below 1 draws dark videos brighter")
+    parser.add_argument("--crop_size", type=int, metavar="N", help="pixels that the network sees; more give finer maps")
+    parser.add_argument("--gamma", type=float, default=1.0, metavar="N", help="below 1 draws dark videos brighter")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(argv)
     suffix = ".html" if options.html else ".png"

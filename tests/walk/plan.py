@@ -28,6 +28,7 @@ CHANGED = [
     (r"^\.venv/bin/python", "python"),
     (r" +# .*$", ""),
     (r"--nproc_per_node=4", "--nproc_per_node=2"),
+    (r"distributed\.launch (.*NAME\.yml)", r"distributed.launch \1 --then_test"),  # which tools.report needs
     (r"VIDEO --checkpoint FILE", "new.mp4 --checkpoint output/demo"),
     (r"VIDEO_FOLDER", "my_videos --out output/folder"),
     (
