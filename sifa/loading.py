@@ -42,8 +42,9 @@ def load(
         num_clips, num_crops: views of a video, any number of clips and 1 crop or 3; None: as in the checkpoint's own
             validation.
         form: what computes the predictions. eager: PyTorch. compiled: torch.compile with frozen weights; the first
-            prediction takes minutes. onnx: ONNX Runtime on the CPU; loading takes a minute. fastest: measures all that
-            this machine has, which takes minutes, and keeps the fastest; `form.report` of the predictor says it.
+            prediction takes minutes, and so does the first with another number of views. onnx: ONNX Runtime on the CPU;
+            loading takes a minute. fastest: measures all that this machine has, for minutes, and keeps the fastest;
+            `form.report` of the predictor says it.
         dtype: that predictions are computed in, such as torch.bfloat16. Probabilities are float32. None: float32; for
             the fastest form bfloat16 as well, if the CPU has instructions for it.
         fold: BatchNorm becomes part of the convolutions (`models.inference`): the same to rounding, and faster.
