@@ -126,7 +126,7 @@ class SeekableVideo:
         return self.data.codec in _ONLY_TORCHCODEC
 
     def __len__(self) -> int:
-        """The number of its time stamps, or those of the window. If all frames decode, it is the number of frames."""
+        """The number of its time stamps, which is that of frames if all decode. Not to be used with a window."""
         return len(self._decoder)
 
     def read(self, positions: Sequence[int]) -> tuple[np.ndarray, list[float]]:
