@@ -194,7 +194,7 @@ template <typename S>
 cudaError_t launch_backward(const Problem& p, const Call& call, Tiles tiles, const BackwardArgs<S>& args) {
   constexpr int width = kWidth<S>;
   const bool vectors = p.head_channels() % width == 0 && aligned(args.x) && aligned(args.grad) && aligned(args.grad_x);
-  if (vectors && !args.weights && p.kernel_size <= 7 && p.pixels() < (1 << 29)) {
+  if (vectors && !args.weights && p.kernel_size <= 7 && p.pixels() < kMaxPixels) {
     switch (p.kernel_size) {
       case 1:
         return launch_tiled_backward<S, 1>(p, call, tiles, args);

@@ -11,6 +11,8 @@ namespace sifa {
 constexpr int kSide = 8;            // pixels are merged if they lie in a square of this many pixels on a side
 constexpr int kMaxWindow = 1024;    // pixels of the window around a tile
 constexpr int kTilePositions = 32;  // one bit of a word for each position: which positions read a pixel
+constexpr int kPixelShift = 7;      // of the pixel in a word of TileMemory::pixels
+constexpr int64_t kMaxPixels = int64_t(1) << (31 - kPixelShift);  // of a frame
 
 // One tap: the upper left pixel of its cell, or kOutside in both, and where the sampling point lies inside.
 template <typename A>
@@ -46,7 +48,8 @@ struct TileMemory {
   A* slopes;       // (P, taps, 2): gradient of the offsets
   Tap<A>* taps;    // (P, taps)
   Near* near;      // (P)
-  int* pixels;     // (P, 4 * taps): twice the pixel, plus one if it lies outside the window; -1: outside the map
+  int* pixels;     // (P, 4 * taps): the pixel, six bits for its bit in Near::map, one that is set if it lies outside
+                   // the window; -1: outside the map
   unsigned* seen;  // (window): the positions that read a pixel
 
   static SIFA_HD size_t bytes(int positions, int taps, int window) {

@@ -88,12 +88,12 @@ struct BackwardTile {
         if (bit >= kSide * kSide || !(near.map >> bit & 1)) continue;
         const int row = near.row + bit / kSide, col = near.col + bit % kSide;
         const bool outside = row < top || row >= top + window.rows || col < left || col >= left + window.cols;
-        pixels[near.rank(bit)] = 2 * (row * p.width + col) + outside;
+        pixels[near.rank(bit)] = (row * p.width + col) << kPixelShift | bit << 1 | int(outside);
       } else if (bit < most) {
         const Tap<A>& tap = memory.taps[position * taps + bit / 4];
         const int row = tap.row + (bit >> 1 & 1), col = tap.col + (bit & 1);
         const bool inside = row >= 0 && row < p.height && col >= 0 && col < p.width;
-        pixels[bit] = inside ? 2 * (row * p.width + col) + 1 : -1;
+        pixels[bit] = inside ? (row * p.width + col) << kPixelShift | 1 : -1;
       }
     }
   }
@@ -117,7 +117,7 @@ struct BackwardTile {
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             // Beyond the last pixel, and outside the map: any pixel. Its products are not used.
-            const int pixel = u + i < count ? max(pixels[u + i], 0) >> 1 : 0;
+            const int pixel = u + i < count ? max(pixels[u + i], 0) >> kPixelShift : 0;
             Part value;
             value.read_some(head.keys + int64_t(pixel) * p.channels + from, channels - from, lanes);
             sums[2 * i] += value.dot(q);
@@ -165,15 +165,16 @@ struct BackwardTile {
   // And back from the taps to the pixels: c and h of each pixel, and which positions read a pixel of the window.
   __device__ __forceinline__ void weigh_pixels() const {
     const int top = this->top(), left = this->left();
-    for (int i = int(threadIdx.x); i < positions * bits; i += kThreads) {
-      const int position = i / bits, bit = i % bits;
+    for (int i = int(threadIdx.x); i < positions * most; i += kThreads) {
+      const int position = i / most, u = i % most;
       const Near& near = memory.near[position];
       A* products = memory.products + 2 * position * most;
       const Tap<A>* tap = memory.taps + position * taps;
       const A* weights = memory.weights + 2 * position * taps;
       if (near.merged) {
-        if (bit >= kSide * kSide || !(near.map >> bit & 1)) continue;
-        const int row = near.row + bit / kSide, col = near.col + bit % kSide, u = near.rank(bit);
+        if (u >= near.count) continue;
+        const int pixel = memory.pixels[i], bit = pixel >> 1 & (kSide * kSide - 1);
+        const int row = near.row + bit / kSide, col = near.col + bit % kSide;
         A to_grad = 0, to_query = 0;
 #pragma unroll(K == 3 ? 9 : 1)
         for (int j = 0; j < taps; ++j) {
@@ -186,13 +187,13 @@ struct BackwardTile {
         products[2 * u] = to_grad;
         products[2 * u + 1] = to_query;
         // Weights of zero, as three of four have at integer offsets, add nothing.
-        if (!(memory.pixels[position * most + u] & 1) && !(to_grad == 0 && to_query == 0))
+        if (!(pixel & 1) && !(to_grad == 0 && to_query == 0))
           atomicOr(memory.seen + (row - top) * window.cols + col - left, 1u << position);
-      } else if (bit < most) {
-        const int j = bit / 4;
-        const A weight = (bit & 2 ? tap[j].fy : 1 - tap[j].fy) * (bit & 1 ? tap[j].fx : 1 - tap[j].fx);
-        products[2 * bit] = weight * weights[2 * j];
-        products[2 * bit + 1] = weight * weights[2 * j + 1];
+      } else {
+        const int j = u / 4;
+        const A weight = (u & 2 ? tap[j].fy : 1 - tap[j].fy) * (u & 1 ? tap[j].fx : 1 - tap[j].fx);
+        products[2 * u] = weight * weights[2 * j];
+        products[2 * u + 1] = weight * weights[2 * j + 1];
       }
     }
   }
@@ -212,8 +213,8 @@ struct BackwardTile {
         for (int u = 0; u < count; ++u) {
           const int pixel = pixels[u];
           Part value;
-          value.read(head.keys + int64_t(max(pixel, 0) >> 1) * p.channels + from, pixel < 0 ? 0 : channels - from,
-                     lanes);
+          value.read(head.keys + int64_t(max(pixel, 0) >> kPixelShift) * p.channels + from,
+                     pixel < 0 ? 0 : channels - from, lanes);
           result.add(products[2 * u + 1], value);
         }
         store_query_gradient(args, first + head.channel + at + from, channels - from, lanes, result);
@@ -227,7 +228,8 @@ struct BackwardTile {
           result.zero();
           result.add(to_grad, g);
           result.add(to_query, q);
-          add_to_keys(head.grad_keys + int64_t(pixels[u] >> 1) * p.channels + from, channels - from, lanes, result);
+          add_to_keys(head.grad_keys + int64_t(pixels[u] >> kPixelShift) * p.channels + from, channels - from, lanes,
+                      result);
         }
       }
     });
