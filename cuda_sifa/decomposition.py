@@ -12,7 +12,13 @@ from cuda_sifa.checks import HALF, check_arguments
 
 
 def inter_frame_attention(
-    x: Tensor, offset: Tensor | None = None, kernel_size: int = 3, dilation: int = 1, groups: int = 1
+    x: Tensor,
+    offset: Tensor | None = None,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    residual: bool = False,
 ) -> Tensor:
     """Same arguments, result and errors as `cuda_sifa.inter_frame_attention`.
 
@@ -20,7 +26,7 @@ def inter_frame_attention(
     """
     check_arguments(x, offset, kernel_size, dilation, groups)
     if x.shape[1] == 1:
-        return torch.zeros_like(x)
+        return x.clone() if residual else torch.zeros_like(x)
     n, t, c, h, w = x.shape
     taps = kernel_size**2
     dtype = torch.float32 if x.dtype in HALF else x.dtype
@@ -42,4 +48,5 @@ def inter_frame_attention(
     query = query.view(-1, groups, c // groups, 1, h, w)
     weights = (query * sampled).sum(2, keepdim=True) * (groups / c)
     attended = (weights * sampled).sum(3).view(n, t - 1, c, h, w)
-    return torch.cat([attended, torch.zeros_like(attended[:, :1])], dim=1).to(x.dtype)
+    attended = torch.cat([attended, torch.zeros_like(attended[:, :1])], dim=1)
+    return (x.to(dtype) + attended if residual else attended).to(x.dtype)

@@ -15,8 +15,8 @@ HOW_TO_BUILD = "build it with `bash make.sh` (or `pip install ./cuda_sifa`)"
 
 _PATH = Path(__file__).with_name("_C.so")
 
-#: The operator that was added last: a library without it was built before.
-NEWEST = "motion_saliency"
+#: The argument of inter_frame_attention that was added last: a library without it was built before.
+NEWEST = "residual"
 
 #: The types of device for which the loaded library has kernels; empty if none is loaded. "meta" computes shapes only.
 devices: frozenset[str] = frozenset()
@@ -106,7 +106,7 @@ def load(path: Path = _PATH) -> bool:
             torch.ops.load_library(str(path))
         except OSError as error:
             problem = f"the compiled op, built for {build}, does not load ({error})"
-        if problem is None and not hasattr(torch.ops.sifa, NEWEST):
+        if problem is None and NEWEST not in str(torch.ops.sifa.inter_frame_attention.default._schema):
             problem = f"the compiled op, built for {build}, is older than its Python code"
     if build is None or problem is not None:
         _warn(f"{problem}. Plain PyTorch is used", "To use the compiled op")

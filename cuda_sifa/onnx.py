@@ -28,7 +28,9 @@ _AXES = {"batch": 0, "time": 1, "channels": 2, "height": 3, "width": 4}
 
 
 # The exporter takes the parameters' kinds from annotations: tensors are those without one.
-def inter_frame_attention(x, offset=None, kernel_size: int = 3, dilation: int = 1, groups: int = 1):
+def inter_frame_attention(
+    x, offset=None, kernel_size: int = 3, dilation: int = 1, groups: int = 1, residual: bool = False
+):
     """The translation of `cuda_sifa.inter_frame_attention`, which documents the arguments. The exporter calls it.
 
     N, H and W may be dynamic; T may be dynamic above 1. Half types are computed in float32, as in the op.
@@ -39,6 +41,7 @@ def inter_frame_attention(x, offset=None, kernel_size: int = 3, dilation: int = 
         kernel_size: k, odd.
         dilation: distance between taps in pixels.
         groups: number of heads.
+        residual: add x.
 
     Returns:
         Value of a graph, (N, T, C, H, W).
@@ -50,7 +53,7 @@ def inter_frame_attention(x, offset=None, kernel_size: int = 3, dilation: int = 
     if not isinstance(channels, int):
         raise ValueError(f"the channels of x must be fixed for ONNX, got {channels}")
     if x.shape[1] == 1:
-        return op.Expand(op.CastLike(op.Constant(value_float=0.0), x), op.Shape(x))
+        return op.Identity(x) if residual else op.Expand(op.CastLike(op.Constant(value_float=0.0), x), op.Shape(x))
     dtype = ir.DataType.FLOAT if x.dtype in _HALF else x.dtype
     wide = op.Cast(x, to=dtype)
     height, width = _size(x, "height"), _size(x, "width")
@@ -76,7 +79,7 @@ def inter_frame_attention(x, offset=None, kernel_size: int = 3, dilation: int = 
     padded = op.Pad(
         op.Reshape(attended, clip), _numbers(0, 0, 0, 0, 0, 0, 1, 0, 0, 0)
     )  # the last frame has no next one
-    return op.CastLike(padded, x)
+    return op.CastLike(op.Add(wide, padded) if residual else padded, x)
 
 
 def motion_saliency(x):

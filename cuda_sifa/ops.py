@@ -12,7 +12,13 @@ from cuda_sifa.checks import check_arguments, check_gradient, wrong_type
 
 
 def inter_frame_attention(
-    x: Tensor, offset: Tensor | None = None, kernel_size: int = 3, dilation: int = 1, groups: int = 1
+    x: Tensor,
+    offset: Tensor | None = None,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    residual: bool = False,
 ) -> Tensor:
     """Every position of a frame attends to a deformable k x k neighbourhood in the next frame (SIFA paper, section 3).
 
@@ -20,7 +26,7 @@ def inter_frame_attention(
 
         attended[:, t] at p = sum over j of (<x[:, t] at p, s_j> * groups / C) * s_j       for each group of channels
 
-    and zero for the last frame, which has no next frame. There is no softmax and no residual: add x yourself.
+    and zero for the last frame, which has no next frame. There is no softmax.
 
     Args:
         x: (N, T, C, H, W), float64, float32, float16 or bfloat16, any strides. Fastest if channels are innermost, as in
@@ -33,6 +39,7 @@ def inter_frame_attention(
         kernel_size: k, odd.
         dilation: distance between taps in pixels.
         groups: number of heads. Each has C / groups channels and its own weights; all share the offsets.
+        residual: return x + attended, as in the paper's block. It costs no pass over memory more, also in the gradient.
 
     Returns:
         (N, T, C, H, W) in the dtype of x, channels innermost in memory. Geometry and sums are computed in float32 or
@@ -45,12 +52,12 @@ def inter_frame_attention(
     """
     try:
         if x.device.type not in library.devices:
-            return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+            return reference.inter_frame_attention(x, offset, kernel_size, dilation, groups, residual=residual)
         if inside_torch_func():
-            return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups)
+            return InterFrameAttention.apply(x, offset, kernel_size, dilation, groups, residual)
         if needs_no_gradient(x, offset):
-            return run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, kernel_size, dilation, groups)
-        return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups)
+            return run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, kernel_size, dilation, groups, residual)
+        return torch.ops.sifa.inter_frame_attention(x, offset, kernel_size, dilation, groups, residual)
     except (AttributeError, RuntimeError, TypeError):
         # The types are checked after the failure only, so a correct call has no cost.
         if mistake := wrong_type(x, offset, kernel_size, dilation, groups):
@@ -58,7 +65,9 @@ def inter_frame_attention(
         raise
 
 
-def _fake(x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int) -> Tensor:
+def _fake(
+    x: Tensor, offset: Tensor | None, kernel_size: int, dilation: int, groups: int, residual: bool = False
+) -> Tensor:
     check_arguments(x, offset, kernel_size, dilation, groups)
     return channels_innermost(x)
 
@@ -71,6 +80,7 @@ def _fake_backward(
     dilation: int,
     groups: int,
     deterministic: bool = False,
+    residual: bool = False,
 ) -> tuple[Tensor, Tensor]:
     check_arguments(x, offset, kernel_size, dilation, groups)
     check_gradient(grad, x, x.shape, "x")
@@ -95,7 +105,7 @@ class InterFrameAttention(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
-        x, offset, *ctx.settings = inputs
+        x, offset, *ctx.settings = inputs  # residual is missing if a caller of the bare op left it out
         ctx.save_for_backward(x, offset)
 
     @staticmethod
@@ -104,8 +114,9 @@ class InterFrameAttention(torch.autograd.Function):
         backward = torch.ops.sifa.inter_frame_attention_backward
         if inside_torch_func():
             backward = InterFrameAttentionBackward.apply
-        grad_x, grad_offset = backward(grad, x, offset, *ctx.settings)
-        return grad_x, grad_offset if offset is not None else None, None, None, None
+        neighbourhood, residual = ctx.settings[:3], any(ctx.settings[3:])
+        grad_x, grad_offset = backward(grad, x, offset, *neighbourhood, False, residual)
+        return grad_x, grad_offset if offset is not None else None, *(None for _ in ctx.settings)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -133,9 +144,10 @@ class InterFrameAttentionBackward(torch.autograd.Function):
         dilation: int,
         groups: int,
         deterministic: bool = False,
+        residual: bool = False,
     ) -> tuple[Tensor, Tensor]:
         deterministic = deterministic or torch.are_deterministic_algorithms_enabled()
-        settings = (kernel_size, dilation, groups, deterministic)
+        settings = (kernel_size, dilation, groups, deterministic, residual)
         return run_kernel(torch.ops.sifa.inter_frame_attention_backward, grad, x, offset, *settings)
 
     @staticmethod

@@ -11,7 +11,13 @@ from cuda_sifa.checks import HALF, check_arguments, check_clip
 
 
 def inter_frame_attention(
-    x: Tensor, offset: Tensor | None = None, kernel_size: int = 3, dilation: int = 1, groups: int = 1
+    x: Tensor,
+    offset: Tensor | None = None,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    groups: int = 1,
+    *,
+    residual: bool = False,
 ) -> Tensor:
     """Same arguments, result and errors as `cuda_sifa.inter_frame_attention`."""
     check_arguments(x, offset, kernel_size, dilation, groups)
@@ -19,13 +25,16 @@ def inter_frame_attention(
     if x.shape[1] <= 1 or x.numel() == 0:
         # There is no pair of frames. The result still depends on the inputs, so their gradients are zeros, not None.
         nothing = torch.where(torch.zeros_like(x, dtype=torch.bool), x, 0)  # not x * 0: x may be infinite
+        if residual:
+            nothing = x + nothing
         return nothing if offset is None else nothing + offset.sum().to(x.dtype) * 0
     query, value = x[:, :-1].to(dtype), x[:, 1:].to(dtype)  # both (N, T-1, C, H, W)
     if offset is not None:
         offset = offset.to(dtype)
     weights = _correlation(query, value, offset, kernel_size, dilation, groups)  # (N, T-1, groups, k*k, H, W)
     attended = _aggregation(value, weights, offset, kernel_size, dilation)
-    return torch.cat([attended, torch.zeros_like(attended[:, :1])], dim=1).to(x.dtype)
+    attended = torch.cat([attended, torch.zeros_like(attended[:, :1])], dim=1)
+    return (x.to(dtype) + attended if residual else attended).to(x.dtype)
 
 
 def motion_saliency(x: Tensor) -> Tensor:

@@ -43,6 +43,8 @@ OFFSET_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 class InterFrameAttention(nn.Module):
     """A clip attends to itself one frame ahead: `clip + InterFrameAttention(C)(clip)` is the paper's SIFA.
 
+    `InterFrameAttention(C)(clip, residual=True)` is the same in one pass over memory.
+
     A 3x3 convolution of the motion saliency map predicts, at every position of frame t+1, the displacements of the
     k*k taps that the same position of frame t attends to. They start at zero, the regular neighbourhood.
 
@@ -61,7 +63,7 @@ class InterFrameAttention(nn.Module):
             tames it.
 
     Shape:
-        (N, T, C, H, W) to (N, T, C, H, W), zeros for the last frame.
+        (N, T, C, H, W) to (N, T, C, H, W), zeros for the last frame; plus the clip if `residual`.
 
     Raises:
         ValueError: an argument, or the shape or dtype of a clip, is not as above.
@@ -153,10 +155,13 @@ class InterFrameAttention(nn.Module):
         if torch.float64 in (clip.dtype, dtype) or not _is_autocast(clip.device.type):
             raise ValueError(f"clip must have the dtype of the module's weights, {dtype}, got {clip.dtype}")
 
-    def forward(self, clip: Tensor) -> Tensor:
-        offset = self.predict_offset(clip)
-        attended = inter_frame_attention(clip, offset, self.kernel_size, self.dilation, self.groups)
-        return attended if self.scale is None else attended * self.scale.to(attended.dtype)[:, None, None]
+    def forward(self, clip: Tensor, *, residual: bool = False) -> Tensor:
+        neighbourhood = self.predict_offset(clip), self.kernel_size, self.dilation, self.groups
+        if self.scale is None:
+            return inter_frame_attention(clip, *neighbourhood, residual=residual)
+        attended = inter_frame_attention(clip, *neighbourhood)
+        scale = self.scale.to(clip.dtype)[:, None, None]
+        return torch.addcmul(clip, attended, scale) if residual else attended * scale
 
     def extra_repr(self) -> str:
         return (

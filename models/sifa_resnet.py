@@ -16,7 +16,7 @@ from torchvision.models.resnet import Bottleneck, conv1x1
 
 from models.folding import merge_time, pool_time, split_time, stack_frames
 from models.network import STEM_FRAMES, STEM_REASON, Grid, Network
-from models.temporal import STAGES, Stage, TemporalModelling, reset_temporal_modules
+from models.temporal import STAGES, Stage, TemporalModelling, add_temporal, reset_temporal_modules
 
 
 class GlobalContext(nn.Module):
@@ -82,8 +82,7 @@ class ClipBottleneck(Bottleneck):
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         if self.temporal is not None:
-            inner = split_time(out, frames)
-            out = merge_time(inner + self.temporal(inner))
+            out = merge_time(add_temporal(self.temporal, split_time(out, frames)))
         out = self.bn3(self.conv3(out))
         # In place where nothing needs the old values, and never on a view: autograd would copy the whole base then.
         if self.context is None:

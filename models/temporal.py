@@ -216,6 +216,13 @@ class TemporalModelling:
         return TemporalShift() if self.temporal == "shift" else None
 
 
+def add_temporal(module: nn.Module, clip: Tensor) -> Tensor:
+    """clip + module(clip), for a temporal module; attention adds the clip itself, in its pass over memory."""
+    if isinstance(module, InterFrameAttention):
+        return module(clip, residual=True)
+    return clip + module(clip)
+
+
 def reset_temporal_modules(network: nn.Module) -> None:
     """Gives temporal modules their own initial weights, after an initialisation of all convolutions of a network."""
     for module in network.modules():

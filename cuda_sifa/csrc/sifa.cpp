@@ -25,11 +25,13 @@ class Schemas {
   Schemas() {
     require(aoti_torch_library_init_def("sifa", __FILE__, __LINE__, &library_), "open its library of operators");
     // offset is None for the regular neighbourhood.
-    define("inter_frame_attention(Tensor x, Tensor? offset, int kernel_size, int dilation, int groups) -> Tensor");
+    define(
+        "inter_frame_attention(Tensor x, Tensor? offset, int kernel_size, int dilation, int groups, "
+        "bool residual=False) -> Tensor");
     // The gradients of x and of offset. The second one is empty, (0,), if offset is None.
     define(
         "inter_frame_attention_backward(Tensor grad, Tensor x, Tensor? offset, int kernel_size, int dilation, "
-        "int groups, bool deterministic=False) -> (Tensor, Tensor)");
+        "int groups, bool deterministic=False, bool residual=False) -> (Tensor, Tensor)");
     define("motion_saliency(Tensor x) -> Tensor");
     define("motion_saliency_backward(Tensor grad, Tensor x) -> Tensor");
   }

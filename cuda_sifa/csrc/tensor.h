@@ -166,8 +166,8 @@ inline Tensor empty_strided(Sizes sizes, Sizes strides, Dtype dtype, const Tenso
   const AOTITorchError error = aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(),
                                                         code_of(dtype), device.type, device.index, &handle);
   if (error != TORCH_SUCCESS)
-    throw std::runtime_error(text_of("cuda_sifa could not allocate a tensor of shape ", shape_of(sizes),
-                                     " on ", name_of(device), reason()));
+    throw std::runtime_error(
+        text_of("cuda_sifa could not allocate a tensor of shape ", shape_of(sizes), " on ", name_of(device), reason()));
   return Tensor(handle);
 }
 
@@ -185,6 +185,12 @@ inline Tensor filled_with_zeros(Tensor tensor) {
 // Copies `from`, which may have another dtype and other strides.
 inline void copy(const Tensor& from, const Tensor& to) {
   require(aoti_torch_copy_(to.get(), from.get(), 0), "copy a tensor");
+}
+
+// `to`, after the copy.
+inline Tensor copied(const Tensor& from, Tensor to) {
+  copy(from, to);
+  return to;
 }
 
 // Calls `body` with parts [begin, end) of [0, size), in the threads of PyTorch: torch.set_num_threads governs them. The

@@ -8,7 +8,7 @@
 // DIRECTORY/cases.txt has one case on each line: name, type of x and type of the offset (f32 f16 bf16 f64; none;
 // saliency for the motion saliency instead of attention), N T C H W k dilation groups, the five strides of the offset,
 // the number of elements by which x is moved from an aligned address, the number of multiprocessors, the order of the
-// threads, the largest number of blocks in a grid, and whether the gradient is deterministic.
+// threads, the largest number of blocks in a grid, whether the gradient is deterministic, and whether x is added.
 //
 // Inputs are NAME.x, NAME.offset and NAME.grad, results NAME.out, NAME.grad_x and NAME.grad_offset: plain arrays, dense
 // as (N, T, H, W, C); of the motion saliency, grad and out are (N, T-1, H, W, C). grad_x has the type of the
@@ -119,12 +119,17 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
   Buffer offset(size_t(last + 1) * offset_size), grad_offset(size_t(count) * offset_size);
   offset.read(path + ".offset");
   check(sifa::run_forward<S>(p, call, x.data(), offset.data(), out.data()), path);
-  // Zeros only in the frames for which kernels.h requires them. The other frames hold NaN.
+  // Zeros, or the gradient, only in the frames for which kernels.h requires them. The other frames hold NaN.
   Buffer sums(elements * sizeof(A));
   for (int64_t n = 0; n < p.batch; ++n)
     for (int64_t t = 0; t < p.frames; ++t)
       if (t % 2 == 1 || t == p.frames - 1)
         sums.clear(size_t((n * p.frames + t) * p.frame_size()) * sizeof(A), size_t(p.frame_size()) * sizeof(A));
+  for (int64_t n = 0; n < p.batch && p.residual; ++n)
+    for (int64_t i = 0; i < p.frame_size(); ++i) {
+      const int64_t at = (n * p.frames + p.frames - 1) * p.frame_size() + i;
+      reinterpret_cast<A*>(sums.data())[at] = sifa::widen(reinterpret_cast<const S*>(grad.data())[at]);
+    }
   std::unique_ptr<Buffer> weights;
   if (deterministic) weights.reset(new Buffer(size_t(count * p.groups) * sizeof(A)));
   check(sifa::run_backward<S>(p, call, grad.data(), x.data(), offset.data(), sums.data(), grad_offset.data(),
@@ -156,7 +161,7 @@ int main(int argc, char** argv) {
     words >> name >> storage >> offset_type >> p.batch >> p.frames >> p.channels >> p.height >> p.width >>
         p.kernel_size >> p.dilation >> p.groups;
     for (int64_t& stride : p.offset_strides) words >> stride;
-    words >> shift >> multiprocessors >> emulation::order >> emulation::max_blocks >> deterministic;
+    words >> shift >> multiprocessors >> emulation::order >> emulation::max_blocks >> deterministic >> p.residual;
     if (!words) fail("not a case: " + line);
     const std::string path = folder + "/" + name;
     if (storage == "f32") run<float>(path, p, offset_type, shift, multiprocessors, deterministic);

@@ -39,12 +39,14 @@ class Call:
     order: int = 0  # of the threads between two barriers: 0 ascending, 1 descending, 2 random
     max_blocks: int = 2**31 - 1  # of a grid: a block continues if there are more tiles
     deterministic: bool = False
+    residual: bool = False
     saliency: bool = False  # the motion saliency of x instead of attention
 
     @classmethod
     def of(cls, case: Case, dtype: torch.dtype = torch.float32, **settings: int) -> "Call":
         x, offset = case.inputs(dtype)
-        return cls(x, offset, torch.randn_like(x), **case.settings, **settings)  # type: ignore[arg-type]
+        settings = case.settings | settings | {"residual": case.residual}
+        return cls(x, offset, torch.randn_like(x), **settings)  # type: ignore[arg-type]
 
     @classmethod
     def of_saliency(cls, *shape: int, dtype: torch.dtype = torch.float32, **settings: int) -> "Call":
@@ -53,7 +55,7 @@ class Call:
 
     def expected(self, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """The results of the reference, computed in `dtype`."""
-        case = Case(kernel_size=self.kernel_size, dilation=self.dilation, groups=self.groups)
+        case = Case((), self.kernel_size, self.dilation, self.groups, residual=self.residual)  # type: ignore[arg-type]
         inputs = self.x, self.offset, self.grad
         if dtype:
             inputs = self.x.to(dtype), None if self.offset is None else self.offset.to(dtype), self.grad.to(dtype)
@@ -122,7 +124,14 @@ class Program:
                 strides, kind = call.offset.stride(), NAMES[call.offset.dtype]
                 write(memory_of(call.offset), self.folder / f"{i}.offset")
             sizes = (*call.x.shape, call.kernel_size, call.dilation, call.groups, *strides, call.shift)
-            words = (*sizes, call.multiprocessors, call.order, call.max_blocks, int(call.deterministic))
+            words = (
+                *sizes,
+                call.multiprocessors,
+                call.order,
+                call.max_blocks,
+                int(call.deterministic),
+                int(call.residual),
+            )
             lines.append(" ".join(map(str, (i, NAMES[call.x.dtype], kind, *words))))
         (self.folder / "cases.txt").write_text("\n".join(lines) + "\n")
         # Without the leak check: it needs rights that a container may not have.

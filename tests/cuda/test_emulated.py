@@ -92,6 +92,15 @@ WHOLE = [
     Case(shape=(1, 2, 4, 1, 6)),
     Case(shape=(3, 2, 4, 6, 1)),
 ]
+# The residual: the fast kernels, one tap after the other, the regular neighbourhood; an odd and an even last frame.
+RESIDUAL = [
+    Case(residual=True, shape=(2, 4, 8, 5, 7)),
+    Case(residual=True, shape=(1, 3, 6, 4, 5)),
+    Case(residual=True, shape=(1, 2, 128, 2, 3), kernel_size=5),
+    Case(residual=True, shape=(1, 3, 1032, 1, 2)),
+    Case(residual=True, shape=(2, 3, 24, 4, 5), groups=3, offset=None),
+    Case(residual=True, shape=(2, 1, 8, 4, 5), offset=None),
+]
 # Channels: lanes and vectors with and without remainder, more channels than one group of lanes holds.
 CHANNELS = [Case(shape=(1, 2, c, 2, 3)) for c in (1, 3, 4, 8, 16, 17, 31, 64, 71, 128, 132, 257, 520)]
 CHANNELS += [Case(shape=(1, 2, 1032, 1, 2), offset=offset) for offset in (1.5, None)]
@@ -105,7 +114,7 @@ REGULAR = [Case(shape=(1, 2, c, 2, 3), offset=None) for c in (4, 31, 64, 96, 128
 
 
 def test_shapes(emulate: Emulator) -> None:
-    assert_equal(emulate, [Call.of(case) for case in SHAPES + WHOLE])
+    assert_equal(emulate, [Call.of(case) for case in SHAPES + WHOLE + RESIDUAL])
 
 
 def test_channels(emulate: Emulator) -> None:
@@ -128,6 +137,7 @@ def test_half_precision_is_as_accurate_as_plain_pytorch(dtype: torch.dtype, emul
         *HEADS,
         *REGULAR,
         Case(shape=(1, 3, 24, 4, 5), groups=3),
+        *RESIDUAL,
     ]
     cases += [Case(shape=(1, 3, 24, 4, 5), groups=3), Case(shape=(1, 3, 24, 4, 5), offset=None)]
     cases += [Case(shape=(1, 2, 1032, 1, 2))]
@@ -218,7 +228,8 @@ def test_any_order_of_the_threads(deterministic: bool, emulate: Emulator) -> Non
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_the_deterministic_gradient_in_other_types(dtype: torch.dtype, emulate: Emulator) -> None:
     tolerance = 1e-13 if dtype == torch.float64 else torch.finfo(dtype).eps
-    calls = [Call.of(Case(shape=(1, 4, 8, 4, 5)), dtype, deterministic=True, max_blocks=blocks) for blocks in (1, 9)]
+    cases = [Case(shape=(1, 4, 8, 4, 5)), Case(shape=(1, 3, 8, 4, 5), residual=True)]
+    calls = [Call.of(case, dtype, deterministic=True, max_blocks=blocks) for case in cases for blocks in (1, 9)]
     assert_equal(emulate, calls, tolerance)
 
 

@@ -41,9 +41,9 @@ def test_every_block_attends_in_half_precision(name: str, training: bool, monkey
     """One sum with a float32 branch would leave the clip, and the op of all later blocks, in float32."""
     attend, dtypes = models.sifa.inter_frame_attention, []
 
-    def record(clip: Tensor, *arguments: Any) -> Tensor:
+    def record(clip: Tensor, *arguments: Any, **options: Any) -> Tensor:
         dtypes.append(clip.dtype)
-        return attend(clip, *arguments)
+        return attend(clip, *arguments, **options)
 
     monkeypatch.setattr(models.sifa, "inter_frame_attention", record)
     options: dict[str, Any] = {"patch_norm": True} if "swin" in name else {}

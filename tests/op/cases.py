@@ -20,13 +20,15 @@ class Case:
     dilation: int = 1
     groups: int = 1
     offset: float | None = 1.5  # standard deviation in pixels; None: the regular neighbourhood
+    residual: bool = False
 
     def __str__(self) -> str:
         n, t, c, h, w = self.shape
-        return f"{n}x{t}x{c}x{h}x{w}-k{self.kernel_size}-d{self.dilation}-g{self.groups}-offset{self.offset}"
+        name = f"{n}x{t}x{c}x{h}x{w}-k{self.kernel_size}-d{self.dilation}-g{self.groups}-offset{self.offset}"
+        return name + "-residual" * self.residual
 
     @property
-    def settings(self) -> dict[str, int]:
+    def settings(self) -> dict[str, Any]:
         return {"kernel_size": self.kernel_size, "dilation": self.dilation, "groups": self.groups}
 
     def inputs(
@@ -77,6 +79,12 @@ CASES = [
     # Heads of whole vectors, in rows of several blocks.
     Case(shape=(1, 2, 64, 3, 20), groups=2),
     Case(shape=(1, 2, 66, 3, 4), offset=None, groups=2),
+    # Heads of few channels, of many, and of so many that they are computed in chunks; the last frame of odd and even.
+    Case(residual=True),
+    Case(residual=True, offset=None, shape=(2, 3, 37, 4, 5)),
+    Case(residual=True, groups=2, shape=(1, 3, 64, 3, 20)),
+    Case(residual=True, shape=(1, 2, 144, 3, 4)),
+    Case(residual=True, shape=(1, 3, 1040, 2, 3)),
 ]
 
 
@@ -84,7 +92,8 @@ def run(function: Any, case: Case, x: Tensor, offset: Tensor | None, grad: Tenso
     """The result and the gradients of `function`, the op or its reference."""
     x = x.detach().requires_grad_()
     offset = None if offset is None else offset.detach().requires_grad_()
-    result = function(x, offset, **case.settings)
+    options = {"residual": True} if case.residual else {}
+    result = function(x, offset, **case.settings, **options)
     inputs = [x] if offset is None else [x, offset]
     grads = torch.autograd.grad(result, inputs, grad)
     return {

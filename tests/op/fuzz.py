@@ -42,6 +42,7 @@ def draw_call(choose: Choose) -> dict[str, Any]:
     dtype = choose(DTYPES)
     x = strided(torch.randn(shape, dtype=torch.float64).to(dtype), choose)
     call = {"x": x, "offset": None, "kernel_size": kernel_size, "dilation": choose((1, 1, 2, 7)), "groups": groups}
+    call["residual"] = choose((True, False))
     if choose((True, True, False)):
         field = [shape[0], max(shape[1] - 1, 0), 2 * kernel_size**2, *shape[3:]]
         offset = torch.randn(field, dtype=torch.float64) * choose((0.0, 0.3, 1.0, 5.0, 100.0))
@@ -98,11 +99,11 @@ def make_wrong(call: dict[str, Any], choose: Choose) -> None:
         call["x"] = call["x"].to("meta")
 
 
-def _saliency(x: Tensor, *_: Any) -> Tensor:
+def _saliency(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return cuda_sifa.motion_saliency(x)
 
 
-def _plain_saliency(x: Tensor, *_: Any) -> Tensor:
+def _plain_saliency(x: Tensor, *_: Any, **__: Any) -> Tensor:
     return reference.motion_saliency(x)
 
 
@@ -117,7 +118,8 @@ def outcome(function: Callable, call: dict[str, Any], needs: tuple[bool, bool], 
         if needs[1] and offset is not None:
             offset = offset.detach().requires_grad_()
             leaves.append(offset)
-        result = function(x, offset, call["kernel_size"], call["dilation"], call["groups"])
+        settings = call["kernel_size"], call["dilation"], call["groups"]
+        result = function(x, offset, *settings, residual=call["residual"])
         grads = torch.autograd.grad(result, leaves, grad.expand(result.shape).to(result.dtype)) if leaves else ()
         return [result.detach(), *grads]
     except REJECTED as error:

@@ -19,6 +19,8 @@ SMALL = [
     Case(shape=(1, 2, 2, 2, 3), kernel_size=7),
     Case(shape=(2, 3, 4, 3, 4), offset=None),
     Case(shape=(1, 1, 3, 3, 4)),
+    Case(shape=(1, 3, 4, 3, 4), residual=True),
+    Case(shape=(2, 1, 3, 2, 3), residual=True),
 ]
 
 
@@ -33,7 +35,7 @@ SMALL = [
 def test_against_finite_differences(function: object, case: Case, device: torch.device) -> None:
     x, offset = case.inputs(torch.float64, device)
     inputs = tuple(v.requires_grad_() for v in (x, offset) if v is not None)
-    settings = case.settings
+    settings = case.settings | ({"residual": True} if case.residual else {})
     assert torch.autograd.gradcheck(
         lambda x, offset=None: function(x, offset, **settings),  # type: ignore[operator]
         inputs,

@@ -48,11 +48,11 @@ def test_the_library_needs_nothing_unstable() -> None:
 
 
 def test_the_schemas() -> None:
-    """Public names: torch.ops.sifa.*. The argument that is younger than the others has a default."""
-    expected = "(Tensor x, Tensor? offset, int kernel_size, int dilation, int groups) -> Tensor"
+    """Public names: torch.ops.sifa.*. The arguments that are younger than the others have a default."""
+    expected = "(Tensor x, Tensor? offset, int kernel_size, int dilation, int groups, bool residual=False) -> Tensor"
     assert str(torch.ops.sifa.inter_frame_attention.default._schema) == f"sifa::inter_frame_attention{expected}"
     backward = str(torch.ops.sifa.inter_frame_attention_backward.default._schema)
-    assert backward.endswith("int groups, bool deterministic=False) -> (Tensor, Tensor)")
+    assert backward.endswith("int groups, bool deterministic=False, bool residual=False) -> (Tensor, Tensor)")
     assert str(torch.ops.sifa.motion_saliency.default._schema) == "sifa::motion_saliency(Tensor x) -> Tensor"
     backward = str(torch.ops.sifa.motion_saliency_backward.default._schema)
     assert backward == "sifa::motion_saliency_backward(Tensor grad, Tensor x) -> Tensor"
@@ -123,7 +123,7 @@ def test_a_broken_library_is_named(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_restored")
 def test_a_library_that_is_older_than_its_python_code_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a `git pull` without a build."""
-    monkeypatch.setattr(library, "NEWEST", "an_operator_of_tomorrow")
+    monkeypatch.setattr(library, "NEWEST", "an_argument_of_tomorrow")
     with pytest.warns(library.NotBuiltWarning, match="older than its Python code"):
         assert not library.load()
 

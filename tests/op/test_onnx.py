@@ -29,7 +29,7 @@ pytestmark = [
 class Network(nn.Module):
     def __init__(self, case: Case) -> None:
         super().__init__()
-        self.settings = case.settings
+        self.settings: dict[str, Any] = case.settings | {"residual": case.residual}
 
     def forward(self, x: Tensor, offset: Tensor | None = None) -> Tensor:
         return cuda_sifa.inter_frame_attention(x, offset, **self.settings)
@@ -67,6 +67,8 @@ def given(case: Case, dtype: torch.dtype) -> tuple[Tensor, ...]:
         Case(groups=2, dilation=2, offset=4.0),  # many taps outside
         Case(kernel_size=5, offset=None),
         Case(shape=(2, 1, 3, 4, 5)),  # one frame
+        Case(residual=True),
+        Case(shape=(2, 1, 3, 4, 5), residual=True),
     ],
     ids=str,
 )

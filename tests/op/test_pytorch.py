@@ -19,6 +19,7 @@ SAMPLES = [
     Case(kernel_size=5, groups=2, dilation=2),
     Case(shape=(1, 1, 3, 4, 5)),
     Case(shape=(0, 3, 4, 5, 6)),
+    Case(residual=True),
 ]
 
 
@@ -28,9 +29,10 @@ def test_opcheck(case: Case, device: torch.device) -> None:
     x, offset = case.inputs(device=device)
     inputs = [v if v is None else v.requires_grad_() for v in (x, offset)]
     settings = tuple(case.settings.values())
-    torch.library.opcheck(torch.ops.sifa.inter_frame_attention.default, (*inputs, *settings))
+    torch.library.opcheck(torch.ops.sifa.inter_frame_attention.default, (*inputs, *settings, case.residual))
     detached = [v if v is None else v.detach() for v in inputs]
     grad = torch.randn_like(x)
+    settings = (*settings, False, case.residual)
     torch.library.opcheck(torch.ops.sifa.inter_frame_attention_backward.default, (grad, *detached, *settings))
 
 
@@ -64,7 +66,7 @@ def test_compiled_in_one_graph_with_one_recompilation(device: torch.device) -> N
 
     @torch.compile(backend=count, fullgraph=True)
     def function(x: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-        return inter_frame_attention(x.relu(), offset * 2, kernel_size=3).sigmoid()
+        return inter_frame_attention(x.relu(), offset * 2, kernel_size=3, residual=True).sigmoid()
 
     for shape in ((2, 4, 6, 5, 7), (3, 4, 6, 8, 9), (5, 4, 6, 9, 11), (4, 4, 6, 12, 6)):
         x, offset = Case(shape=shape).inputs(device=device)
@@ -72,7 +74,7 @@ def test_compiled_in_one_graph_with_one_recompilation(device: torch.device) -> N
         x.requires_grad_()
         offset.requires_grad_()
         compiled = torch.autograd.grad(function(x, offset).sum(), [x, offset])
-        plain = inter_frame_attention(x.relu(), offset * 2).sigmoid()
+        plain = inter_frame_attention(x.relu(), offset * 2, residual=True).sigmoid()
         for one, other in zip(compiled, torch.autograd.grad(plain.sum(), [x, offset]), strict=True):
             assert relative_error(one, other) < 1e-12
     assert compilations <= 2
@@ -226,14 +228,14 @@ def test_the_kernel_is_told_whether_to_be_deterministic(deterministic: bool, mon
     told = []
 
     def run(kernel: Any, *arguments: Any) -> Any:
-        told.append(arguments[-1])
+        if kernel is torch.ops.sifa.inter_frame_attention_backward:
+            told.append(arguments[6])
         return run_kernel(kernel, *arguments)
 
     run_kernel = ops.run_kernel
     monkeypatch.setattr(ops, "run_kernel", run)
     x = torch.randn(1, 3, 2, 4, 5, requires_grad=True)
     attended = inter_frame_attention(x)
-    told.clear()
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(deterministic)
     try:

@@ -165,6 +165,24 @@ def test_nothing_to_attend_to(shape: tuple[int, ...], deformable: bool, device: 
             assert not result.any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("offset", [1.5, None])
+@pytest.mark.parametrize("frames", [1, 2, 5])
+def test_the_residual_is_the_sum(frames: int, offset: float | None, dtype: torch.dtype, device: torch.device) -> None:
+    """x + attended and its gradients, to the rounding of one sum: one rounding less in half precision."""
+    plain = Case(shape=(2, frames, 40, 4, 5), offset=offset)
+    x, field = plain.inputs(dtype, device)
+    grad = torch.randn_like(x)
+    expected = run_op(plain, x, field, grad)
+    expected["attended"] = x + expected["attended"]
+    expected["grad_x"] = grad + expected["grad_x"]
+    for name, result in run_op(Case(**vars(plain) | {"residual": True}), x, field, grad).items():
+        assert relative_error(result, expected[name]) <= 2 * torch.finfo(dtype).eps, name
+    alone = inter_frame_attention(x, field, residual=True)
+    assert torch.equal(alone[:, -1], x[:, -1])
+    assert alone.data_ptr() != x.data_ptr()
+
+
 def test_the_last_frame_attends_to_nothing(device: torch.device) -> None:
     x, offset = Case().inputs(device=device)
     attended = inter_frame_attention(x, offset)

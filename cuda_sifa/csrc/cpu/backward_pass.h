@@ -93,9 +93,14 @@ static void backward_pair(const Shape& s, const BackwardArgs<T>& args, int64_t n
       for (int64_t g = 0; g < s.channels; g += group) {
         dot_products<true, false>(near.count, near.pixel, keys + g, query + g, incoming + g, group, near.a, near.b);
         weigh_pixels_backward(s, block.taps, p, scale, near, s.deformable ? grad_offset + pixel * field : nullptr);
-        scatter(near, keys + g, query + g, incoming + g, group, grad_queries + at + g, grad_keys + g);
+        scatter(near, keys + g, query + g, incoming + g, group, s.residual, grad_queries + at + g, grad_keys + g);
       }
     }
+  }
+  if (!s.residual || t + 1 < s.pairs()) return;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {  // the last frame, which has no queries
+    const S* last = grad + s.frame_size() + pixel * s.channels;
+    add_gradient(widened<K>(last, s.channels, scratch.grad), s.channels, grad_keys + pixel * s.channels);
   }
 }
 

@@ -127,13 +127,27 @@ static void dot_products(int64_t count, const int64_t* pixel, const K* keys, con
     dot_products_of<K, Two, Add, half>(pixel + u, keys, q, g, n, a + u, b + u);
 }
 
+// Adds Width units of channels to sums.
+template <int Width, typename K>
+SIFA_INLINE void add_units(const K* from, Vec<typename Unit<K>::Real>* sums) {
+  using T = typename Unit<K>::Real;
+  constexpr int vectors = Unit<K>::vectors;
+#pragma GCC unroll 16
+  for (int i = 0; i < Width; ++i) {
+    Vec<T> value[vectors];
+    Unit<K>::load(from + i * Unit<K>::lanes, value);
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) sums[i * vectors + v] += value[v];
+  }
+}
+
 // ---- Weighted sums --------------------------------------------------------------------------------------------------
 
-// result = sum_u scale * c[u] * (keys + pixel[u]), from channel `from`, Width units at a time while they fit before
-// `to`. Returns the first channel that is left.
+// result = sum_u scale * c[u] * (keys + pixel[u]) + added, from channel `from`, Width units at a time while they fit
+// before `to`. Returns the first channel that is left. `added` may be null.
 template <typename K, int Width, typename T>
 SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* pixel, const K* keys, const T* c, T scale,
-                                      int64_t from, int64_t to, K* result) {
+                                      const K* added, int64_t from, int64_t to, K* result) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   for (; from + Width * lanes <= to; from += Width * lanes) {
     Vec<T> sums[Width * vectors];
@@ -150,6 +164,7 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* pixel, const
         for (int v = 0; v < vectors; ++v) sums[i * vectors + v] += weight * value[v];
       }
     }
+    if (added) add_units<Width>(added + from, sums);
 #pragma GCC unroll 16
     for (int i = 0; i < Width; ++i) Unit<K>::store(result + from + i * lanes, sums + i * vectors);
   }
@@ -157,26 +172,28 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* pixel, const
 }
 
 template <typename K, typename T>
-static void weighted_sum(int64_t count, const int64_t* pixel, const K* keys, const T* c, T scale, int64_t n,
-                         K* result) {
+static void weighted_sum(int64_t count, const int64_t* pixel, const K* keys, const T* c, T scale, const K* added,
+                         int64_t n, K* result) {
   constexpr int most = kRegisterVectors / Unit<K>::vectors;
-  int64_t from = weighted_sum_part<K, most>(count, pixel, keys, c, scale, 0, n, result);
-  from = weighted_sum_part<K, most / 2>(count, pixel, keys, c, scale, from, n, result);
-  from = weighted_sum_part<K, 1>(count, pixel, keys, c, scale, from, n, result);
+  int64_t from = weighted_sum_part<K, most>(count, pixel, keys, c, scale, added, 0, n, result);
+  from = weighted_sum_part<K, most / 2>(count, pixel, keys, c, scale, added, from, n, result);
+  from = weighted_sum_part<K, 1>(count, pixel, keys, c, scale, added, from, n, result);
   if constexpr (Unit<K>::vectors == 1) {
     for (; from < n; ++from) {
       result[from] = 0;
       for (int64_t u = 0; u < count; ++u) result[from] += scale * c[u] * keys[pixel[u] + from];
+      if (added) result[from] += added[from];
     }
   }
 }
 
 // ---- Gradients of pixels --------------------------------------------------------------------------------------------
 
-// grad_query += sum_u h[u] v_u, and grad_keys at each pixel += c[u] g + h[u] q. Channels as in weighted_sum_part.
+// grad_query += sum_u h[u] v_u, plus g if `residual`, and grad_keys at each pixel += c[u] g + h[u] q. Channels as in
+// weighted_sum_part.
 template <typename K, int Width, typename T>
 SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t from,
-                                 int64_t to, T* grad_query, T* grad_keys) {
+                                 int64_t to, bool residual, T* grad_query, T* grad_keys) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors, all = Width * vectors;
   for (; from + Width * lanes <= to; from += Width * lanes) {
     Vec<T> sums[all], query[all], grad[all];
@@ -186,7 +203,7 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, co
       Unit<K>::load(g + from + i * lanes, grad + i * vectors);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < all; ++i) sums[i] = load(grad_query + from + i * kLanes<T>);
+    for (int i = 0; i < all; ++i) sums[i] = load(grad_query + from + i * kLanes<T>) + (residual ? grad[i] : Vec<T>{});
     for (int64_t u = 0; u < near.count; ++u) {
       const T c = near.c[u], h = near.h[u];
       const K* key = keys + near.pixel[u] + from;
@@ -211,18 +228,34 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, co
 }
 
 template <typename K, typename T>
-static void scatter(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t n, T* grad_query,
-                    T* grad_keys) {
-  int64_t from = scatter_part<K, 4 / Unit<K>::vectors>(near, keys, q, g, 0, n, grad_query, grad_keys);
-  from = scatter_part<K, 1>(near, keys, q, g, from, n, grad_query, grad_keys);
+static void scatter(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t n, bool residual,
+                    T* grad_query, T* grad_keys) {
+  int64_t from = scatter_part<K, 4 / Unit<K>::vectors>(near, keys, q, g, 0, n, residual, grad_query, grad_keys);
+  from = scatter_part<K, 1>(near, keys, q, g, from, n, residual, grad_query, grad_keys);
   if constexpr (Unit<K>::vectors == 1) {
     for (; from < n; ++from) {
+      if (residual) grad_query[from] += g[from];
       for (int64_t u = 0; u < near.count; ++u) {
         grad_query[from] += near.h[u] * keys[near.pixel[u] + from];
         grad_keys[near.pixel[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
       }
     }
   }
+}
+
+// grad_pixel += g: what is left of scatter() for a pixel that is no query.
+template <typename K, typename T>
+static void add_gradient(const K* g, int64_t n, T* grad_pixel) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
+  int64_t c = 0;
+  for (; c + lanes <= n; c += lanes) {
+    Vec<T> sums[vectors];
+    for (int v = 0; v < vectors; ++v) sums[v] = load(grad_pixel + c + v * kLanes<T>);
+    add_units<1>(g + c, sums);
+    for (int v = 0; v < vectors; ++v) store<T>(grad_pixel + c + v * kLanes<T>, sums[v]);
+  }
+  if constexpr (vectors == 1)
+    for (; c < n; ++c) grad_pixel[c] += g[c];
 }
 
 }  // namespace sifa::SIFA_CAPABILITY

@@ -137,7 +137,8 @@ SIFA_INLINE void forward_head(const Shape& s, const Batch<S, K>& batch, int64_t 
     dot_products<false, false>(near.count, near.pixel, keys, query, query, group, near.a, near.b);
     const T* weights = weigh_pixels(s, block.taps, p, near);
     K* result = result_memory(out, scratch.result);
-    weighted_sum(near.count, near.pixel, keys, weights, scale, group, result);  // while the keys are in the cache
+    const K* added = s.residual ? query : nullptr;
+    weighted_sum(near.count, near.pixel, keys, weights, scale, added, group, result);  // the keys are in the cache
     store_result(result, group, out);
   }
 }
@@ -169,7 +170,8 @@ SIFA_INLINE void forward_head_in_chunks(const Shape& s, const Batch<S, K>& batch
       const Neighbourhood<T>& near = block.near[p];
       const int64_t n = smaller(end - c, chunk);
       K* result = result_memory(batch.out + at + c, scratch.result);
-      weighted_sum(near.count, near.pixel, batch.keys.first + c, near.c, scale, n, result);
+      const K* added = s.residual ? batch.queries + at + c : nullptr;
+      weighted_sum(near.count, near.pixel, batch.keys.first + c, near.c, scale, added, n, result);
       store_result(result, n, batch.out + at + c);
     });
   }

@@ -16,13 +16,13 @@ namespace sifa {
 namespace {
 
 Shape shape_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
-                    int64_t groups) {
+                    int64_t groups, bool residual) {
   const Sizes sizes = x.sizes();
   Shape shape{};
   shape.batch = sizes[0], shape.frames = sizes[1], shape.channels = sizes[2];
   shape.height = sizes[3], shape.width = sizes[4];
   shape.kernel_size = kernel_size, shape.dilation = dilation, shape.groups = groups;
-  shape.deformable = offset.has_value();
+  shape.deformable = offset.has_value(), shape.residual = residual;
   shape.storage = shape.offset_storage = storage_of(x);
   if (offset) {
     shape.offset_storage = storage_of(*offset);
@@ -63,14 +63,19 @@ void in_parallel(int64_t size, int64_t grain_size, int64_t scratch, const Part& 
     throw std::runtime_error(text_of("cuda_sifa could not allocate ", scratch, " bytes for a thread"));
 }
 
-// The last frame of each sample has no next frame. Fills the pixels [begin, end) of all last frames with zeros.
-void clear_last_frames(const Shape& shape, void* out, int64_t element_size, int64_t begin, int64_t end) {
+// The last frame of each sample has no next frame. Fills the pixels [begin, end) of all last frames with zeros, or with
+// x if that is added to the result.
+void finish_last_frames(const Shape& shape, const ForwardArgs& args, int64_t element_size, int64_t begin, int64_t end) {
   const int64_t pixels = shape.height * shape.width, pixel = shape.channels * element_size;
-  char* first = static_cast<char*>(out) + shape.pairs() * pixels * pixel;
   for (int64_t stop; begin < end; begin = stop) {
     const int64_t n = begin / pixels;
     stop = std::min(end, (n + 1) * pixels);
-    std::memset(first + (n * shape.frames * pixels + begin % pixels) * pixel, 0, size_t((stop - begin) * pixel));
+    const int64_t at = ((n * shape.frames + shape.pairs()) * pixels + begin % pixels) * pixel;
+    const auto size = size_t((stop - begin) * pixel);
+    if (shape.residual)
+      std::memcpy(static_cast<char*>(args.out) + at, static_cast<const char*>(args.x) + at, size);
+    else
+      std::memset(static_cast<char*>(args.out) + at, 0, size);
   }
 }
 
@@ -83,19 +88,20 @@ void run_forward(const Shape& shape, const Tensor& x, const OptionalTensor& offs
   const int64_t positions = shape.batch * pairs * shape.height * shape.width;
   in_parallel(positions, grain, kernel.scratch(shape, false), [&](int64_t begin, int64_t end, void* memory) {
     // Each thread has a part of the N * (T-1) * H * W positions, and the same part of the N * H * W last pixels.
-    clear_last_frames(shape, args.out, element_size, begin / pairs, end / pairs);
+    finish_last_frames(shape, args, element_size, begin / pairs, end / pairs);
     kernel.forward(shape, args, begin, end, memory);
   });
 }
 
-Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation, int64_t groups) {
+Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation, int64_t groups,
+               bool residual) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_extents(x);
   const Tensor dense = channels_last(x);  // before the result: in the other order the pages of both are slower
   const Tensor out = empty_channels_last(x.sizes(), dtype_of(x), x);
   if (x.numel() == 0) return out;
-  if (x.size(1) == 1) return filled_with_zeros(out);
-  const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
+  if (x.size(1) == 1) return residual ? copied(x, out) : filled_with_zeros(out);
+  const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups, residual);
   if (shape.storage == Storage::Double)
     run_forward<double>(shape, dense, offset, out);
   else
@@ -135,16 +141,21 @@ Tensor narrowed(const Shape& shape, const Tensor& grad_x, Dtype dtype) {
 
 // Sums have the same order for any number of threads, so the result is deterministic anyway.
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
-                                    int64_t kernel_size, int64_t dilation, int64_t groups, bool /*deterministic*/) {
+                                    int64_t kernel_size, int64_t dilation, int64_t groups, bool /*deterministic*/,
+                                    bool residual) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_gradient(grad, x, x.sizes(), "x");
   check_extents(x);
   const Tensor dense = channels_last(x), incoming = channels_last(grad);
   const Dtype dtype = dtype_of(x), sums = accumulator_of(dtype);
+  if (residual && x.size(1) == 1) {  // the result is x
+    const Tensor grad_x = copied(grad, empty_channels_last(x.sizes(), dtype, x));
+    return {grad_x, offset ? empty_channels_last(offset->sizes(), dtype_of(*offset), x) : empty(0, sums, x)};
+  }
   Tensor grad_x = filled_with_zeros(empty_channels_last(x.sizes(), sums, x));
   Tensor grad_offset = offset ? empty_channels_last(offset->sizes(), sums, x) : empty(0, sums, x);
   if (x.numel() > 0) {
-    const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups);
+    const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups, residual);
     if (sums == Dtype::Double)
       run_backward<double>(shape, incoming, dense, offset, grad_x, grad_offset);
     else

@@ -18,6 +18,7 @@ struct Shape {
   int64_t batch, frames, channels, height, width;
   int64_t kernel_size, dilation, groups;
   bool deformable;            // false: no offset, the regular neighbourhood
+  bool residual;              // x is added to the result, so the gradient of the result to that of x
   Storage storage;            // of x, out and grad
   Storage offset_storage;     // as x, or Float if x is half precision
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)

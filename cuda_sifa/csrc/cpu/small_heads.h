@@ -107,6 +107,7 @@ SIFA_INLINE void attend_position(const Shape& s, const Taps<T>& taps, const Corn
 #pragma GCC unroll 16
     for (int i = 0; i < all; ++i) sum[i] += d * value[i];
   }
+  if (s.residual) add_units<Width>(q, sum);
 #pragma GCC unroll 16
   for (int i = 0; i < Width; ++i) Unit<K>::store(result + i * lanes, sum + i * vectors);
 }

@@ -40,12 +40,18 @@ __device__ __forceinline__ void store_offset_gradient(const BackwardArgs<S>& arg
   static_cast<S*>(args.grad_offset)[index] = narrow<S>(value);
 }
 
-// Stores the gradient of a position as a query, or adds to it. Nothing else writes there during this launch.
+// Stores the gradient of a position as a query, or adds to it; with the gradient of the result, if x was added to that.
+// Nothing else writes there during this launch.
 template <typename S, int Width, int Vectors, typename L>
-__device__ __forceinline__ void store_query_gradient(const BackwardArgs<S>& args, int64_t at, int end, const L& lanes,
-                                                     const Stretch<S, Width, Vectors>& result) {
+__device__ __forceinline__ void store_query_gradient(const Problem& p, const BackwardArgs<S>& args, int64_t at, int end,
+                                                     const L& lanes, Stretch<S, Width, Vectors>& result) {
   using A = Accumulator<S>;
   A* to = args.grad_x + at;
+  if (p.residual) {
+    StoredStretch<S, Width, Vectors> grad;
+    grad.read(args.grad + at, end, lanes);
+    result.add(grad);
+  }
 #pragma unroll
   for (int v = 0; v < Vectors; ++v) {
     const int c = Stretch<S, Width, Vectors>::channel(lanes, v);
@@ -199,7 +205,7 @@ struct BackwardByTaps {
             add_to_keys(grad_keys + sample.element(i, p) + c + from, rest, lanes, share);
           }
         }
-        if (active) store_query_gradient(args, at + c + from, rest, lanes, result);
+        if (active) store_query_gradient(p, args, at + c + from, rest, lanes, result);
       }
     }
   }

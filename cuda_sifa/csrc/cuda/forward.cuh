@@ -109,7 +109,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
     if (tile.is_last_frame(p)) {
-      clear<S, kWidth<S>>(out, tile, p);
+      finish_last_frame<S, kWidth<S>>(x, out, tile, p);
       continue;
     }
     __syncthreads();  // all threads have read the samples of the previous tile
@@ -139,6 +139,7 @@ __global__ void __launch_bounds__(kThreads, kForwardBlocks<S, Vectors>)
             whole.template sample<false>(keys, right, down, place, sampled);
           result.add(scale * lanes.sum(whole.dot(sampled, query)), sampled);
         }
+        if (p.residual) result.add(query);
         if (active) result.write(out + pixel + head, end, lanes);
       }
     });
@@ -161,7 +162,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
     if (tile.is_last_frame(p)) {
-      clear<S, Width>(out, tile, p);
+      finish_last_frame<S, Width>(x, out, tile, p);
       continue;
     }
     const int64_t frame = tile.frame(p) * p.frame_size();
@@ -191,6 +192,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
             }
             result.add(scale * lanes.sum(weight), value);
           }
+          if (p.residual) result.add(query);
           if (active) result.write(out + at + from, channels - from, lanes);
         }
       }

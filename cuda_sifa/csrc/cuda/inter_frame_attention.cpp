@@ -42,8 +42,9 @@ Problem problem_of_clip(const Tensor& x) {
 }
 
 Problem problem_of_call(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation,
-                        int64_t groups) {
+                        int64_t groups, bool residual) {
   Problem p = problem_of_clip(x);
+  p.residual = residual;
   p.kernel_size = int(kernel_size), p.dilation = int(dilation), p.groups = int(groups);
   if (offset) {
     std::copy_n(offset->strides().data(), 5, p.offset_strides);
@@ -77,26 +78,26 @@ cudaError_t with_storage(Dtype dtype, const Function& function) {
   }
 }
 
-// Fills the frames first, first + step, ... of a tensor with zeros.
-void clear_frames(const Tensor& tensor, int64_t first, int64_t step) {
+// The frames first, first + step, ... of a tensor, as a view.
+Tensor frames_of(const Tensor& tensor, int64_t first, int64_t step) {
   const Sizes sizes = tensor.sizes(), strides = tensor.strides();
-  if (first >= sizes[1]) return;
   const Extents some{sizes[0], (sizes[1] - first - 1) / step + 1, sizes[2], sizes[3], sizes[4]};
   const Extents steps{strides[0], strides[1] * step, strides[2], strides[3], strides[4]};
   AtenTensorHandle frames;
   require(aoti_torch__reinterpret_tensor(tensor.get(), 5, some.data(), steps.data(),
                                          tensor.storage_offset() + first * strides[1], &frames),
           "select frames");
-  filled_with_zeros(Tensor(frames));
+  return Tensor(frames);
 }
 
-Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation, int64_t groups) {
+Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_size, int64_t dilation, int64_t groups,
+               bool residual) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   const DeviceGuard guard(x.get_device_index());
   const Tensor dense = channels_last(x);
   const Tensor out = empty_channels_last(x.sizes(), dtype_of(x), x);
   if (x.numel() == 0) return out;
-  const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
+  const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups, residual);
   const Call call = call_on(x);
   check(with_storage(dtype_of(x), [&](auto* storage) {
     return run_forward<std::remove_pointer_t<decltype(storage)>>(
@@ -105,12 +106,15 @@ Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_siz
   return out;
 }
 
-// Zeros for the frames that the backward kernels add to before they store there: see kernels.h.
-Tensor sums_of_frames(const Tensor& x) {
+// What the frames hold that the backward kernels add to before they store there: see kernels.h. At least two frames.
+Tensor sums_of_frames(const Tensor& x, const Tensor& grad, bool residual) {
   const Tensor sums = empty_channels_last(x.sizes(), accumulator_of(dtype_of(x)), x);
-  const int64_t frames = x.size(1);
-  clear_frames(sums, 1, 2);
-  if (frames % 2 == 1) clear_frames(sums, frames - 1, 1);
+  const int64_t last = x.size(1) - 1;
+  filled_with_zeros(frames_of(sums, 1, 2));
+  if (residual)
+    copy(frames_of(grad, last, 1), frames_of(sums, last, 1));
+  else if (last % 2 == 0)
+    filled_with_zeros(frames_of(sums, last, 1));
   return sums;
 }
 
@@ -126,21 +130,23 @@ Tensor regular_backward(const Problem& p, const Tensor& grad, const Tensor& x) {
 }
 
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
-                                    int64_t kernel_size, int64_t dilation, int64_t groups, bool deterministic) {
+                                    int64_t kernel_size, int64_t dilation, int64_t groups, bool deterministic,
+                                    bool residual) {
   check_arguments(x, offset, kernel_size, dilation, groups);
   check_gradient(grad, x, x.sizes(), "x");
   const DeviceGuard guard(x.get_device_index());
   const Tensor dense = channels_last(x), incoming = channels_last(grad);
   const Dtype dtype = dtype_of(x), accumulator = accumulator_of(dtype);
-  const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups);
+  const Problem p = problem_of_call(x, offset, kernel_size, dilation, groups, residual);
   if (!offset) return {regular_backward(p, incoming, dense), empty(0, accumulator, x)};
 
   const Tensor grad_offset = empty_channels_last(offset->sizes(), dtype_of(*offset), x);
   if (x.numel() == 0 || x.size(1) == 1) {
     filled_with_zeros(grad_offset);  // a map without channels still has offsets
-    return {filled_with_zeros(empty_channels_last(x.sizes(), dtype, x)), grad_offset};
+    const Tensor grad_x = empty_channels_last(x.sizes(), dtype, x);
+    return {residual ? copied(incoming, grad_x) : filled_with_zeros(grad_x), grad_offset};
   }
-  const Tensor sums = sums_of_frames(x);
+  const Tensor sums = sums_of_frames(x, incoming, residual);
   std::optional<Tensor> weights;
   if (deterministic) weights = empty(grad_offset.numel() * groups, accumulator, x);
   const Call call = call_on(x);

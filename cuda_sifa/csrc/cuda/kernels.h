@@ -17,6 +17,7 @@ struct Problem {
   int kernel_size, dilation, groups;
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
   bool offset_in_float;       // the offset is float while x is half or bfloat16
+  bool residual;              // x is added to the result, so the gradient of the result to that of x
 
   SIFA_HD int pairs() const { return frames - 1; }
   SIFA_HD int taps() const { return kernel_size * kernel_size; }
@@ -30,8 +31,8 @@ struct Call {
   int multiprocessors;  // of the device
 };
 
-// x and out are dense (N, T, H, W, C); offset is null for the regular neighbourhood. Writes all of out, zeros in the
-// last frame.
+// x and out are dense (N, T, H, W, C); offset is null for the regular neighbourhood. Writes all of out; in the
+// last frame zeros, or x if it is added.
 template <typename S>
 cudaError_t run_forward(const Problem& p, const Call& call, const void* x, const void* offset, void* out);
 
@@ -39,9 +40,10 @@ cudaError_t run_forward(const Problem& p, const Call& call, const void* x, const
 template <typename S>
 cudaError_t run_regular_backward(const Problem& p, const Call& call, const void* grad, const void* x, void* grad_x);
 
-// With offsets. grad_x is float (double for double) and holds zeros in frames 1, 3, 5, ... and in the last frame;
-// grad_offset is dense (N, T-1, H, W, 2*k*k), in the type of the offset. `weights` is memory for
-// (N, T-1, H, W, groups, k*k, 2) values of the type of grad_x and makes the result deterministic; null is faster.
+// With offsets. grad_x is float (double for double) and holds zeros in frames 1, 3, 5, ... and in the last frame, there
+// the gradient of the result if p.residual; grad_offset is dense (N, T-1, H, W, 2*k*k), in the type of the offset.
+// `weights` is memory for (N, T-1, H, W, groups, k*k, 2) values of the type of grad_x and makes the result
+// deterministic; null is faster.
 template <typename S>
 cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
                          void* grad_x, void* grad_offset, void* weights);

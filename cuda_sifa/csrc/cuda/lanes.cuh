@@ -170,6 +170,14 @@ struct Stretch {
   }
   __device__ __forceinline__ A at(int v, int e) const { return value[v][e]; }
 
+  template <typename Other>
+  __device__ __forceinline__ void add(const Other& other) {
+#pragma unroll
+    for (int v = 0; v < Vectors; ++v)
+#pragma unroll
+      for (int e = 0; e < Width; ++e) value[v][e] += other.at(v, e);
+  }
+
   __device__ __forceinline__ void add(A factor, const Stretch& other) {
 #pragma unroll
     for (int v = 0; v < Vectors; ++v)

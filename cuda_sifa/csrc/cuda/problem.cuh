@@ -32,14 +32,17 @@ struct Tile {
   __device__ __forceinline__ int64_t pair(const Problem& p) const { return int64_t(n) * p.pairs() + t; }
 };
 
-// Zeros for all channels of a tile, written by all threads of the block in vectors of `Width` channels.
+// The result in a tile of the last frame, which has no next one: zeros, or x if it is added. Written by all threads of
+// the block, in vectors of `Width` channels.
 template <typename S, int Width>
-__device__ __forceinline__ void clear(S* out, const Tile& tile, const Problem& p) {
-  constexpr Accumulator<S> zeros[Width] = {};
+__device__ __forceinline__ void finish_last_frame(const S* x, S* out, const Tile& tile, const Problem& p) {
   for (int row = 0; row < tile.rows; ++row) {
-    S* to = out + tile.frame(p) * p.frame_size() + tile.pixel(row * tile.cols, p) * p.channels;
-    for (int64_t i = int64_t(threadIdx.x) * Width; i < int64_t(tile.cols) * p.channels; i += kThreads * Width)
-      store(to + i, zeros);
+    const int64_t first = tile.frame(p) * p.frame_size() + tile.pixel(row * tile.cols, p) * p.channels;
+    for (int64_t i = int64_t(threadIdx.x) * Width; i < int64_t(tile.cols) * p.channels; i += kThreads * Width) {
+      Accumulator<S> values[Width] = {};
+      if (p.residual) load(x + first + i, values);
+      store(out + first + i, values);
+    }
   }
 }
 

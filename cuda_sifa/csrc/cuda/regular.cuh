@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
     if (tile.is_last_frame(p)) {
-      clear<S, Width>(out, tile, p);
+      finish_last_frame<S, Width>(x, out, tile, p);
       continue;
     }
     const int64_t frame = tile.frame(p);
@@ -47,6 +47,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
               result.add(scale * lanes.sum(part), value);
             }
           }
+          if (p.residual) result.add(query);
           if (active) result.write(out + at + from, channels - from, lanes);
         }
       }
@@ -104,6 +105,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, Width * Vectors>)
               }
             }
           }
+          if (p.residual) result.add(own_grad);
           if (active) result.write(grad_x + at + from, rest, lanes);
         }
       }

@@ -217,7 +217,7 @@ struct BackwardTile {
                      pixel < 0 ? 0 : channels - from, lanes);
           result.add(products[2 * u + 1], value);
         }
-        store_query_gradient(args, first + head.channel + at + from, channels - from, lanes, result);
+        store_query_gradient(p, args, first + head.channel + at + from, channels - from, lanes, result);
         for (int u = 0; u < count; ++u) {
           if (pixels[u] < 0 || !(pixels[u] & 1)) continue;
           const A to_grad = products[2 * u], to_query = products[2 * u + 1];
