@@ -17,6 +17,7 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import (
+    bench_block,
     bench_decoders,
     bench_loader,
     bench_network,
@@ -24,6 +25,7 @@ from benchmarks import (
     bench_storage,
     device_limits,
     loader_cases,
+    op_cases,
     op_on_cuda,
     profile_op,
 )
@@ -33,6 +35,15 @@ from benchmarks.pillow import RECIPES
 from cuda_sifa import reference
 from datasets import decoders
 from tests.op.cases import Case, relative_error
+
+
+def test_the_forms_of_the_block_agree() -> None:
+    x, offset = op_cases.inputs((1, 3, 8, 5), "sub-pixel", torch.float32, "cpu")
+    assert offset is not None
+    for one, other in zip(bench_block.with_ops(x, offset), bench_block.plain(x, offset), strict=True):
+        assert relative_error(one, other) < 1e-6
+    for backward in (False, True):
+        assert min(bench_block.compare((1, 3, 8, 5), torch.float32, backward=backward, turns=2)) > 0
 
 
 @pytest.mark.parametrize("function", [by_gather, by_grid_sample])
