@@ -26,8 +26,8 @@ def test_every_rule_is_used() -> None:
     """A rule of a command that is gone would hide the next one."""
     for pattern, reason in LEFT_OUT:
         assert any(re.search(pattern, command) for command in COMMANDS), reason
-    for pattern, text in CHANGED:
-        assert any(re.search(pattern, command) for command in COMMANDS), text
+    for number, (pattern, text) in enumerate(CHANGED):
+        assert any(re.search(pattern, as_run(command, CHANGED[:number])) for command in COMMANDS), text
 
 
 @pytest.mark.parametrize(("name", "old", "new"), SMALLER)
