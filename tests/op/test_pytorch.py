@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -244,6 +246,31 @@ def test_the_kernel_is_told_whether_to_be_deterministic(deterministic: bool, mon
     finally:
         torch.use_deterministic_algorithms(before)
     assert told == [deterministic, deterministic]
+
+
+def test_a_compiled_graph_follows_the_deterministic_switch() -> None:
+    told = []
+
+    def forward_compiler(graph: torch.fx.GraphModule, inputs: list) -> Any:
+        return make_boxed_func(graph)
+
+    def backward_compiler(graph: torch.fx.GraphModule, inputs: list) -> Any:
+        for node in graph.graph.nodes:
+            if node.target == torch.ops.sifa.inter_frame_attention_backward.default:
+                told.append(len(node.args) > 6 and node.args[6])
+        return make_boxed_func(graph)
+
+    backend = aot_autograd(fw_compiler=forward_compiler, bw_compiler=backward_compiler)
+    attend = torch.compile(inter_frame_attention, backend=backend)
+    x = torch.randn(1, 3, 2, 4, 5, requires_grad=True)
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        for deterministic in (False, True, False, True):
+            torch.use_deterministic_algorithms(deterministic)
+            attend(x).sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert told == [False, True]  # one graph for each state, used again later
 
 
 def test_memory_that_is_not_there_is_named() -> None:
