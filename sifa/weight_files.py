@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from common.errors import one_line
 from engine.checkpoint import CheckpointError, checkpoint_file, read_checkpoint
 from models import is_caffemodel, is_safetensors, read_caffemodel, read_safetensors
 from models.weight_conversion import IMAGE_NETWORKS, is_known_image_network, to_project, to_release, to_torchvision
@@ -65,3 +66,5 @@ def convert_weights(
         return to_torchvision(named)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from None
+    except (LookupError, RuntimeError) as error:  # what the conversion looks for is not there, or cannot be reshaped
+        raise CheckpointError(f"{source}: a tensor is missing or has a wrong shape: {one_line(error)}") from None

@@ -67,6 +67,15 @@ def test_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert errors[1] == f"error: checkpoint {tmp_path}/nowhere does not exist"
 
 
+def test_half_a_network_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = build_model("c2d_sifa_resnet50", num_classes=5, clip_length=8, width=4).state_dict()
+    file, name = tmp_path / "ours.pth", "layer2.3.conv2.weight"
+    for broken in ({key: value for key, value in state.items() if key != name}, state | {name: torch.tensor(1.0)}):
+        torch.save(broken, file)
+        assert convert([str(file), str(tmp_path / "out.pth"), "--to", "release", "--clip_length", "8"]) == 2
+        assert f"error: {file}: a tensor is missing or has a wrong shape: " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["ours", "release"])
 def test_an_image_network_is_not_made_half_of_ours(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
