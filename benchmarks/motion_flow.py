@@ -147,8 +147,9 @@ def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:
         result[f"moving r {method}"] = _correlation(mean[moving], flow[moving])
         result[f"moving share {method}"] = float(moving.mean())
     keep = ARROWS * (len(columns["offset"][0]))
-    result["arrows"] = {"offset": np.round(mean[:keep], 3).tolist()}
-    result["arrows"] |= {m: np.round(np.concatenate(columns[m])[:keep], 3).tolist() for m in METHODS}
+    fields = {"offset": mean, **{method: np.concatenate(columns[method]) for method in METHODS}}
+    # In float64, else each would be written with the 16 digits of a rounded float32.
+    result["arrows"] = {name: np.round(field[:keep].astype(float), 3).tolist() for name, field in fields.items()}
     return result
 
 

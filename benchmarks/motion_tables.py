@@ -33,6 +33,7 @@ CLAIMS = (
     ("SIFA_R", "2D network"),
     ("temporal shift", "2D network"),
 )
+SEEDS_OF_A_VERDICT = 3  # with less the interval knows too little of how seeds differ
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
 FLOW_COLUMNS = (
     ("offset std", ".2f"),
@@ -190,15 +191,17 @@ def _verdicts(gathered: Answers) -> list[str]:
         difference = difference_of(gathered, better, worse)
         if difference is not None:
             paper = PAPER[better] - PAPER[worse]
+            seeds = min(len(of) for name in (better, worse) for of in gathered.accuracies[name])
             rows.append(
                 f"| {better} over {worse} | {paper:+.1f} | {difference.value:+.1f} | {_span(difference)} "
-                f"| {verdict(difference)} |"
+                f"| {verdict(difference, seeds)} |"
             )
     if not rows:
         return []
     return [
         "The paper's order (Kinetics-400, one stage) next to this one. Confirmed or denied: the interval is on one "
-        "side of zero; open: it is not. Intervals are not corrected for their number.",
+        f"side of zero; open: it is not, or a split has less than {SEEDS_OF_A_VERDICT} seeds. Intervals are not "
+        "corrected for their number.",
         "",
         "| the paper says | its difference | here | 95 % interval | verdict |",
         "|---|---|---|---|---|",
@@ -206,8 +209,14 @@ def _verdicts(gathered: Answers) -> list[str]:
     ]
 
 
-def verdict(difference: Interval) -> str:
-    """What an interval says of the claim that the difference is positive."""
+def verdict(difference: Interval, seeds: int) -> str:
+    """What an interval says of the claim that the difference is positive.
+
+    Args:
+        seeds: that each split has of both at least.
+    """
+    if seeds < SEEDS_OF_A_VERDICT:
+        return f"open ({seeds} seed{'s' if seeds != 1 else ''})"
     if not difference.excludes(0):
         return "open"
     return "confirmed" if difference.value > 0 else "denied"
