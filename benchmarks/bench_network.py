@@ -117,7 +117,7 @@ def share(events: Any, of: str) -> float | None:
 
 
 def is_call(event: Any) -> bool:
-    return event.name.startswith("sifa::")
+    return event.name.startswith("sifa::inter_frame_attention")
 
 
 def callers(event: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.motion_data import Sample, Split, Task, Video, classes_of, test_clip, to_batch, train_batch
-from benchmarks.motion_flow import offsets_and_flow
+from benchmarks.motion_flow import branch_strength, offsets_and_flow
 from common.errors import UserError
 from models.network import Network
 from models.sifa_resnet import ClipBottleneck, SIFANet, SIFANetOptions
@@ -217,13 +217,13 @@ def _strengths(network: Network, budget: Budget, batches: Sequence[Tensor]) -> d
     """The mean strength of each stage's temporal modules over the batches."""
     found: dict[str, list[float]] = {stage: [] for stage in budget.stages}
 
-    def record(stage: str, _: nn.Module, inputs: tuple[Tensor], added: Tensor) -> None:
-        found[stage].append((added[:, :-1].std() / inputs[0].std()).item())
+    def record(stage: str, _: nn.Module, inputs: tuple[Tensor], options: Mapping[str, Any], result: Tensor) -> None:
+        found[stage].append(branch_strength(inputs[0], result, options))
 
     for stage in budget.stages:
         for block in network.stage_blocks(stage):
             if isinstance(block, ClipBottleneck) and block.temporal is not None:
-                block.temporal.register_forward_hook(partial(record, stage))
+                block.temporal.register_forward_hook(partial(record, stage), with_kwargs=True)
     for clips in batches:
         network(clips)
     return {stage: float(np.mean(values)) for stage, values in found.items()}

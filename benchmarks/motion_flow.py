@@ -1,7 +1,7 @@
 """Learned offsets next to the optical flow of the same clips: how large both are, and whether one follows the other."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -57,15 +57,16 @@ def _record(network: Network, clip: Tensor) -> dict[str, tuple[np.ndarray, float
     """For each module: offsets (T-1, k*k, 2, H, W), y and x, strength of the branch, and the size of its maps."""
     recorded: dict[str, tuple[np.ndarray, float, int, int]] = {}
 
-    def record(name: str, module: InterFrameAttention, inputs: tuple[Tensor], attended: Tensor) -> None:
+    def record(
+        name: str, module: InterFrameAttention, inputs: tuple[Tensor], options: Mapping[str, Any], result: Tensor
+    ) -> None:
         offset = module.predict_offset(inputs[0])
         if offset is not None and offset.shape[1] > 0:
             values = offset[0].unflatten(1, (-1, 2)).numpy()
-            strength = (attended[:, :-1].std() / inputs[0].std().clamp_min(1e-9)).item()
-            recorded[name] = values, strength, values.shape[-2], values.shape[-1]
+            recorded[name] = values, branch_strength(inputs[0], result, options), values.shape[-2], values.shape[-1]
 
     handles = [
-        module.register_forward_hook(partial(record, f"{stage} {name}"))
+        module.register_forward_hook(partial(record, f"{stage} {name}"), with_kwargs=True)
         for stage in network.stages_with_sifa()
         for name, module in network.sifa_modules(stage)
     ]
@@ -75,6 +76,16 @@ def _record(network: Network, clip: Tensor) -> dict[str, tuple[np.ndarray, float
         for handle in handles:
             handle.remove()
     return recorded
+
+
+def branch_strength(clip: Tensor, result: Tensor, options: Mapping[str, Any]) -> float:
+    """The spread of what a temporal module adds to a clip, as a share of the clip's.
+
+    Args:
+        result: of the module, with the clip in it if its `options` (keyword arguments) say residual.
+    """
+    added = result - clip if options.get("residual") else result
+    return (added[:, :-1].std() / clip.std().clamp_min(1e-9)).item()
 
 
 def optical_flow(frames: np.ndarray, method: str) -> np.ndarray:

@@ -148,10 +148,14 @@ def open_branches(model: Network, scale: float) -> Network:
     return model
 
 
+def _add_nothing(clip: Tensor, *, residual: bool = False) -> Tensor:
+    return clip if residual else torch.zeros_like(clip)
+
+
 def silence(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, InterFrameAttention):
-            module.forward = torch.zeros_like  # type: ignore[method-assign, assignment]
+            module.forward = _add_nothing  # type: ignore[method-assign]
         elif isinstance(module, GlobalContext):
             nn.init.zeros_(module.fc2.weight)
             nn.init.zeros_(module.fc2.bias)
