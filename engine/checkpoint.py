@@ -120,7 +120,7 @@ def _check_archive(path: Path) -> None:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 raise CheckpointError(f"checkpoint {path} is no checkpoint at all, but another archive")
             broken = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError) as error:  # RuntimeError: encrypted
         # A directory that was cut off points to before the file's beginning, which the system calls invalid.
         cut = isinstance(error, OSError) and error.errno == errno.EINVAL
         raise CheckpointError(f"checkpoint {path} is damaged: {'its end is missing' if cut else error}") from None

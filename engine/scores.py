@@ -101,6 +101,10 @@ def save_scores(path: Path, scores: Scores) -> None:
         raise UserError(f"{path} cannot be written: {describe(error)}") from None
 
 
+# What reading a broken archive raises; RuntimeError: it says that it is encrypted.
+_BROKEN = (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, RuntimeError, zipfile.BadZipFile)
+
+
 def load_scores(path: Path) -> Scores:
     """Reads scores.npz. Nothing in the file is executed.
 
@@ -124,5 +128,5 @@ def load_scores(path: Path) -> Scores:
             return Scores(**values)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; train_val_3d.py --test writes it") from None
-    except (OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise UserError(f"{path} does not hold scores: {error}") from None

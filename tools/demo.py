@@ -46,6 +46,7 @@ def demo(args: argparse.Namespace) -> None:
     """All parts, one after another."""
     if not Path(SETTINGS).is_file():
         raise UserError(f"there is no {SETTINGS} here: run the demo in the folder of the project")
+    cli.check_range("--seed", args.seed, 0, 2**32 - 1)
     clock = Clock(args.before)
     with clock.part("videos", f"drawing {len(MOTIONS)} kinds of motion, {COUNTS['train']} videos of each to train on"):
         write_demo_videos(DATA / "videos", COUNTS, size=96, frames=24, seed=args.seed, workers=cli.cores())
@@ -79,8 +80,7 @@ def train(seed: int) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "train_val_3d.py"]
     command += [f"--config_file={SETTINGS}", "--then_test", f"--seed={seed}"]
     shutil.rmtree(OUT, ignore_errors=True)
-    code = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
-    if code:
+    if code := subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode:
         raise UserError(f"the training ended with exit code {code}, see above")
 
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(args: argparse.Namespace) -> int:
     """Everything from the videos to the report; returns the exit code."""
-    folder = FinetuneFolder(args.out or Path("output") / _name_of(args.video_dir))
+    folder = FinetuneFolder(args.out or Path("output") / Path(os.path.abspath(args.video_dir)).name)
     prepare(args, folder)
     return train(args, folder.path)
 
@@ -58,6 +58,7 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
     """Writes all that the training needs: frames, lists, settings."""
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f"--epochs must be at least 1, got {args.epochs}")
+    cli.check_range("--seed", args.seed, 0, 2**63)
     predictor = sifa.load(args.checkpoint)
     videos = find_videos(args.video_dir, args.labels)
     classes = class_names(videos)
@@ -66,7 +67,7 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         finetune_settings,
         predictor,
         checkpoint=args.checkpoint,
-        name=_name_of(args.video_dir),
+        name=Path(os.path.abspath(args.video_dir)).name,
         out=folder.path,
         classes=classes,
         epochs=args.epochs,
@@ -101,10 +102,6 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         cli.say(f"The class {directions[0]!r} seems to tell left from right: clips are not flipped.")
     if args.epochs == 1:
         cli.say("In one epoch the new classifier alone is trained: --epochs 2 or more train the network with it.")
-
-
-def _name_of(folder: Path) -> str:
-    return os.path.basename(os.path.realpath(folder))
 
 
 def train(args: argparse.Namespace, out: Path) -> int:

@@ -1,6 +1,7 @@
 """Scores come back as they were saved; other files are refused in one sentence."""
 
 import os
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,11 @@ def test_files_that_hold_no_scores(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"scores.npz does not hold scores"):
         load_scores(path)
+    save_scores(path, scores())
+    for flag, message in ((1, "encrypted"), (64, "strong encryption")):
+        path.write_bytes(re.sub(rb"(PK\x01\x02.{4}).", rb"\g<1>" + bytes([flag]), path.read_bytes(), flags=re.DOTALL))
+        with pytest.raises(UserError, match=rf"scores.npz does not hold scores: .*{message}"):
+            load_scores(path)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         save_scores(tmp_path / "file" / "scores.npz", scores())

@@ -319,6 +319,7 @@ def test_wrong_splits(videos: Path, checkpoint: Path, tmp_path: Path, capfd: pyt
     assert "there is no recording 'x'; there are 6: circle a," in mistake(capfd, *where, "--validate=x")
     assert "none is left to train on" in mistake(capfd, *where, "--group=circle|square", "--validate=circle")
     assert "must be above 0 and below 1" in mistake(capfd, *where, "--share=1.5")
+    assert "--seed must be in 0.." in mistake(capfd, *where, "--seed=-1")
 
 
 def test_wrong_checkpoints(
