@@ -10,7 +10,6 @@ turns, to the first row. Weights and clips are random. Needs `pip install onnx o
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.turns import Worker, conditions, peak_memory, ratio, seconds, serve, take_turns
+from benchmarks.turns import Worker, conditions, peak_memory, ratio, run, seconds, take_turns
 
 #: name -> width, frames, size, clips at once, calls of a turn
 CASES = {
@@ -105,7 +104,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        serve(answer)
-    else:
-        sys.exit(main())
+    run(main, answer)

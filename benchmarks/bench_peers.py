@@ -14,7 +14,6 @@ import argparse
 import importlib
 import json
 import statistics
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.turns import Worker, conditions, peak_memory, seconds, serve, take_turns
+from benchmarks.turns import Worker, conditions, peak_memory, run, seconds, take_turns
 
 CLASSES, FRAMES, SIZE = 400, 16, 224  # s3d and mvit_v2_s take no smaller clip
 
@@ -219,7 +218,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        serve(answer)
-    else:
-        sys.exit(main())
+    run(main, answer)

@@ -56,6 +56,14 @@ def serve(answer: Callable[..., Any]) -> None:
         print("answer " + json.dumps(answer(*json.loads(line))), flush=True)
 
 
+def run(main: Callable[[], int], answer: Callable[..., Any]) -> None:
+    """The end of a module that measures: its command, or the part of a `Worker`."""
+    if sys.argv[1:2] == ["--work"]:
+        serve(answer)
+    else:
+        sys.exit(main())
+
+
 def take_turns(workers: Mapping[str, Worker], rounds: Mapping[str, int], *command: Any) -> dict[str, list[float]]:
     """What the workers answer to a command, which they get one after the other, round by round.
 

@@ -12,7 +12,6 @@ of the first steps are compared as well.
 
 import argparse
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.turns import Worker, conditions, ratio, seconds, serve, take_turns
+from benchmarks.turns import Worker, conditions, ratio, run, seconds, take_turns
 
 OPTIMIZER = "optimizer and limit of the gradient"
 #: name -> width, clips, frames, size, calls of a turn
@@ -162,7 +161,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--work"]:
-        serve(answer)
-    else:
-        sys.exit(main())
+    run(main, answer)

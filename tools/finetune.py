@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def finetune(args: argparse.Namespace) -> int:
     """Everything from the videos to the report; returns the exit code."""
-    folder = FinetuneFolder(args.out or Path("output") / Path(os.path.abspath(args.video_dir)).name)
+    folder = FinetuneFolder(args.out or Path("output") / Path(os.path.realpath(args.video_dir)).name)
     prepare(args, folder)
     return train(args, folder.path)
 
@@ -67,7 +67,7 @@ def prepare(args: argparse.Namespace, folder: FinetuneFolder) -> None:
         finetune_settings,
         predictor,
         checkpoint=args.checkpoint,
-        name=Path(os.path.abspath(args.video_dir)).name,
+        name=Path(os.path.realpath(args.video_dir)).name,
         out=folder.path,
         classes=classes,
         epochs=args.epochs,

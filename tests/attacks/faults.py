@@ -42,6 +42,14 @@ def train(data: Path, output: Path, *more: str) -> int:
     return train_val_3d.main(arguments(data, output, *_OPTIONS, *more))
 
 
+def _start_session(log: Path) -> None:
+    """This process leads a session of its own, and prints to the end of the log."""
+    os.setsid()
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+
+
 def launch(data: Path, output: Path, log: Path, *more: str) -> int:
     """Forks a launcher, which forks the ranks as torchrun does, and ends all when one is lost. Returns its id."""
     with socket.socket() as free:
@@ -50,10 +58,7 @@ def launch(data: Path, output: Path, log: Path, *more: str) -> int:
     sys.stdout.flush()
     launcher = os.fork()
     if launcher == 0:
-        os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+        _start_session(log)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         common = {"WORLD_SIZE": RANKS, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
         ranks = {}
@@ -75,10 +80,7 @@ def launch_torchrun(data: Path, output: Path, log: Path, *more: str) -> int:
     """The same with torchrun itself, whose processes start slowly and have sessions of their own. Returns its id."""
     launcher = os.fork()
     if launcher == 0:
-        os.setsid()
-        file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
+        _start_session(log)
         os.environ[_MARK] = str(os.getpid())  # by which its processes are found when it is dead
         os.chdir(ROOT)
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}", "train_val_3d.py"]
