@@ -68,9 +68,10 @@ def predict_now(checkpoint: Path, videos: list[Path]) -> None:
 
 def train(checkpoint: Path, videos: list[Path]) -> None:
     """STEPS steps of the demo's network on random clips."""
-    network = sifa.load(checkpoint).model.train()
+    predictor = sifa.load(checkpoint)
+    network = predictor.model.train()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-    clips, labels = torch.randn(8, 3, 8, 64, 64), torch.arange(8)
+    clips, labels = torch.randn(8, 3, predictor.frames, predictor.size, predictor.size), torch.arange(8)
     for _ in range(STEPS):
         optimizer.zero_grad()
         loss_over_heads(network(clips), labels).backward()
@@ -150,7 +151,8 @@ def main(argv: list[str] | None = None) -> None:
         weights = build_network(config).state_dict()
         save_checkpoint(folder / "last.pth", {"model": weights, "config": config.model_dump(), "classes": []})
         text = (
-            f"{8 * args.videos} drawn videos of 24 x 96 x 96, the network of settings/demo.yml (8 x 64 x 64), "
+            f"{8 * args.videos} drawn videos of 24 x 96 x 96, the network of settings/demo.yml (clips of "
+            f"{config.dataset.clip_length} x {config.transform.crop_size} x {config.transform.crop_size}), "
             f"{args.rounds} rounds, medians; ratio: how many times as fast as the first line of its kind, paired.\n"
             f"{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch "
             f"{torch.__version__}, Python {platform.python_version()}, {date.today()}\n"

@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 import sifa
 from common import cli
 from common.errors import UserError
@@ -61,6 +59,7 @@ def demo(args: argparse.Namespace) -> None:
 
 def list_videos() -> None:
     """Writes the lists of both splits and the names of the classes. Training decodes the videos themselves."""
+    shutil.rmtree(DATA / "records", ignore_errors=True)  # an earlier demo's, perhaps where this folder was before
     for split in SPLITS:
         extract_dataset(
             ExtractionOptions(
@@ -75,10 +74,8 @@ def list_videos() -> None:
 
 
 def train(seed: int) -> None:
-    """Trains on two processes, or on the GPU if there is one alone. Raises UserError if it fails."""
-    processes = min(torch.cuda.device_count() or 2, 2)
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "train_val_3d.py"]
-    command += [f"--config_file={SETTINGS}", "--then_test", f"--seed={seed}"]
+    """Trains in one process, on the GPU if there is one. Raises UserError if it fails."""
+    command = [sys.executable, "train_val_3d.py", f"--config_file={SETTINGS}", "--then_test", f"--seed={seed}"]
     shutil.rmtree(OUT, ignore_errors=True)
     if code := subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode:
         raise UserError(f"the training ended with exit code {code}, see above")

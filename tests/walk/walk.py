@@ -20,7 +20,7 @@ from tests.walk.plan import PAGES, ROOT, as_run, printed, programs, why_left_out
 
 SMALLER = [  # (file, what is there, what the walk has)
     ("tools/demo.py", '{"train": 100, "val": 25}', '{"train": 4, "val": 4}'),
-    ("settings/demo.yml", "epochs: 7", "epochs: 1"),
+    ("settings/demo.yml", "epochs: 8", "epochs: 1"),
     ("settings/demo.yml", "warmup_epoch: 1", "warmup_epoch: 0"),
     ("settings/demo.yml", "width: 16", "width: 4"),
     ("sifa/finetune.py", "ITERATIONS, EPOCHS = 1000, (20, 100)", "ITERATIONS, EPOCHS = 4, (2, 2)"),
