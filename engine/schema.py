@@ -144,7 +144,7 @@ class Network(Section):
     net_name: str = Field(
         "c2d_sifa_resnet50", description="the network, named as in the release: see models/__init__.py"
     )
-    width: int | None = Field(None, ge=1, le=256, description="channels of res2, where not the paper's")
+    width: int | None = Field(None, ge=2, le=256, description="channels of res2, where not the paper's")
     stem_frames: Literal[1, 4] | None = Field(
         None, description="SIFA-Net: frames that the stem merges into one (4); with 1 none, at up to 4 times the cost"
     )

@@ -102,7 +102,7 @@ class SIFANetOptions:
         depths: bottlenecks of res2..res5.
         temporal_modelling: where and how the network models time.
         dropout_ratio: dropout before the classifiers.
-        width: channels of res2; 64 is the ResNet of the paper, less makes small networks.
+        width: channels of res2, 2 at least; 64 is the ResNet of the paper, less makes small networks.
         stem_frames: frames that the stem merges into one feature frame. The paper's 4, or 1: then frames meet in the
             temporal modules alone (and in the maximum over pairs of frames of the dual head).
         caffe_style: bottlenecks have their stride in the first 1x1 convolution, as Caffe's ResNet of 2015, and image
@@ -126,6 +126,9 @@ class SIFANetOptions:
     def __post_init__(self) -> None:
         if self.stem_frames not in (1, STEM_FRAMES):
             raise ValueError(f"stem_frames must be 1 or {STEM_FRAMES}, got {self.stem_frames}")
+        if self.width < 2:
+            # PyTorch's convolutions of one channel in the channels-last layout write outside their memory (2.14, CPU).
+            raise ValueError(f"width must be 2 or more, got {self.width}")
 
 
 class SIFANet(Network):

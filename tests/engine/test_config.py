@@ -163,6 +163,10 @@ HOSTILE = {
     "base 60": ("optimization: {epochs: 1:30}", "optimization.epochs: input should be a valid integer, got '1:30'"),
     "a time that never ends": ("execution: {timeout: 1e300}", "execution.timeout: input should be less than or equal"),
     "a clip larger than memory": ("dataset: {clip_length: 1000000000}", "dataset.clip_length: input should be less"),
+    "a network of one channel, whose convolutions are unsafe": (
+        "network: {width: 1}",
+        "network.width: input should be greater",
+    ),
     "a network larger than memory": ("network: {width: 4096}", "network.width: input should be less than or equal"),
     "NUL in a name": ('base: "a\\0b"', "cannot be read: embedded null byte"),
     "a surrogate in a name": ('base: "a\\ud800b"', "cannot be read"),

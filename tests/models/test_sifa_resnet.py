@@ -57,6 +57,8 @@ def test_a_stem_of_one_frame_keeps_all_frames() -> None:
         model(torch.randn(1, 3, 3, 32, 32))
     with pytest.raises(ValueError, match="stem_frames must be 1 or 4, got 2"):
         small(stem_frames=2)
+    with pytest.raises(ValueError, match="width must be 2 or more, got 1"):
+        small(width=1)
 
 
 VARIANTS: list[dict[str, Any]] = [
