@@ -19,6 +19,7 @@ from common.errors import OneProcessError, one_line
 SHORTEST_START = timedelta(minutes=5)  # imports from a cold disk are slow, and slower on some nodes than on others
 # torchrun's store is there before its processes are: if they do not find it, torchrun was killed while they started.
 LONGEST_CONNECT = timedelta(minutes=1)
+SECONDS_TO_ANSWER = 5  # of a computer to whose port one connects
 SECONDS_TO_REPORT = 5  # from the first process that lost another to the last
 
 
@@ -154,7 +155,7 @@ def _connect(rank: int, until_met: timedelta) -> dist.Store:
     last = time.monotonic() + (LONGEST_CONNECT if of_torchrun else until_met).total_seconds()
     while of_torchrun or rank > 0:
         try:
-            socket.create_connection((address, port), timeout=SECONDS_TO_REPORT).close()
+            socket.create_connection((address, port), timeout=SECONDS_TO_ANSWER).close()
             break
         except (OSError, OverflowError) as error:  # OverflowError: a number that is no port
             if time.monotonic() > last or isinstance(error, OverflowError):
