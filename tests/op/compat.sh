@@ -52,11 +52,10 @@ compat_environment() {
 compat_build() {
   say "building the op with $(what_is "$1")"
   rm -rf "$2"
-  mkdir -p "$2/tests" "$2/docs"
+  mkdir -p "$2/tests"
   (PATH=$(dirname "$1"):$PATH "$1" cuda_sifa/setup.py -q build --build-lib "$2" --build-temp "$2/temp") >"$2/log" 2>&1 ||
     { cat "$2/log" >&2; fail "the op does not build, see above"; }
-  cp -r models pyproject.toml "$2"
-  cp docs/op.md "$2/docs"  # a test runs its example
+  cp -r models docs pyproject.toml "$2"  # tests run the examples of pages
   cp -r tests/__init__.py tests/conftest.py tests/data tests/op "$2/tests"
 }
 

@@ -29,7 +29,7 @@ LIMIT = 600  # seconds of a command
 CLIPS = {  # what a page's programs take for granted, and the places that they name
     "README.md": "import torch\nclip = torch.randn(2, 8, 64, 14, 14)\n",
     "use.md": "import torch\nclips = torch.randn(1, 3, 16, 64, 64)\n",
-    "deploy.md": "import numpy\nclips = numpy.zeros((2, 3, 8, 64, 64), dtype=numpy.float32)\n",
+    "deploy.md": "import numpy\nclips = numpy.zeros((2, 3, 8, 48, 48), dtype=numpy.float32)\n",
 }
 
 
