@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -37,17 +38,22 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-def sums_of_attention(clip: Tensor) -> float:
+def buffers_of_attention(clip: Tensor, *, cached: bool) -> float:
     """What the CPU's gradient of attention moves inside, beyond its arguments and results, in bytes of the clip.
 
-    It sums in float32. The sums are filled with zeros; then each pair of frames reads and writes those of both frames.
-    In half precision they are an array of their own, which is read in the end. The frames of a pair are the queries of
-    one and the keys of another: all but two are read twice.
+    A thread has buffers of one frame for all its pairs of frames: a copy of the keys, and two float32 sums, those of
+    the keys and those of the queries. Each is written and read once if it stays in the cache, else for every pair: the
+    copy is written and read; the sums of the keys are read and written, those of the queries read and cleared. All
+    frames but two are in two pairs, so x is read again.
+
+    Args:
+        clip: (1, T, C, H, W), for one thread.
+        cached: whether a buffer stays in the cache from one pair to the next.
     """
     frames = clip.shape[1]
-    roles, size = 2 * (frames - 1) / frames, 4 / clip.element_size()
-    extra = size * (1 + 2 * roles) + (roles - 1)  # zeros, sums, x
-    return extra + size if size > 1 else extra - 1  # the cast reads the sums; in float32 the last write is the result
+    times = 1 if cached else frames - 1
+    accesses = times * 2 * (1 + 2 * 4 / clip.element_size())
+    return (accesses + frames - 2) / frames
 
 
 def block(dtype: torch.dtype) -> tuple[InterFrameAttention, Tensor, Tensor]:
@@ -67,8 +73,17 @@ def test_bytes_moved(dtype: torch.dtype) -> None:
     assert forward.operators == ["motion_saliency", "inter_frame_attention"]
     assert forward.bytes / clip.nbytes < 4.1  # three quarters are the saliency of four frames
     assert backward.bytes / clip.nbytes < 9.1
-    inside = {torch.float32: 3.5, torch.bfloat16: 10.5}
-    assert sums_of_attention(clip) == inside[dtype]
+    inside = buffers_of_attention(clip, cached=True)
+    assert backward.bytes / clip.nbytes + inside < 12.1
+    assert buffers_of_attention(clip, cached=False) == {torch.float32: 5, torch.bfloat16: 8}[dtype]
+
+
+def test_memory_of_the_gradient_of_attention() -> None:
+    """It allocates no tensor but its results: the buffers are no larger than frames."""
+    clip, grad = torch.zeros(2, 1, 16, 15, 14, 16, dtype=torch.bfloat16).permute(0, 1, 2, 5, 3, 4)
+    with profile(profile_memory=True) as profiled:
+        torch.ops.sifa.inter_frame_attention_backward(grad, clip, None, 3, 1, 1)
+    assert sum(max(event.self_cpu_memory_usage, 0) for event in profiled.events()) < 1.1 * clip.nbytes
 
 
 def test_bytes_moved_by_plain_pytorch() -> None:

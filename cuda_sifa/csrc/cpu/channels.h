@@ -8,9 +8,9 @@
 
 namespace sifa::SIFA_CAPABILITY {
 
-// How many pixels are processed together: as many accumulators as one sum over the lanes can merge.
-template <typename T>
-constexpr int kBlock = kLanes<T> < kPixelBlock ? kLanes<T> : kPixelBlock;
+// How many pixels are processed together, with so many sums each: as many as one sum over the lanes can merge.
+template <typename T, int Values>
+constexpr int kBlock = kLanes<T> / Values < kPixelBlock ? kLanes<T> / Values : kPixelBlock;
 
 // How many vectors of channels a loop keeps in registers: half of the registers, which are 32 with AVX-512, else 16.
 constexpr int kRegisterVectors = SIFA_VECTOR_BYTES == 64 ? 16 : 8;
@@ -53,25 +53,24 @@ SIFA_INLINE void store_lane_sums(const Vec<T>* v, T* sums) {
   }
 }
 
-// For Count pixels, over n channels: a[u] = <q, keys + pixel[u]> and, with Two, b[u] = <g, keys + pixel[u]>. With Add,
-// adds to a and b.
+// For Count pixels, over n channels: <q, keys + pixel[u]> and, with Two, <g, keys + pixel[u]>, in turn. With Add, adds
+// to `dots`.
 //
 // A multiply-add takes four or five cycles and two can begin in each cycle, so about eight must run at once. The
 // channels of a pixel therefore go to several accumulators in turn.
 template <typename K, bool Two, bool Add, int Count, typename T>
-SIFA_INLINE void dot_products_of(const int64_t* pixel, const K* keys, const K* q, const K* g, int64_t n, T* a, T* b) {
-  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
+SIFA_INLINE void dot_products_of(const int64_t* pixel, const K* keys, const K* q, const K* g, int64_t n, T* dots) {
+  constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors, values = Two ? 2 : 1, all = Count * values;
   constexpr int accumulators = Two ? 1 : kRegisterVectors / Count < vectors ? 1 : kRegisterVectors / Count;
   constexpr int units = accumulators > vectors ? accumulators / vectors : 1;  // read in one step
   const K* key[Count];
-  Vec<T> sum_a[accumulators][Count], sum_b[Count];
+  Vec<T> sums[accumulators][all];
 #pragma GCC unroll 16
-  for (int i = 0; i < Count; ++i) {
-    key[i] = keys + pixel[i];
+  for (int i = 0; i < Count; ++i) key[i] = keys + pixel[i];
 #pragma GCC unroll 16
-    for (int j = 0; j < accumulators; ++j) sum_a[j][i] = Vec<T>{};
-    if (Two) sum_b[i] = Vec<T>{};
-  }
+  for (int j = 0; j < accumulators; ++j)
+#pragma GCC unroll 16
+    for (int i = 0; i < all; ++i) sums[j][i] = Vec<T>{};
   const auto step = [&](int64_t c, auto several) {
     constexpr int count = decltype(several)::value;
     Vec<T> query[count * vectors], grad[count * vectors], value[vectors];
@@ -88,8 +87,8 @@ SIFA_INLINE void dot_products_of(const int64_t* pixel, const K* keys, const K* q
 #pragma GCC unroll 2
         for (int v = 0; v < vectors; ++v) {
           const int at = unit * vectors + v;
-          sum_a[at % accumulators][i] += query[at] * value[v];
-          if (Two) sum_b[i] += grad[at] * value[v];
+          sums[at % accumulators][i * values] += query[at] * value[v];
+          if (Two) sums[0][i * values + values - 1] += grad[at] * value[v];
         }
       }
     }
@@ -101,14 +100,13 @@ SIFA_INLINE void dot_products_of(const int64_t* pixel, const K* keys, const K* q
 #pragma GCC unroll 16
   for (int j = 1; j < accumulators; ++j)
 #pragma GCC unroll 16
-    for (int i = 0; i < Count; ++i) sum_a[0][i] += sum_a[j][i];
-  store_lane_sums<Add, T, Count>(sum_a[0], a);
-  if (Two) store_lane_sums<Add, T, Count>(sum_b, b);
+    for (int i = 0; i < all; ++i) sums[0][i] += sums[j][i];
+  store_lane_sums<Add, T, all>(sums[0], dots);
   if constexpr (vectors == 1) {
     for (; c < n; ++c) {
       for (int i = 0; i < Count; ++i) {
-        a[i] += q[c] * key[i][c];
-        if (Two) b[i] += g[c] * key[i][c];
+        dots[i * values] += q[c] * key[i][c];
+        if (Two) dots[i * values + values - 1] += g[c] * key[i][c];
       }
     }
   }
@@ -116,15 +114,17 @@ SIFA_INLINE void dot_products_of(const int64_t* pixel, const K* keys, const K* q
 
 // The same for `count` pixels, in blocks. The last block may run past the end of the list.
 template <bool Two, bool Add, typename K, typename T>
-static void dot_products(int64_t count, const int64_t* pixel, const K* keys, const K* q, const K* g, int64_t n, T* a,
-                         T* b) {
-  constexpr int block = kBlock<T>, half = block / 2;
+static void dot_products(int64_t count, const int64_t* pixel, const K* keys, const K* q, const K* g, int64_t n,
+                         T* dots) {
+  constexpr int values = Two ? 2 : 1, block = kBlock<T, values>, half = block / 2;
   int64_t u = 0;
-  for (; u + half < count; u += block) dot_products_of<K, Two, Add, block>(pixel + u, keys, q, g, n, a + u, b + u);
-  if (u + 1 == count)
-    dot_products_of<K, Two, Add, 1>(pixel + u, keys, q, g, n, a + u, b + u);  // the last of nine, for example
-  else if (u < count)
-    dot_products_of<K, Two, Add, half>(pixel + u, keys, q, g, n, a + u, b + u);
+  for (; u + half < count; u += block) dot_products_of<K, Two, Add, block>(pixel + u, keys, q, g, n, dots + u * values);
+  if constexpr (half > 0) {
+    if (u + 1 == count)
+      dot_products_of<K, Two, Add, 1>(pixel + u, keys, q, g, n, dots + u * values);  // the last of nine, for example
+    else if (u < count)
+      dot_products_of<K, Two, Add, half>(pixel + u, keys, q, g, n, dots + u * values);
+  }
 }
 
 // Adds Width units of channels to sums.
@@ -189,12 +189,14 @@ static void weighted_sum(int64_t count, const int64_t* pixel, const K* keys, con
 
 // ---- Gradients of pixels --------------------------------------------------------------------------------------------
 
-// grad_query += sum_u h[u] v_u, plus g if `residual`, and grad_keys at each pixel += c[u] g + h[u] q. Channels as in
-// weighted_sum_part.
+// result = before + sum_u h[u] v_u, plus g if `residual`, and grad_keys at each pixel += c[u] g + h[u] q. Leaves zeros
+// in `before`. Without a result, only adds to grad_keys. Channels as in weighted_sum_part.
 template <typename K, int Width, typename T>
 SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t from,
-                                 int64_t to, bool residual, T* grad_query, T* grad_keys) {
+                                 int64_t to, bool residual, T* before, K* result, T* grad_keys) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors, all = Width * vectors;
+  const int64_t count = near.count, *pixel = near.pixel;
+  const T* weights = near.weights;
   for (; from + Width * lanes <= to; from += Width * lanes) {
     Vec<T> sums[all], query[all], grad[all];
 #pragma GCC unroll 16
@@ -203,11 +205,11 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, co
       Unit<K>::load(g + from + i * lanes, grad + i * vectors);
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < all; ++i) sums[i] = load(grad_query + from + i * kLanes<T>) + (residual ? grad[i] : Vec<T>{});
-    for (int64_t u = 0; u < near.count; ++u) {
-      const T c = near.c[u], h = near.h[u];
-      const K* key = keys + near.pixel[u] + from;
-      T* grad_key = grad_keys + near.pixel[u] + from;
+    for (int i = 0; i < all; ++i) sums[i] = load(before + from + i * kLanes<T>) + (residual ? grad[i] : Vec<T>{});
+    for (int64_t u = 0; u < count; ++u) {
+      const T c = weights[2 * u], h = weights[2 * u + 1];
+      const K* key = keys + pixel[u] + from;
+      T* grad_key = grad_keys + pixel[u] + from;
 #pragma GCC unroll 16
       for (int i = 0; i < Width; ++i) {
         Vec<T> value[vectors];
@@ -221,41 +223,56 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, co
         }
       }
     }
+    if (!result) continue;
 #pragma GCC unroll 16
-    for (int i = 0; i < all; ++i) store<T>(grad_query + from + i * kLanes<T>, sums[i]);
+    for (int i = 0; i < all; ++i) store<T>(before + from + i * kLanes<T>, Vec<T>{});
+#pragma GCC unroll 16
+    for (int i = 0; i < Width; ++i) Unit<K>::store(result + from + i * lanes, sums + i * vectors);
   }
   return from;
 }
 
 template <typename K, typename T>
 static void scatter(const Neighbourhood<T>& near, const K* keys, const K* q, const K* g, int64_t n, bool residual,
-                    T* grad_query, T* grad_keys) {
-  int64_t from = scatter_part<K, 4 / Unit<K>::vectors>(near, keys, q, g, 0, n, residual, grad_query, grad_keys);
-  from = scatter_part<K, 1>(near, keys, q, g, from, n, residual, grad_query, grad_keys);
+                    T* before, K* result, T* grad_keys) {
+  constexpr int most = 4 / Unit<K>::vectors;
+  int64_t from = scatter_part<K, most>(near, keys, q, g, 0, n, residual, before, result, grad_keys);
+  from = scatter_part<K, 1>(near, keys, q, g, from, n, residual, before, result, grad_keys);
   if constexpr (Unit<K>::vectors == 1) {
     for (; from < n; ++from) {
-      if (residual) grad_query[from] += g[from];
+      T sum = before[from] + (residual ? g[from] : T(0));
       for (int64_t u = 0; u < near.count; ++u) {
-        grad_query[from] += near.h[u] * keys[near.pixel[u] + from];
-        grad_keys[near.pixel[u] + from] += near.c[u] * g[from] + near.h[u] * q[from];
+        const T c = near.weights[2 * u], h = near.weights[2 * u + 1];
+        sum += h * keys[near.pixel[u] + from];
+        grad_keys[near.pixel[u] + from] += c * g[from] + h * q[from];
       }
+      if (!result) continue;
+      before[from] = 0;
+      result[from] = sum;
     }
   }
 }
 
-// grad_pixel += g: what is left of scatter() for a pixel that is no query.
+// result = before, plus g if it is not null: what is left of scatter() for a pixel that is no query.
 template <typename K, typename T>
-static void add_gradient(const K* g, int64_t n, T* grad_pixel) {
+static void take_gradient(const K* g, int64_t n, T* before, K* result) {
   constexpr int lanes = Unit<K>::lanes, vectors = Unit<K>::vectors;
   int64_t c = 0;
   for (; c + lanes <= n; c += lanes) {
     Vec<T> sums[vectors];
-    for (int v = 0; v < vectors; ++v) sums[v] = load(grad_pixel + c + v * kLanes<T>);
-    add_units<1>(g + c, sums);
-    for (int v = 0; v < vectors; ++v) store<T>(grad_pixel + c + v * kLanes<T>, sums[v]);
+    for (int v = 0; v < vectors; ++v) {
+      sums[v] = load(before + c + v * kLanes<T>);
+      store<T>(before + c + v * kLanes<T>, Vec<T>{});
+    }
+    if (g) add_units<1>(g + c, sums);
+    Unit<K>::store(result + c, sums);
   }
-  if constexpr (vectors == 1)
-    for (; c < n; ++c) grad_pixel[c] += g[c];
+  if constexpr (vectors == 1) {
+    for (; c < n; ++c) {
+      result[c] = before[c] + (g ? g[c] : T(0));
+      before[c] = 0;
+    }
+  }
 }
 
 }  // namespace sifa::SIFA_CAPABILITY

@@ -5,6 +5,7 @@
 #include "channels.h"
 #include "geometry.h"
 #include "neighbourhood.h"
+#include "packed.h"
 #include "small_heads.h"
 #include "storage.h"
 
@@ -26,24 +27,22 @@ struct ForwardScratch {
   int blocks;     // of positions in a batch; one if not in chunks
   Block<T> block[kMaxBlocks];
   Corners<K> corners;
-  K* zeros;  // one pixel
-  // A copy of the keys with a cache line between pixels: pixels of a power of two bytes would share few cache lines.
-  K* packed;
-  int64_t packed_stride, packed_frame = -1;
+  K* zeros;   // one pixel
+  K* packed;  // the keys
+  int64_t packed_frame = -1;
   // Buffers for the conversion of half precision.
   K* queries;  // of a batch
   K* result;   // of one position
 
   void allocate(const Shape& s, Arena& arena) {
-    const int64_t group = s.channels / s.groups, line = 64 / int64_t(sizeof(K));
+    const int64_t group = s.channels / s.groups;
     in_chunks = s.deformable && group * int64_t(sizeof(K)) > kWholeBytes;
     chunk = in_chunks ? kChunkBytes / int64_t(sizeof(K)) : group;
     blocks = in_chunks ? kMaxBlocks : 1;
-    for (int i = 0; i < blocks; ++i) block[i].allocate(s, arena);
+    for (int i = 0; i < blocks; ++i) block[i].allocate(s, 1, arena);
     corners.allocate(s, arena);
     zeros = arena.allocate<K>(s.channels);
-    packed_stride = (s.channels + line - 1) / line * line + line;
-    packed = arena.allocate<K>(widens || in_chunks ? s.height * s.width * packed_stride : 0);
+    packed = arena.allocate<K>(widens || in_chunks ? s.height * s.width * packed_stride<K>(s.channels) : 0);
     queries = arena.allocate<K>(widens ? blocks * kPositions * s.channels : 0);
     result = arena.allocate<K>(widens ? s.channels : 0);
     if (arena.memory) __builtin_memset(zeros, 0, s.channels * sizeof(K));
@@ -67,26 +66,20 @@ static Frame<K> keys_of(const Shape& s, const S* x, int64_t frame, int64_t posit
   if constexpr (!ForwardScratch<S, K>::widens) {
     if (!scratch.in_chunks || 4 * positions < pixels) return {stored, s.channels};
   }
-  for (int64_t i = 0; i < pixels && scratch.packed_frame != frame; ++i) {
-    K* to = scratch.packed + i * scratch.packed_stride;
-    if constexpr (ForwardScratch<S, K>::widens)
-      widen(stored + i * s.channels, s.channels, to);
-    else
-      __builtin_memcpy(to, stored + i * s.channels, s.channels * sizeof(K));
-  }
+  if (scratch.packed_frame != frame) pack(stored, pixels, s.channels, scratch.packed);
   scratch.packed_frame = frame;
-  return {scratch.packed, scratch.packed_stride};
+  return {scratch.packed, packed_stride<K>(s.channels)};
 }
 
 // From the dot products a of one position and head to the weights c of its pixels. Returns the weights, which in the
 // regular neighbourhood are the dot products themselves. weighted_sum() applies the scale.
 template <typename T>
 SIFA_INLINE const T* weigh_pixels(const Shape& s, const Taps<T>& taps, int p, Neighbourhood<T>& near) {
-  if (!s.deformable) return near.a;
+  if (!s.deformable) return near.dots;
   const int64_t all = s.taps();
-  T *a = near.a, *c = near.c;
+  T *a = near.dots, *c = near.weights;
   near.clear(c);
-  near.clear_around(a);
+  near.template clear_around<1>(a);
   const int* left_corners = near.left_corners;
   if (!taps.between[p]) {  // all sampling points lie on pixels
     for (int64_t t = 0; t < all; ++t) {
@@ -134,7 +127,7 @@ SIFA_INLINE void forward_head(const Shape& s, const Batch<S, K>& batch, int64_t 
   Block<T>& block = scratch.block[0];
   for (int p = 0; p < block.count; ++p, query += s.channels, out += s.channels) {
     Neighbourhood<T>& near = block.near[p];
-    dot_products<false, false>(near.count, near.pixel, keys, query, query, group, near.a, near.b);
+    dot_products<false, false>(near.count, near.pixel, keys, query, query, group, near.dots);
     const T* weights = weigh_pixels(s, block.taps, p, near);
     K* result = result_memory(out, scratch.result);
     const K* added = s.residual ? query : nullptr;
@@ -156,12 +149,12 @@ SIFA_INLINE void forward_head_in_chunks(const Shape& s, const Batch<S, K>& batch
       for (int p = 0; p < block.count; ++p) work(block, p, (i * kPositions + p) * s.channels);
     }
   };
-  for_each_position([&](Block<T>& block, int p, int64_t) { block.near[p].clear(block.near[p].a); });
+  for_each_position([&](Block<T>& block, int p, int64_t) { block.near[p].clear(block.near[p].dots); });
   for (int64_t c = g; c < end; c += chunk) {
     for_each_position([&](Block<T>& block, int p, int64_t at) {
       const Neighbourhood<T>& near = block.near[p];
       dot_products<false, true>(near.count, near.pixel, batch.keys.first + c, batch.queries + at + c, batch.queries,
-                                smaller(end - c, chunk), near.a, near.b);
+                                smaller(end - c, chunk), near.dots);
     });
   }
   for_each_position([&](Block<T>& block, int p, int64_t) { weigh_pixels(s, block.taps, p, block.near[p]); });
@@ -171,7 +164,7 @@ SIFA_INLINE void forward_head_in_chunks(const Shape& s, const Batch<S, K>& batch
       const int64_t n = smaller(end - c, chunk);
       K* result = result_memory(batch.out + at + c, scratch.result);
       const K* added = s.residual ? batch.queries + at + c : nullptr;
-      weighted_sum(near.count, near.pixel, batch.keys.first + c, near.c, scale, added, n, result);
+      weighted_sum(near.count, near.pixel, batch.keys.first + c, near.weights, scale, added, n, result);
       store_result(result, n, batch.out + at + c);
     });
   }

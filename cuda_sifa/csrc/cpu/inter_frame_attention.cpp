@@ -110,33 +110,11 @@ Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_siz
 }
 
 template <typename Acc>
-void run_backward(const Shape& shape, const Tensor& grad, const Tensor& x, const OptionalTensor& offset,
-                  const Tensor& grad_x, const Tensor& grad_offset) {
+void run_backward(const Shape& shape, const BackwardArgs& args) {
   const Kernels<Acc>& kernel = kernels<Acc>();
-  const BackwardArgs<Acc> args{x.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr, grad.const_data_ptr(),
-                               static_cast<Acc*>(grad_x.mutable_data_ptr()),
-                               offset ? static_cast<Acc*>(grad_offset.mutable_data_ptr()) : nullptr};
-  // A pair of frames adds to the gradients of both frames. Even pairs share no frame, and odd pairs share no frame. So
-  // there are two rounds without races, and every sum has the same order for any number of threads.
   const int64_t grain = grain_size(shape.frame_size() * shape.taps() * 15);
-  const int64_t scratch = kernel.scratch(shape, true);
-  for (int64_t parity = 0; parity < 2; ++parity) {
-    const int64_t per_sample = (shape.pairs() + 1 - parity) / 2;
-    in_parallel(shape.batch * per_sample, grain, scratch, [&](int64_t begin, int64_t end, void* memory) {
-      for (int64_t i = begin; i < end; ++i)
-        kernel.backward(shape, args, i / per_sample, 2 * (i % per_sample) + parity, memory);
-    });
-  }
-}
-
-Tensor narrowed(const Shape& shape, const Tensor& grad_x, Dtype dtype) {
-  const Tensor stored = empty_channels_last(grad_x.sizes(), dtype, grad_x);
-  const Kernels<float>& kernel = kernels<float>();
-  const auto* from = static_cast<const float*>(grad_x.const_data_ptr());
-  void* to = stored.mutable_data_ptr();
-  parallel_for(shape.batch * shape.frames * shape.height * shape.width, grain_size(shape.channels),
-               [&](int64_t begin, int64_t end) { kernel.narrow(shape, from, to, begin, end); });
-  return stored;
+  in_parallel(shape.batch * shape.pairs(), grain, kernel.scratch(shape, true),
+              [&](int64_t begin, int64_t end, void* memory) { kernel.backward(shape, args, begin, end, memory); });
 }
 
 // Sums have the same order for any number of threads, so the result is deterministic anyway.
@@ -147,24 +125,20 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x, const O
   check_gradient(grad, x, x.sizes(), "x");
   check_extents(x);
   const Tensor dense = channels_last(x), incoming = channels_last(grad);
-  const Dtype dtype = dtype_of(x), sums = accumulator_of(dtype);
-  if (residual && x.size(1) == 1) {  // the result is x
-    const Tensor grad_x = copied(grad, empty_channels_last(x.sizes(), dtype, x));
-    return {grad_x, offset ? empty_channels_last(offset->sizes(), dtype_of(*offset), x) : empty(0, sums, x)};
-  }
-  Tensor grad_x = filled_with_zeros(empty_channels_last(x.sizes(), sums, x));
-  Tensor grad_offset = offset ? empty_channels_last(offset->sizes(), sums, x) : empty(0, sums, x);
-  if (x.numel() > 0) {
-    const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups, residual);
-    if (sums == Dtype::Double)
-      run_backward<double>(shape, incoming, dense, offset, grad_x, grad_offset);
-    else
-      run_backward<float>(shape, incoming, dense, offset, grad_x, grad_offset);
-    if (dtype != sums) grad_x = narrowed(shape, grad_x, dtype);
-  } else {
-    filled_with_zeros(grad_offset);  // a map without channels still has offsets
-  }
-  return {converted(grad_x, dtype), offset ? converted(grad_offset, dtype_of(*offset)) : grad_offset};
+  const Tensor grad_x = empty_channels_last(x.sizes(), dtype_of(x), x);
+  const Tensor grad_offset =
+      offset ? empty_channels_last(offset->sizes(), dtype_of(*offset), x) : empty(0, accumulator_of(dtype_of(x)), x);
+  if (x.numel() == 0) return {grad_x, filled_with_zeros(grad_offset)};  // a map without channels still has offsets
+  if (x.size(1) == 1) return {residual ? copied(grad, grad_x) : filled_with_zeros(grad_x), grad_offset};
+  const Shape shape = shape_of_call(x, offset, kernel_size, dilation, groups, residual);
+  const BackwardArgs args{dense.const_data_ptr(), offset ? offset->const_data_ptr() : nullptr,
+                          incoming.const_data_ptr(), grad_x.mutable_data_ptr(),
+                          offset ? grad_offset.mutable_data_ptr() : nullptr};
+  if (shape.storage == Storage::Double)
+    run_backward<double>(shape, args);
+  else
+    run_backward<float>(shape, args);
+  return {grad_x, grad_offset};
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ struct Shape {
   int64_t kernel_size, dilation, groups;
   bool deformable;            // false: no offset, the regular neighbourhood
   bool residual;              // x is added to the result, so the gradient of the result to that of x
-  Storage storage;            // of x, out and grad
+  Storage storage;            // of x, out, grad and grad_x
   Storage offset_storage;     // as x, or Float if x is half precision
   int64_t offset_strides[5];  // of (N, T-1, 2*k*k, H, W)
 
@@ -34,28 +34,26 @@ struct ForwardArgs {
   void* out;
 };
 
-// `Acc` is float (for float and the half types) or double; gradients are summed in it.
-template <typename Acc>
 struct BackwardArgs {
   const void* x;
   const void* offset;
   const void* grad;
-  Acc* grad_x;       // the caller fills it with zeros; for half precision, narrow() knows the order of its channels
-  Acc* grad_offset;  // dense (N, T-1, H, W, 2*k*k); null without offsets
+  void* grad_x;
+  void* grad_offset;  // dense (N, T-1, H, W, 2*k*k), stored as the offset; null without offsets
 };
 
 // The entry points, one set for each instruction set. `memory` belongs to one thread during the call. It begins at a
 // multiple of 64 and has the number of bytes that scratch() returns.
+//
+// `Acc`, in which gradients are summed, is float (for float and the half types) or double.
 template <typename Acc>
 struct Kernels {
   int64_t (*scratch)(const Shape&, bool backward);
   // Positions [begin, end) of all N * (T-1) * H * W queries.
   void (*forward)(const Shape&, const ForwardArgs&, int64_t begin, int64_t end, void* memory);
-  // The pair of frames (t, t + 1) of sample n. Adds to the gradients of both frames, so two pairs that share a frame
-  // must not run at the same time.
-  void (*backward)(const Shape&, const BackwardArgs<Acc>&, int64_t n, int64_t t, void* memory);
-  // For half precision: converts the gradient of pixels [begin, end) of all N * T * H * W to the type of x.
-  void (*narrow)(const Shape&, const Acc* grad_x, void* stored, int64_t begin, int64_t end);
+  // Pairs [begin, end) of all N * (T-1) pairs of frames: the gradients of their queries, their offsets, and the last
+  // frame of each sample whose last pair is among them.
+  void (*backward)(const Shape&, const BackwardArgs&, int64_t begin, int64_t end, void* memory);
   // The motion saliency and its gradient, for elements [begin, end) of all N * H * W * C of one frame of every sample.
   // Both need only batch, frames, channels, height, width and storage of the Shape.
   void (*saliency)(const Shape&, const void* x, void* saliency, int64_t begin, int64_t end);

@@ -70,29 +70,10 @@ static void forward_entry(const Shape& s, const ForwardArgs& args, int64_t begin
 }
 
 template <typename T>
-static void backward_entry(const Shape& s, const BackwardArgs<T>& args, int64_t n, int64_t t, void* memory) {
+static void backward_entry(const Shape& s, const BackwardArgs& args, int64_t begin, int64_t end, void* memory) {
   with_types<T>(s, [&](auto storage, auto key) {
     auto scratch = allocated<BackwardScratch<decltype(storage), decltype(key)>>(memory, s);
-    backward_pair(s, args, n, t, scratch);
-  });
-}
-
-template <typename T>
-static void narrow_entry(const Shape& s, const T* grad_x, void* stored, int64_t begin, int64_t end) {
-  with_types<T>(s, [&](auto storage, auto key) {
-    using S = decltype(storage);
-    using K = decltype(key);
-    S* to = static_cast<S*>(stored);
-    begin *= s.channels;
-    end *= s.channels;
-    if constexpr (Unit<K>::vectors == 1) {
-      if constexpr (!std::is_same_v<S, K>) narrow(grad_x + begin, end - begin, to + begin);
-    } else {
-      for (int64_t at = begin; at < end; at += Unit<K>::lanes) {
-        const Vec<T> values[2] = {load(grad_x + at), load(grad_x + at + kLanes<T>)};
-        Unit<K>::store(to + at, values);
-      }
-    }
+    backward_pairs(s, args, begin, end, scratch);
   });
 }
 
@@ -126,8 +107,8 @@ static void saliency_backward_entry(const Shape& s, const void* grad, const void
 extern const Kernels<float> kernels_float;
 extern const Kernels<double> kernels_double;
 template <typename T>
-constexpr Kernels<T> kEntries{scratch_entry<T>, forward_entry<T>,  backward_entry<T>,
-                              narrow_entry<T>,  saliency_entry<T>, saliency_backward_entry<T>};
+constexpr Kernels<T> kEntries{scratch_entry<T>, forward_entry<T>, backward_entry<T>, saliency_entry<T>,
+                              saliency_backward_entry<T>};
 const Kernels<float> kernels_float = kEntries<float>;
 const Kernels<double> kernels_double = kEntries<double>;
 

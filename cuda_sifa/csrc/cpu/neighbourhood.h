@@ -17,22 +17,25 @@ constexpr int kPixelBlock = 8;
 // The distinct pixels of one position's neighbourhood, row by row, and what is computed for each pixel.
 template <typename T>
 struct Neighbourhood {
-  int count;         // pixels in the list
-  int64_t* pixel;    // where each pixel begins in its frame, in elements
-  T *a, *b, *c, *h;  // see kernel_impl.h; there is room before and after
+  int count;       // pixels in the list
+  int64_t* pixel;  // where each pixel begins in its frame, in elements
+  // See kernel_impl.h. The forward pass: a and c of each pixel. The backward pass: two values for each pixel, a and b
+  // in `dots`, c and h in `weights`. There is room before and after.
+  T *dots, *weights;
   // Two for each tap: the places in the list of its upper left and its lower left corner. The right corner has the next
   // place. A corner that is not read may have any place, even -1 or `count`: its weight is zero. (If the dot product at
   // that place is infinite, the result is NaN where it could be infinite.)
   int* left_corners;
   int64_t capacity;  // for values, a whole number of vectors
 
-  void allocate(const Shape& s, Arena& arena) {
+  // `values`: for each pixel, one or two.
+  void allocate(const Shape& s, int values, Arena& arena) {
     const int64_t pixels = (s.deformable ? 4 : 1) * s.taps() + kPixelBlock;
     pixel = arena.allocate<int64_t>(pixels);
-    capacity = (pixels + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
-    for (T** values : {&a, &b, &c, &h}) {
+    capacity = (values * pixels + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+    for (T** array : {&dots, &weights}) {
       arena.allocate<T>(kLanes<T>);
-      *values = arena.allocate<T>(capacity + kLanes<T>);
+      *array = arena.allocate<T>(capacity + kLanes<T>);
     }
     left_corners = arena.allocate<int>(s.deformable ? 2 * s.taps() : 0);
   }
@@ -56,7 +59,10 @@ struct Neighbourhood {
   }
 
   // The values that left_corners may reach before and after the list.
-  void clear_around(T* values) const { values[-1] = values[count] = values[count + 1] = 0; }
+  template <int Values>
+  void clear_around(T* of) const {
+    for (int i = 0; i < Values; ++i) of[i - Values] = of[Values * count + i] = of[Values * (count + 1) + i] = 0;
+  }
 };
 
 // Lists the taps of the regular neighbourhood that lie inside the map.
@@ -141,7 +147,10 @@ struct Windows {
   }
 };
 
-// Lists the distinct corners of position p's taps, in a window of at most 8 x 8 pixels.
+// Lists the distinct corners of position p's taps, in a window of at most 8 x 8 pixels. `stride` is at most
+// kWindowStride: products of 64 bits are slow without AVX-512.
+constexpr int64_t kWindowStride = 1 << 28;
+
 template <typename T>
 static void collect_window(const Shape& s, int64_t stride, const Windows<T>& windows, int p, Neighbourhood<T>& near) {
   using Eight = VectorOf<int64_t, 64>;
@@ -154,7 +163,7 @@ static void collect_window(const Shape& s, int64_t stride, const Windows<T>& win
     const uint8_t columns = uint8_t(map >> 8 * row);
     // Always writes eight; the next row overwrites those that are too many.
     store_as(near.pixel + n,
-             line + stride * __builtin_convertvector(load_as<EightColumns>(kBitNumbers.of[columns]), Eight));
+             line + __builtin_convertvector(load_as<EightColumns>(kBitNumbers.of[columns]) * int32_t(stride), Eight));
     n += __builtin_popcount(columns);
   }
   for (int64_t tap = 0; tap < s.taps(); ++tap) {
@@ -220,7 +229,7 @@ template <typename T>
 static void collect_displaced(const Shape& s, int64_t stride, const Taps<T>& taps, const Windows<T>& windows, int p,
                               Neighbourhood<T>& near) {
   const int64_t rows = windows.rows[p], cols = windows.cols[p];
-  if (rows <= 8 && cols <= 8) return collect_window(s, stride, windows, p, near);
+  if (rows <= 8 && cols <= 8 && stride <= kWindowStride) return collect_window(s, stride, windows, p, near);
   int row_bits = 3;
   while (row_bits < 6 && cols > 1 << row_bits) ++row_bits;
   if (cols <= 1 << row_bits && rows << row_bits <= 64 * kMaxWords)
@@ -240,10 +249,10 @@ struct Block {
   Windows<T> windows;
   Neighbourhood<T> near[kPositions];
 
-  void allocate(const Shape& s, Arena& arena) {
+  void allocate(const Shape& s, int values, Arena& arena) {
     taps.allocate(s, arena);
     windows.allocate(s, arena);
-    for (Neighbourhood<T>& one : near) one.allocate(s, arena);
+    for (Neighbourhood<T>& one : near) one.allocate(s, values, arena);
   }
 
   // Lists the pixels of every position. `stride`: from one pixel of the keys to the next, in elements.
