@@ -123,6 +123,8 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="an empty folder for the copy, which stays")
     args = parser.parse_args()
     pages = [page.resolve() for page in args.pages] or PAGES
+    if missing := [str(page) for page in args.pages if not page.is_file()]:
+        parser.error(f"no such page: {', '.join(missing)} (a path, such as docs/use.md)")
     if args.keep:
         return 1 if walk(pages, args.keep.resolve()) else 0
     with tempfile.TemporaryDirectory(prefix="sifa_walk_") as folder:
