@@ -35,6 +35,7 @@ REASONS: dict[str, dict[str, Any]] = {
     "SIFA_R, branch_scale 0.1": {"offset": "regular", "branch_scale": 0.1},
     "SIFA, branch_scale 0.1": {"branch_scale": 0.1},
     "SIFA, offsets learn at a tenth": {"offset_rate": 0.1},
+    "SIFA, branch_scale 0.1, offsets learn at a tenth": {"branch_scale": 0.1, "offset_rate": 0.1},
     "SIFA, offsets start as the release's": {"offset_init": "kaiming"},
 }
 
