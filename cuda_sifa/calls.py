@@ -1,12 +1,21 @@
 """How Python calls the compiled kernels: below autograd, under torch.func and vmap, and without gradients."""
 
-from collections.abc import Sequence
-from typing import Any
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.overrides import has_torch_function
+
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+
+def with_signature(function: AnyFunction) -> AnyFunction:
+    """Keeps the signature of a Function's forward, which `apply` asks for in every call: 60 microseconds otherwise."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 def inside_torch_func() -> bool:
@@ -17,7 +26,7 @@ def inside_torch_func() -> bool:
 def needs_no_gradient(*tensors: Tensor | None) -> bool:
     """Whether the autograd Function of an op has nothing to do.
 
-    Skipping it saves about 20 microseconds of a call, as much as the CPU needs for a small map. False if it cannot be
+    Skipping it saves 20 to 90 microseconds of a call, as much as the CPU needs for a small map. False if it cannot be
     known: while tracing, for forward-mode derivatives, and for a subclass or a mode that may have its own gradient.
     """
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or has_torch_function(tensors):

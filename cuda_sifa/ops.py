@@ -1,5 +1,6 @@
 """The public function, its fake kernels for tracing, and its gradient."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +8,14 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from cuda_sifa import library, reference
-from cuda_sifa.calls import channels_innermost, fold_batches, inside_torch_func, needs_no_gradient, run_kernel
+from cuda_sifa.calls import (
+    channels_innermost,
+    fold_batches,
+    inside_torch_func,
+    needs_no_gradient,
+    run_kernel,
+    with_signature,
+)
 from cuda_sifa.checks import check_arguments, check_gradient, wrong_type
 
 
@@ -100,6 +108,7 @@ class InterFrameAttention(torch.autograd.Function):
     """The op and its gradient. Saves x and offset only, nothing of size k*k*C: the backward pass samples again."""
 
     @staticmethod
+    @with_signature
     def forward(x: Tensor, offset: Tensor | None, *settings: int) -> Tensor:
         return run_kernel(torch.ops.sifa.inter_frame_attention, x, offset, *settings)
 
@@ -111,9 +120,11 @@ class InterFrameAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, offset = ctx.saved_tensors
-        backward = torch.ops.sifa.inter_frame_attention_backward
+        backward: Callable[..., Any] = torch.ops.sifa.inter_frame_attention_backward
         if inside_torch_func():
             backward = InterFrameAttentionBackward.apply
+        elif needs_no_gradient(grad, x, offset):
+            backward = InterFrameAttentionBackward.forward
         neighbourhood, residual = ctx.settings[:3], any(ctx.settings[3:])
         grad_x, grad_offset = backward(grad, x, offset, *neighbourhood, False, residual)
         return grad_x, grad_offset if offset is not None else None, *(None for _ in ctx.settings)
@@ -136,6 +147,7 @@ class InterFrameAttentionBackward(torch.autograd.Function):
     """
 
     @staticmethod
+    @with_signature
     def forward(
         grad: Tensor,
         x: Tensor,

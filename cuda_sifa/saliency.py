@@ -1,12 +1,20 @@
 """The motion saliency, from which SIFA predicts its offsets, with its fake kernels for tracing and its gradient."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cuda_sifa import library, reference
-from cuda_sifa.calls import channels_innermost, fold_batches, inside_torch_func, needs_no_gradient, run_kernel
+from cuda_sifa.calls import (
+    channels_innermost,
+    fold_batches,
+    inside_torch_func,
+    needs_no_gradient,
+    run_kernel,
+    with_signature,
+)
 from cuda_sifa.checks import check_clip, check_gradient, not_a_clip, shape_of_pairs
 
 
@@ -64,6 +72,7 @@ class MotionSaliency(torch.autograd.Function):
     """The op and its gradient. Saves x only."""
 
     @staticmethod
+    @with_signature
     def forward(x: Tensor) -> Tensor:
         return run_kernel(torch.ops.sifa.motion_saliency, x)
 
@@ -73,10 +82,13 @@ class MotionSaliency(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        backward = torch.ops.sifa.motion_saliency_backward
+        (x,) = ctx.saved_tensors
+        backward: Callable[..., Any] = torch.ops.sifa.motion_saliency_backward
         if inside_torch_func():
             backward = MotionSaliencyBackward.apply
-        return backward(grad, *ctx.saved_tensors)
+        elif needs_no_gradient(grad, x):
+            backward = MotionSaliencyBackward.forward
+        return backward(grad, x)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -92,6 +104,7 @@ class MotionSaliencyBackward(torch.autograd.Function):
     """The gradient of the op, which is not differentiable."""
 
     @staticmethod
+    @with_signature
     def forward(grad: Tensor, x: Tensor) -> Tensor:
         return run_kernel(torch.ops.sifa.motion_saliency_backward, grad, x)
 
