@@ -91,7 +91,7 @@ template <typename T>
 static void saliency_entry(const Shape& s, const void* x, void* saliency, int64_t begin, int64_t end) {
   with_storage<T>(s, [&](auto storage) {
     using S = decltype(storage);
-    saliency_forward<T>(s, static_cast<const S*>(x), static_cast<S*>(saliency), begin, end);
+    saliency_forward(s, static_cast<const S*>(x), static_cast<S*>(saliency), begin, end);
   });
 }
 
@@ -100,7 +100,7 @@ static void saliency_backward_entry(const Shape& s, const void* grad, const void
                                     int64_t end) {
   with_storage<T>(s, [&](auto storage) {
     using S = decltype(storage);
-    saliency_backward<T>(s, static_cast<const S*>(grad), static_cast<const S*>(x), static_cast<S*>(grad_x), begin, end);
+    saliency_backward(s, static_cast<const S*>(grad), static_cast<const S*>(x), static_cast<S*>(grad_x), begin, end);
   });
 }
 

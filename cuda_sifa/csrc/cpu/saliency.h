@@ -61,24 +61,31 @@ SIFA_INLINE Vec<T> sigmoid(Vec<T> x) {
 
 // ---- Elements in memory ---------------------------------------------------------------------------------------------
 
-// A vector of elements, or as many as there are, converted to the type of the computation.
-template <typename T, typename S>
-SIFA_INLINE Vec<T> load_some(const S* from, int64_t count) {
-  if (count >= kLanes<T>) return load_real(from);
-  S some[kLanes<T>] = {};
+// A unit of elements, or as many as there are, converted to the type of the computation.
+template <typename S>
+SIFA_INLINE void load_some(const S* from, int64_t count, Vec<typename Unit<S>::Real>* values) {
+  if (count >= Unit<S>::lanes) return Unit<S>::load(from, values);
+  S some[Unit<S>::lanes] = {};
   __builtin_memcpy(some, from, count * sizeof(S));
-  return load_real(some);
+  Unit<S>::load(some, values);
 }
 
-template <typename T, typename S>
-SIFA_INLINE void store_some(S* to, Vec<T> value, int64_t count) {
-  S some[kLanes<T>];
-  S* there = count >= kLanes<T> ? to : some;
-  if constexpr (std::is_same_v<S, T>)
-    store<T>(there, value);
-  else
-    store_as(there, narrow(value, S{}));
-  if (there == some) __builtin_memcpy(to, some, count * sizeof(S));
+template <typename S>
+SIFA_INLINE void store_some(S* to, const Vec<typename Unit<S>::Real>* values, int64_t count) {
+  if (count >= Unit<S>::lanes) return Unit<S>::store(to, values);
+  S some[Unit<S>::lanes];
+  Unit<S>::store(some, values);
+  __builtin_memcpy(to, some, count * sizeof(S));
+}
+
+// Calls work(first, number of elements) for all units of so many elements. The number is known to the compiler, but for
+// the last unit.
+template <typename S, typename Work>
+SIFA_INLINE void for_each_unit(int64_t count, Work work) {
+  constexpr int64_t lanes = Unit<S>::lanes;
+  int64_t i = 0;
+  for (; i + lanes <= count; i += lanes) work(i, std::integral_constant<int64_t, lanes>());
+  if (i < count) work(i, count - i);
 }
 
 // Calls block(sample, first element in a frame, number of elements) for all blocks of [begin, end), where every sample
@@ -94,41 +101,54 @@ SIFA_INLINE void for_each_block(const Shape& s, int64_t begin, int64_t end, Work
 
 // ---- Forward and backward -------------------------------------------------------------------------------------------
 
-template <typename T, typename S>
+template <typename S>
 static void saliency_forward(const Shape& s, const S* x, S* saliency, int64_t begin, int64_t end) {
+  using T = typename Unit<S>::Real;
+  constexpr int vectors = Unit<S>::vectors;
   for_each_block(s, begin, end, [&](int64_t n, int64_t first, int64_t count) {
     const S* frame = x + n * s.frames * s.frame_size() + first;
     S* out = saliency + n * s.pairs() * s.frame_size() + first;
     for (int64_t t = 0; t < s.pairs(); ++t, frame += s.frame_size(), out += s.frame_size()) {
-      for (int64_t i = 0; i < count; i += kLanes<T>) {
-        const Vec<T> a = load_some<T>(frame + i, count - i), f = load_some<T>(frame + s.frame_size() + i, count - i);
-        store_some<T>(out + i, f + sigmoid<T>(f - a) * f, count - i);
-      }
+      for_each_unit<S>(count, [&](int64_t i, int64_t some) {
+        Vec<T> a[vectors], f[vectors];
+        load_some(frame + i, some, a);
+        load_some(frame + s.frame_size() + i, some, f);
+        for (int v = 0; v < vectors; ++v) f[v] += sigmoid<T>(f[v] - a[v]) * f[v];
+        store_some(out + i, f, some);
+      });
     }
   });
 }
 
 // With g the incoming gradient, p = sigmoid(f - a) and h = g f p (1 - p): the gradient of f is g + g p + h, that of a
 // is -h.
-template <typename T, typename S>
+template <typename S>
 static void saliency_backward(const Shape& s, const S* grad, const S* x, S* grad_x, int64_t begin, int64_t end) {
+  using T = typename Unit<S>::Real;
+  constexpr int vectors = Unit<S>::vectors;
   for_each_block(s, begin, end, [&](int64_t n, int64_t first, int64_t count) {
-    T as_following[kSaliencyBlock] = {};  // the gradient of the frame as the second one of a pair
+    Vec<T> as_following[kSaliencyBlock / kLanes<T>] = {};  // the gradient of the frame as the second one of a pair
     const S* frame = x + n * s.frames * s.frame_size() + first;
     const S* incoming = grad + n * s.pairs() * s.frame_size() + first;
     S* out = grad_x + n * s.frames * s.frame_size() + first;
     for (int64_t t = 0; t < s.pairs(); ++t) {
-      for (int64_t i = 0; i < count; i += kLanes<T>) {
-        const Vec<T> a = load_some<T>(frame + i, count - i), f = load_some<T>(frame + s.frame_size() + i, count - i);
-        const Vec<T> g = load_some<T>(incoming + i, count - i), p = sigmoid<T>(f - a), h = g * f * (p * (1 - p));
-        store_some<T>(out + i, load(as_following + i) - h, count - i);
-        store<T>(as_following + i, g + g * p + h);
-      }
+      for_each_unit<S>(count, [&](int64_t i, int64_t some) {
+        Vec<T> a[vectors], f[vectors], g[vectors], *following = as_following + i / kLanes<T>;
+        load_some(frame + i, some, a);
+        load_some(frame + s.frame_size() + i, some, f);
+        load_some(incoming + i, some, g);
+        for (int v = 0; v < vectors; ++v) {
+          const Vec<T> p = sigmoid<T>(f[v] - a[v]), h = g[v] * f[v] * (p * (1 - p));
+          a[v] = following[v] - h;
+          following[v] = g[v] + g[v] * p + h;
+        }
+        store_some(out + i, a, some);
+      });
       frame += s.frame_size();
       incoming += s.frame_size();
       out += s.frame_size();
     }
-    for (int64_t i = 0; i < count; i += kLanes<T>) store_some<T>(out + i, load(as_following + i), count - i);
+    for_each_unit<S>(count, [&](int64_t i, int64_t some) { store_some(out + i, as_following + i / kLanes<T>, some); });
   });
 }
 

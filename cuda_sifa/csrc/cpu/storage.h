@@ -119,6 +119,15 @@ struct Unit<BFloat16> {
   }
 };
 
+template <>
+struct Unit<Half> {
+  using Real = float;
+  static constexpr int vectors = 1, lanes = kLanes<float>;
+
+  SIFA_INLINE void load(const Half* from, Vec<float>* values) { values[0] = load_real(from); }
+  SIFA_INLINE void store(Half* to, const Vec<float>* values) { store_as(to, narrow(values[0], Half{})); }
+};
+
 // ---- Channels that need a conversion, in a buffer -------------------------------------------------------------------
 
 // n values as T: `from` itself if they are stored as T, else `buffer`, to which they are converted.
