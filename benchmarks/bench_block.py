@@ -1,112 +1,123 @@
-"""SIFA's block on the CPU, without its offset convolution: python -m benchmarks.bench_block
+"""SIFA's block on the CPU, without its offset convolution, in two checkouts of this project.
+
+    git worktree add /tmp/before 24f122d
+    (cd /tmp/before; SIFA_WITH_CUDA=0 python cuda_sifa/setup.py build_ext --inplace)
+    python -m benchmarks.bench_block /tmp/before . --out benchmarks/results/block-cpu.md
 
 The block is the motion saliency, from which the convolution would predict the offsets, and the clip plus its attention
-to the next frame. Two forms of it take turns: with the ops motion_saliency and inter_frame_attention(residual=True),
-and with everything around attention in plain PyTorch (a difference, a sigmoid, a product and two sums). Attention is
-the compiled op in both. The offsets are given. The result is the median of the ratios of all turns.
+to the next frame. Where the checkout's op has no motion_saliency, plain PyTorch computes what is around attention. The
+offsets are given. Each checkout computes in a process of its own; they take turns. The result is the median of the
+ratios of all turns.
 """
 
 import argparse
 import statistics
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.op_cases import SHAPES, Contestant, Shape, inputs
-from cuda_sifa import inter_frame_attention, library, motion_saliency
+from benchmarks.turns import Worker, conditions, ratio, run, seconds, take_turns
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# The project's packages are loaded in functions: a worker loads those of its checkout.
+SHAPES = ["SIFA-Net res3", "SIFA-Net res4", "SIFA-Transformer 1"]  # of op_cases.py
+Block = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def with_ops(x: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """The saliency and the result of the block."""
+    from cuda_sifa import inter_frame_attention, motion_saliency
+
     return motion_saliency(x), inter_frame_attention(x, offset, residual=True)
 
 
 def plain(x: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
     """The same, with plain PyTorch around attention."""
+    from cuda_sifa import inter_frame_attention
+
     frame, following = x[:, :-1], x[:, 1:]
     saliency = torch.sigmoid(following - frame) * following + following
     return saliency, x + inter_frame_attention(x, offset)
 
 
-def passes(shape: Shape, dtype: torch.dtype, *, backward: bool) -> list[Contestant]:
-    """The forward pass of both forms, or both passes, on the same values."""
+def passes(block: Block, shape: tuple[int, int, int, int], dtype: torch.dtype, *, backward: bool) -> Callable[[], None]:
+    """The forward pass, or both passes."""
+    from benchmarks.op_cases import inputs
+
+    torch.manual_seed(0)
     x, offset = inputs(shape, "sub-pixel", dtype, "cpu")
     assert offset is not None
     needed = [x.requires_grad_(backward), offset.requires_grad_(backward)]
-    grads = [torch.randn_like(result) for result in with_ops(x.detach(), offset.detach())]
+    grads = [torch.randn_like(result) for result in block(x.detach(), offset.detach())]
 
-    def contestant(form: object) -> Contestant:
-        def run() -> None:
-            results = form(x, offset)  # type: ignore[operator]
-            if backward:
-                torch.autograd.grad(results, needed, grads)
+    def call() -> None:
+        results = block(x, offset)
+        if backward:
+            torch.autograd.grad(results, needed, grads)
 
-        return run
-
-    return [contestant(plain), contestant(with_ops)]
+    return call
 
 
-def seconds(run: Contestant) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
+CALL: list[Callable[[], None]] = []  # of this process, once it is built
 
 
-def compare(shape: Shape, dtype: torch.dtype, *, backward: bool, turns: int) -> tuple[float, float, float]:
-    """Median seconds of the plain form and with the ops, and the median ratio of the two in the same turn."""
-    contestants = passes(shape, dtype, backward=backward)
-    for run in contestants * 2:
-        run()
-    times = [[seconds(run) for run in contestants] for _ in range(turns)]
-    before, after = (statistics.median(column) for column in zip(*times, strict=True))
-    return before, after, statistics.median(a / b for a, b in times)
+def answer(command: str, *words: Any) -> Any:
+    """In a worker: what a command asks for."""
+    if command == "turn":
+        return seconds(CALL[0])
+    import cuda_sifa
+    from benchmarks.op_cases import SHAPES as shapes
+
+    shape, dtype, backward, threads = words
+    torch.set_num_threads(threads)
+    block = with_ops if hasattr(cuda_sifa, "motion_saliency") else plain
+    CALL[:] = [passes(block, shapes[shape], getattr(torch, dtype), backward=backward)]
+    for _ in range(3):
+        CALL[0]()
+    return None
+
+
+def compare(workers: dict[str, Worker], case: tuple[str, str, bool, int], turns: int) -> str:
+    """The line of one case."""
+    for worker in workers.values():
+        worker.ask("build", *case)
+    times = take_turns(workers, dict.fromkeys(workers, turns), "turn")
+    before, now = (1e3 * statistics.median(row) for row in times.values())
+    shape, dtype, backward, _ = case
+    what = "forward and backward" if backward else "forward"
+    return f"| {shape} | {dtype} | {what} | {before:.2f} | {now:.2f} | {ratio(times['before'], times['now']):.2f} |"
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bench_block",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--threads", type=int, default=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("before", type=Path)
+    parser.add_argument("now", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=40)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["SIFA-Net res3"])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
     parser.add_argument("--out", type=Path, help="also write the table to this file, as Markdown")
     args = parser.parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
     lines = [
-        f"{torch.backends.cpu.get_cpu_capability()}, {args.threads} threads, torch {torch.__version__}, op "
-        f"{library.build}; medians of {args.turns} turns",
-        "",
-        "| shape (N, T, C, H) | dtype | passes | plain ms | with the ops ms | ratio |",
+        "# SIFA's block on the CPU, before and now\n",
+        f"{conditions(args.threads)}; medians of {args.turns} turns\n",
+        "| shape | dtype | passes | before, ms | now, ms | ratio |",
         "|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
-    for name in args.shapes:
-        for title, dtype in DTYPES.items():
+    workers = {name: Worker("benchmarks.bench_block", getattr(args, name)) for name in ("before", "now")}
+    for shape in args.shapes:
+        for dtype in ("float32", "bfloat16"):
             for backward in (False, True):
-                before, after, ratio = compare(SHAPES[name], dtype, backward=backward, turns=args.turns)
-                what = "forward and backward" if backward else "forward"
-                cells = (
-                    name + f" {SHAPES[name]}",
-                    title,
-                    what,
-                    f"{before * 1e3:.2f}",
-                    f"{after * 1e3:.2f}",
-                    f"{ratio:.2f}",
-                )
-                lines.append(f"| {' | '.join(cells)} |")
+                lines.append(compare(workers, (shape, dtype, backward, args.threads), args.turns))
                 print(lines[-1], flush=True)
+    for worker in workers.values():
+        worker.close()
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("\n".join(lines) + "\n")
+        args.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run(main, answer)

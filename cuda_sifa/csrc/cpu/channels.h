@@ -153,6 +153,7 @@ SIFA_INLINE int64_t weighted_sum_part(int64_t count, const int64_t* pixel, const
     Vec<T> sums[Width * vectors];
 #pragma GCC unroll 16
     for (int i = 0; i < Width * vectors; ++i) sums[i] = Vec<T>{};
+#pragma GCC unroll 2
     for (int64_t u = 0; u < count; ++u) {
       const K* key = keys + pixel[u] + from;
       const T weight = scale * c[u];
@@ -206,6 +207,7 @@ SIFA_INLINE int64_t scatter_part(const Neighbourhood<T>& near, const K* keys, co
     }
 #pragma GCC unroll 16
     for (int i = 0; i < all; ++i) sums[i] = load(before + from + i * kLanes<T>) + (residual ? grad[i] : Vec<T>{});
+#pragma GCC unroll 2
     for (int64_t u = 0; u < count; ++u) {
       const T c = weights[2 * u], h = weights[2 * u + 1];
       const K* key = keys + pixel[u] + from;
