@@ -3,17 +3,21 @@
     python -m benchmarks.bench_peers --out benchmarks/results/peers-cpu.md
 
 One clip of 16 x 224 x 224, a forward pass in eval mode and a training step (SGD with momentum), float32, 400 classes,
-random weights. Each network is in a process of its own; the networks take turns. Convolutional networks compute in the
-faster of their two memory layouts. Cost says nothing about accuracy. A second file with the suffix .json has the times
-of all rounds. pytorchvideo is old; it still works without its dependencies on other video libraries:
+random weights. Each network is in a process of its own; the networks take turns, of two calls of which the second one
+is measured. A process gives its free memory back after its turn: the training steps of all of them would not fit into
+24 GB at once. Convolutional networks compute in the faster of their two memory layouts. Cost says nothing about
+accuracy. A second file with the suffix .json has the times of all rounds. pytorchvideo is old; it still works without
+its dependencies on other video libraries:
 
     pip install --no-deps pytorchvideo fvcore iopath parameterized yacs portalocker termcolor tabulate
 """
 
 import argparse
+import ctypes
 import importlib
 import json
 import statistics
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,13 +133,24 @@ def answer(command: str, *words: Any) -> Any:
             network = network.to(memory_format=torch.channels_last_3d)
         CALL[:] = [calls(network, kind, clip)]
         CALL[0]()  # allocates
+        _give_memory_back()
         return before
     if command == "cost":
         try:
             return cost(*words)
         except ImportError as error:
             return {"missing": str(error)}
-    return seconds(CALL[0]) if command == "turn" else peak_memory()
+    if command == "memory":
+        return peak_memory()
+    CALL[0]()  # after other networks had the caches, and the memory that was given back
+    taken = seconds(CALL[0])
+    _give_memory_back()
+    return taken
+
+
+def _give_memory_back() -> None:
+    """What an idle process keeps, the next network may need."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def measure(kind: str, layouts: dict[str, str], rounds: dict[str, int], threads: int) -> dict[str, Any]:
@@ -203,6 +218,7 @@ def main(argv: list[str] | None = None) -> int:
     for kind, factor in zip(KINDS, (2, 1), strict=True):
         rounds = {name: factor * (args.large_rounds if PEERS[name].large else args.rounds) for name in names}
         measured[kind] = measure(kind, layouts, rounds, args.threads)
+        print(f"{kind}: {measured[kind]['times']}", file=sys.stderr)
     counts = f"{2 * args.rounds} forward passes and {args.rounds} steps"
     large = f"of large networks {2 * args.large_rounds} and {args.large_rounds}"
     text = (
