@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
+from torch.autograd import Function, forward_ad
 from torch.overrides import has_torch_function
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
@@ -32,6 +32,18 @@ def needs_no_gradient(*tensors: Tensor | None) -> bool:
     if torch.compiler.is_compiling() or forward_ad._current_level >= 0 or has_torch_function(tensors):
         return False
     return not (torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors))
+
+
+def call_for_gradient(op: Callable[..., Any], function: type[Function], *tensors: Tensor | None) -> Callable[..., Any]:
+    """What computes a gradient: the Function under torch.func, its forward if no second gradient is needed, else op.
+
+    Args:
+        op: of the gradient, which applies `function` inside.
+        tensors: the arguments that may need a gradient themselves.
+    """
+    if inside_torch_func():
+        return function.apply
+    return function.forward if needs_no_gradient(*tensors) else op
 
 
 def channels_innermost(like: Tensor, shape: Sequence[int] | None = None) -> Tensor:

@@ -1,6 +1,5 @@
 """The public function, its fake kernels for tracing, and its gradient."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +8,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from cuda_sifa import library, reference
 from cuda_sifa.calls import (
+    call_for_gradient,
     channels_innermost,
     fold_batches,
     inside_torch_func,
@@ -120,11 +120,8 @@ class InterFrameAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, offset = ctx.saved_tensors
-        backward: Callable[..., Any] = torch.ops.sifa.inter_frame_attention_backward
-        if inside_torch_func():
-            backward = InterFrameAttentionBackward.apply
-        elif needs_no_gradient(grad, x, offset):
-            backward = InterFrameAttentionBackward.forward
+        op = torch.ops.sifa.inter_frame_attention_backward
+        backward = call_for_gradient(op, InterFrameAttentionBackward, grad, x, offset)
         neighbourhood, residual = ctx.settings[:3], any(ctx.settings[3:])
         grad_x, grad_offset = backward(grad, x, offset, *neighbourhood, False, residual)
         return grad_x, grad_offset if offset is not None else None, *(None for _ in ctx.settings)

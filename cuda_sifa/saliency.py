@@ -1,6 +1,5 @@
 """The motion saliency, from which SIFA predicts its offsets, with its fake kernels for tracing and its gradient."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from cuda_sifa import library, reference
 from cuda_sifa.calls import (
+    call_for_gradient,
     channels_innermost,
     fold_batches,
     inside_torch_func,
@@ -83,11 +83,7 @@ class MotionSaliency(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        backward: Callable[..., Any] = torch.ops.sifa.motion_saliency_backward
-        if inside_torch_func():
-            backward = MotionSaliencyBackward.apply
-        elif needs_no_gradient(grad, x):
-            backward = MotionSaliencyBackward.forward
+        backward = call_for_gradient(torch.ops.sifa.motion_saliency_backward, MotionSaliencyBackward, grad, x)
         return backward(grad, x)
 
     @staticmethod
