@@ -16,7 +16,7 @@ from common.errors import DataError
 from datasets.annotations import Video, read_list
 from datasets.bad_videos import BadVideos
 from datasets.readers import USUAL, Format, ReaderOptions, open_reader
-from datasets.sampling import check_at_least_one, test_positions, train_positions
+from datasets.sampling import check_at_least_one, check_time_crop, test_positions, train_positions
 from datasets.shard_index import ShardError
 from datasets.shards import ShardedVideos
 from datasets.transforms import Transform
@@ -47,6 +47,7 @@ class ClipDataset(Dataset[Sample]):
         train: training or evaluation.
         num_clips: clips of each video in evaluation.
         num_crops: crops of each clip in evaluation.
+        time_crop: share of a video that a clip is drawn from in training, see `datasets.sampling.train_positions`.
         seed: of the random numbers in training.
         format: see `open_reader`.
         reader_options: see `open_reader`.
@@ -79,6 +80,7 @@ class ClipDataset(Dataset[Sample]):
         train: bool,
         num_clips: int = 1,
         num_crops: int = 1,
+        time_crop: Sequence[float] | None = None,
         seed: int = 0,
         format: Format = "FRAME",
         reader_options: ReaderOptions = USUAL,
@@ -86,6 +88,8 @@ class ClipDataset(Dataset[Sample]):
         max_bad_fraction: float = 0.01,
     ) -> None:
         check_at_least_one(num_segments=num_segments, clip_length=clip_length, num_steps=num_steps)
+        if time_crop is not None:
+            check_time_crop(time_crop)
         self._transforms = _check_views(transform, train, num_clips, num_crops)
         if on_bad_sample not in get_args(OnBadSample):
             raise ValueError(f"on_bad_sample must be {' or '.join(get_args(OnBadSample))}, got {on_bad_sample!r}")
@@ -96,6 +100,7 @@ class ClipDataset(Dataset[Sample]):
         self.num_segments = num_segments
         self.clip_length = clip_length
         self.num_steps = num_steps
+        self.time_crop = time_crop
         self.train = train
         self.num_clips = num_clips
         self.num_crops = num_crops
@@ -176,6 +181,7 @@ class ClipDataset(Dataset[Sample]):
                 num_segments=self.num_segments,
                 clip_length=self.clip_length,
                 num_steps=self.num_steps,
+                time_crop=self.time_crop,
             )
             return torch.from_numpy(self._transforms[0](self._read(video, positions)))
 

@@ -11,6 +11,7 @@ never reads the end of the video (63 of 127 frames for 64 segments), and segment
 offset in training. Here some segments have one frame more, so that the segments cover the whole video.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -22,6 +23,7 @@ def train_positions(
     num_segments: int,
     clip_length: int,
     num_steps: int,
+    time_crop: Sequence[float] | None = None,
     generator: torch.Generator | None = None,
 ) -> list[int]:
     """Draws the positions of a training clip: each segment starts at its own offset, uniform in 0..largest offset.
@@ -33,20 +35,24 @@ def train_positions(
         num_segments: segments of the video.
         clip_length: frames from each segment.
         num_steps: distance of these frames.
+        time_crop: (low, high): the segments divide a part of the video, whose share of its frames is uniform in
+            low..high and which lies anywhere. So they see the movement begin earlier or later, and faster or slower.
+            None: the whole video.
         generator: of the random numbers; None: torch's global one.
 
     Returns:
         num_segments * clip_length positions.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or time_crop is no range of shares.
     """
-    segments = _segments(num_frames, num_segments, clip_length, num_steps)
+    start, length = _draw_part(num_frames, time_crop, generator) if time_crop is not None else (0, num_frames)
+    segments = _segments(length, num_segments, clip_length, num_steps)
     offsets = [
         int(torch.randint(_largest_offset(segment, clip_length, num_steps) + 1, (), generator=generator))
         for segment in segments
     ]
-    return _positions(segments, offsets, clip_length, num_steps)
+    return [start + position for position in _positions(segments, offsets, clip_length, num_steps)]
 
 
 def test_positions(
@@ -89,6 +95,19 @@ def test_positions(
 test_positions.__test__ = False  # type: ignore[attr-defined]
 
 
+def check_time_crop(time_crop: Sequence[float]) -> None:
+    """Checks the range of the shares of a video that a clip is drawn from.
+
+    Args:
+        time_crop: (low, high).
+
+    Raises:
+        ValueError: they are no two shares in increasing order within (0, 1].
+    """
+    if len(time_crop) != 2 or not 0 < time_crop[0] <= time_crop[1] <= 1:
+        raise ValueError(f"time_crop must be two shares in increasing order within (0, 1], got {list(time_crop)}")
+
+
 def check_at_least_one(**values: int) -> None:
     """Checks arguments that count something.
 
@@ -101,6 +120,15 @@ def check_at_least_one(**values: int) -> None:
     for name, value in values.items():
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _draw_part(num_frames: int, time_crop: Sequence[float], generator: torch.Generator | None) -> tuple[int, int]:
+    """The first frame and the length of a random part of a video, of one frame at least."""
+    check_time_crop(time_crop)
+    low, high = time_crop
+    share = low + (high - low) * torch.rand((), generator=generator).item()
+    length = min(max(round(share * num_frames), 1), num_frames)
+    return int(torch.randint(num_frames - length + 1, (), generator=generator)), length
 
 
 def _segments(num_frames: int, num_segments: int, clip_length: int, num_steps: int) -> list[range]:

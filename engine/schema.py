@@ -100,6 +100,9 @@ class Transform(Section):
     short_side: list[int] | None = Field(
         None, min_length=2, max_length=2, description="low, high (pixels): jitter and crop in place of scale"
     )
+    time_crop: list[float] | None = Field(
+        None, min_length=2, max_length=2, description="share of the video that the segments divide; null: all of it"
+    )
     random_erasing: float = Field(0.0, ge=0, le=1, description="share of the clips with a rectangle left out")
     mixup_alpha: float = Field(0.0, ge=0, description="of the Beta distribution of the shares; 0: no mixup")
     cutmix_alpha: float = Field(0.0, ge=0, description="as mixup_alpha; with both, a batch has one of them")
@@ -108,12 +111,12 @@ class Transform(Section):
         1, ge=1, le=1000, description="draws of a video in a row; an epoch has fewer videos"
     )
 
-    @field_validator("scale")
+    @field_validator("scale", "time_crop")
     @classmethod
-    def _is_a_range(cls, scale: list[float]) -> list[float]:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"must be two shares in increasing order within (0, 1], got {scale}")
-        return scale
+    def _is_a_range(cls, shares: list[float] | None) -> list[float] | None:
+        if shares and not 0 < shares[0] <= shares[1] <= 1:
+            raise ValueError(f"must be two shares in increasing order within (0, 1], got {shares}")
+        return shares
 
     @model_validator(mode="after")
     def _crops_fit(self) -> "Transform":

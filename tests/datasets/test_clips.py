@@ -113,6 +113,15 @@ def test_training_positions_vary_over_the_epochs(folder: Path) -> None:
     assert len(starts) > 10
 
 
+def test_a_time_crop_is_for_training_alone(folder: Path) -> None:
+    options: dict[str, Any] = {"num_segments": 4, "clip_length": 1, "time_crop": (0.4, 0.4)}
+    data = dataset(folder, train=True, **options)
+    clips = [numbers(data[0, epoch][0]) for epoch in range(40)]
+    assert max(clip[-1] - clip[0] for clip in clips) < 8  # of 20 frames
+    assert len({clip[0] for clip in clips}) > 8
+    assert numbers(dataset(folder, **options)[0][0]) == [0, 5, 10, 15]
+
+
 def test_a_sample_leaves_the_global_generator_alone(folder: Path) -> None:
     torch.manual_seed(3)
     expected = torch.rand(4)
@@ -146,6 +155,7 @@ def test_the_list_is_read_at_once(folder: Path) -> None:
         ({"num_clips": 0}, "num_clips must be at least 1, got 0"),
         ({"on_bad_sample": "skip"}, "on_bad_sample must be raise or replace, got 'skip'"),
         ({"max_bad_fraction": 1.0}, "max_bad_fraction must be in [0, 1), got 1.0"),
+        ({"time_crop": (0.0, 1.0)}, "time_crop must be two shares in increasing order within (0, 1], got [0.0, 1.0]"),
         ({"clip_length": 0}, "clip_length must be at least 1, got 0"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_segments_cover_the_whole_video() -> None:
     """Frames drawn one a segment keep their order; in the end each was drawn, and no other."""
     generator = torch.Generator().manual_seed(0)
     for frames, segments in ((60, 32), (127, 64), (65, 64), (40, 16), (7, 16)):
-        sampling = {"num_segments": segments, "clip_length": 1, "num_steps": 1}
+        sampling: dict[str, Any] = {"num_segments": segments, "clip_length": 1, "num_steps": 1}
         drawn = [train_positions(frames, **sampling, generator=generator) for _ in range(60)]
         assert all(positions == sorted(positions) for positions in drawn)
         assert {position for positions in drawn for position in positions} == set(range(frames)), (frames, segments)
@@ -81,6 +82,29 @@ def test_each_segment_has_its_own_room() -> None:
         counts[a, d - 5] += 1
     assert sorted(counts) == [(i, j) for i in range(2) for j in range(3)]
     assert min(counts.values()) > 60, counts  # 100 expected, deviation 9.1
+
+
+def test_a_time_crop_is_a_part_of_any_place_and_length() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sampling: dict[str, Any] = {"num_segments": 4, "clip_length": 1, "num_steps": 1, "generator": generator}
+    drawn = [train_positions(40, **sampling, time_crop=(0.5, 1.0)) for _ in range(600)]
+    assert all(positions == sorted(positions) for positions in drawn)
+    assert {position for positions in drawn for position in positions} == set(range(40))
+    # Half of 40 frames in 4 segments of 5: 11 frames from first to last at the least, 39 at the most.
+    spans = [positions[-1] - positions[0] for positions in drawn]
+    assert min(spans) >= 11
+    assert min(spans) < 15
+    assert max(spans) > 33
+    fixed = [train_positions(40, **sampling, time_crop=(0.25, 0.25)) for _ in range(300)]
+    assert {positions[-1] - positions[0] < 10 for positions in fixed} == {True}
+    assert {positions[0] for positions in fixed} >= {0, 10, 20, 30}
+
+
+def test_the_whole_as_time_crop_is_no_time_crop() -> None:
+    for frames in (1, 2, 9, 33):
+        sampling: dict[str, Any] = {"num_segments": 1, "clip_length": frames, "num_steps": 1}
+        assert train_positions(frames, **sampling, time_crop=(1.0, 1.0)) == list(range(frames))
+    assert train_positions(1, num_segments=3, clip_length=1, num_steps=1, time_crop=(0.1, 0.2)) == [0, 0, 0]
 
 
 def test_training_positions_without_room() -> None:
@@ -101,3 +125,6 @@ def test_refuses_what_is_no_clip() -> None:
         positions_for_test(9, num_segments=1, clip_length=4, num_steps=1, clip=3, num_clips=3)
     with pytest.raises(ValueError, match="num_steps must be at least 1, got 0"):
         train_positions(9, num_segments=1, clip_length=4, num_steps=0)
+    for shares in ((0.0, 1.0), (0.8, 0.5), (0.5, 1.1), (0.5,)):
+        with pytest.raises(ValueError, match="time_crop must be two shares in increasing order within"):
+            train_positions(9, num_segments=1, clip_length=4, num_steps=1, time_crop=shares)

@@ -128,6 +128,7 @@ WRONG = {
         "optimization: {epochs: 3, warmup_epoch: 3}",
         "optimization: warmup_epoch must be below epochs=3, got 3",
     ),
+    "time_crop beyond the video": ("transform: {time_crop: [0.5, 1.5]}", "transform.time_crop: must be two shares in"),
     "scale upside down": ("transform: {scale: [1.0, 0.2]}", "transform.scale: must be two shares in increasing order"),
     "template without a number": (
         "dataset: {frame_template: a.jpg}",
