@@ -39,6 +39,7 @@ __all__ = [
 
 #: net_name -> class of the network, and its options.
 NETWORKS: dict[str, tuple[Callable[..., Network], SIFANetOptions | SIFASwinOptions]] = {
+    "c2d_sifa_resnet26": (SIFANet, SIFANetOptions(depths=(2, 2, 2, 2))),  # not of the paper: for few videos
     "c2d_sifa_resnet50": (SIFANet, SIFANetOptions(depths=(3, 4, 6, 3))),
     "c2d_sifa_resnet101": (SIFANet, SIFANetOptions(depths=(3, 4, 23, 3))),
     "c2d_sifa_swin_vit_s_p4_w7": (SIFASwin, SIFASwinOptions(width=96, heads=3, stochastic_depth=0.3)),

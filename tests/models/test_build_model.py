@@ -21,7 +21,7 @@ def test_every_name_can_be_built(net_name: str) -> None:
 
 
 def test_unknown_network() -> None:
-    with pytest.raises(ValueError, match=r"net_name must be one of c2d_sifa_resnet50, .*, got 'resnet50'"):
+    with pytest.raises(ValueError, match=r"net_name must be one of c2d_sifa_resnet26, .*, got 'resnet50'"):
         build_model("resnet50", num_classes=5, clip_length=8)
 
 
