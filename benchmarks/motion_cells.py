@@ -52,6 +52,7 @@ class Budget:
         epochs: times that the training samples are gone through.
         batch: clips of a step.
         stages: that have temporal modules, in each second bottleneck.
+        time_crop: share of a video that a training clip is drawn from: (low, high); None: the whole video.
     """
 
     depths: tuple[int, int, int, int]
@@ -61,6 +62,7 @@ class Budget:
     epochs: int
     batch: int = 16
     stages: tuple[Stage, ...] = ("res3", "res4", "res5")
+    time_crop: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         for stage in self.stages:
@@ -167,7 +169,14 @@ def _train(
         order = torch.randperm(len(samples), generator=generator).tolist()
         for start in range(0, len(order), budget.batch):
             chosen = [samples[i] for i in order[start : start + budget.batch]]
-            clips, labels = train_batch(chosen, videos, frames=budget.frames, crop=budget.crop, generator=generator)
+            clips, labels = train_batch(
+                chosen,
+                videos,
+                frames=budget.frames,
+                crop=budget.crop,
+                time_crop=budget.time_crop,
+                generator=generator,
+            )
             loss = cross_entropy(network(clips)[0], labels)
             optimizer.zero_grad()
             loss.backward()

@@ -106,9 +106,9 @@ def page(results: dict[str, Any]) -> str:
         f"A ResNet of depths {settings['depths']} and width {settings['width']} with one head, clips of "
         f"{settings['frames']} frames of {settings['crop']} x {settings['crop']} pixels, {settings['epochs']} epochs "
         f"of AdamW, batch {settings['batch']}, learning rates {settings['rates']}"
-        f"{_how_chosen(settings)}. Temporal modules in {', '.join(settings['stages'])}. torch {settings['torch']}, "
-        f"CPU. {len(results['cells'])} networks, {sum(cell['minutes'] for cell in results['cells']):.0f} minutes of "
-        "one core.",
+        f"{_how_chosen(settings)}{_time_crop(settings)}. Temporal modules in {', '.join(settings['stages'])}. "
+        f"torch {settings['torch']}, CPU. {len(results['cells'])} networks, "
+        f"{sum(cell['minutes'] for cell in results['cells']):.0f} minutes of one core.",
         "",
         *_chosen_table(results["chosen"]),
     ]
@@ -118,6 +118,11 @@ def page(results: dict[str, Any]) -> str:
                 lines += [*_comparison(gathered, task, stem), "", *_verdicts(gathered), ""]
     lines += _flow_table(results["cells"])
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _time_crop(settings: dict[str, Any]) -> str:
+    shares = settings.get("time_crop")
+    return f", trained on random parts of {shares[0]} to {shares[1]} of a video" if shares else ""
 
 
 def _how_chosen(settings: dict[str, Any]) -> str:

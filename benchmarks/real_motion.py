@@ -94,6 +94,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--frames", type=int, default=16, help="of a clip")
     parser.add_argument("--crop", type=int, default=96, help="side of a clip in pixels")
     parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument(
+        "--time-crop",
+        nargs=2,
+        type=float,
+        metavar="SHARE",
+        help="low and high: clips of random parts of a video",
+    )
     parser.add_argument("--batch", type=int, default=16, help="clips of a step")
     parser.add_argument("--out", type=Path, default=RESULTS / "real_motion")
     parser.add_argument(
@@ -108,7 +115,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    budget = Budget(tuple(args.depths), args.width, args.frames, args.crop, args.epochs, args.batch, tuple(args.stages))
+    time_crop = tuple(args.time_crop) if args.time_crop else None
+    budget = Budget(
+        tuple(args.depths),
+        args.width,
+        args.frames,
+        args.crop,
+        args.epochs,
+        args.batch,
+        tuple(args.stages),
+        time_crop,
+    )
     settings = {**asdict(budget), "rates": args.rates, "chosen with": args.choose_with, "parts": args.parts}
     make_folder(args.out)
     results = _kept(args.out / "results.json", json.loads(json.dumps({**settings, "torch": torch.__version__})))

@@ -71,6 +71,20 @@ def test_backwards_is_the_same_clip_in_the_other_order() -> None:
     assert labels.tolist() == [0, 1]
 
 
+def test_a_time_crop_trains_on_parts_of_the_videos() -> None:
+    frames = np.repeat(np.arange(40, dtype=np.uint8), 36 * 36 * 3).reshape(40, 36, 36, 3)  # each brighter by one
+    video = Video("a", "A", "x", "1", frames)
+
+    def spans(time_crop: tuple[float, float] | None) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        clips, _ = train_batch(
+            [Sample(0, False, 0)] * 20, [video], frames=4, crop=32, time_crop=time_crop, generator=generator
+        )
+        return (clips[:, :, -1] - clips[:, :, 0]).mean(dim=(1, 2, 3))
+
+    assert spans((0.3, 0.3)).max() < spans(None).min()
+
+
 def test_a_blind_network_answers_half_of_the_directions() -> None:
     videos = some_videos()
     split = splits_of("direction", videos)[0]
