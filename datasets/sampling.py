@@ -4,8 +4,8 @@ A video is cut into num_segments segments. Segment i is the frames from i * num_
 including, (i + 1) * num_frames // num_segments. Each segment gives clip_length frames with a distance of num_steps, so
 that they span L = clip_length * num_steps frames. The largest offset of a segment is its length minus L, or 0 if the
 segment is shorter than L. A setting named `1x16x1` means num_segments x clip_length x num_steps. Positions are 0-based
-frame indices. In training the segments may divide a random part of the video instead (time_crop), which the release does not
-have.
+frame indices. In training the segments may divide a random part of the video instead (time_crop), which the release
+does not have.
 
 In the release every segment has num_frames // num_segments frames. If the division leaves a remainder, the release
 never reads the end of the video (63 of 127 frames for 64 segments), and segments of a single frame allow no random
