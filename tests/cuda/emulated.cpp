@@ -122,12 +122,11 @@ void run(const std::string& path, sifa::Problem p, const std::string& offset_typ
   // Zeros, or the gradient, only in the frames for which kernels.h requires them. The other frames hold NaN.
   Buffer sums(elements * sizeof(A));
   for (int64_t n = 0; n < p.batch; ++n)
-    for (int64_t t = 0; t < p.frames; ++t)
-      if (t % 2 == 1 || t == p.frames - 1)
-        sums.clear(size_t((n * p.frames + t) * p.frame_size()) * sizeof(A), size_t(p.frame_size()) * sizeof(A));
-  for (int64_t n = 0; n < p.batch && p.residual; ++n)
+    for (int64_t t = p.frames == 2 ? 1 : 2; t < p.frames; t += 2)
+      sums.clear(size_t((n * p.frames + t) * p.frame_size()) * sizeof(A), size_t(p.frame_size()) * sizeof(A));
+  for (int64_t n = 0; n < p.batch && p.residual && p.frames == 2; ++n)
     for (int64_t i = 0; i < p.frame_size(); ++i) {
-      const int64_t at = (n * p.frames + p.frames - 1) * p.frame_size() + i;
+      const int64_t at = (2 * n + 1) * p.frame_size() + i;
       reinterpret_cast<A*>(sums.data())[at] = sifa::widen(reinterpret_cast<const S*>(grad.data())[at]);
     }
   std::unique_ptr<Buffer> weights;

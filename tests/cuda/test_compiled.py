@@ -91,7 +91,7 @@ def test_the_kernels_without_a_fault(kernels: list[str], faulty: Callable[[list[
 def test_a_missing_barrier_is_found(kernels: list[str], faulty: Callable[[list[str]], str]) -> None:
     for number, kernel in enumerate(kernels):
         barriers = [found.span() for found in re.finditer(r"bar\.sync\s+0;", kernel)]
-        assert len(barriers) == (2, 7)[number]
+        assert len(barriers) == (2, 6)[number]
         for begin, end in barriers:
             changed = [*kernels[:number], kernel[:begin] + kernel[end:], *kernels[number + 1 :]]
             said = faulty(changed)

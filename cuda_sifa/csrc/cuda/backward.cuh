@@ -8,8 +8,12 @@
 //   grad_q += e * sum_i w_i v_i          grad_v_i += w_i * (d g + e q)
 //   grad_offset = sum over heads and i of dw_i (d b_i + e a_i)
 //
-// A launch covers every second pair of frames. It reads a frame either as queries or as keys, never as both, so the
-// gradient of the queries needs no atomics. The second launch adds to the sums of the first one.
+// A launch covers every second pair of frames. It has a frame either as queries or as keys, never as both, so the
+// gradient of the queries needs no atomics. The first launch has frames 1, 3, 5, ... as queries, and stores there. The
+// second one has frames 0, 2, 4, ...; it adds to the sums of the first one, but for frame 0, which is never a key.
+//
+// Frames 2, 4, 6, ... hold zeros before the first launch: all its blocks add there, in any order, so only a barrier of
+// all blocks would let the launch itself clear them.
 #pragma once
 
 #include "lanes.cuh"
@@ -22,10 +26,13 @@ struct BackwardArgs {
   const S* __restrict__ x;
   const void* __restrict__ offset;
   const S* __restrict__ grad;
-  A* __restrict__ grad_x;          // frames that this launch or the previous one has as keys hold zeros or sums
+  A* __restrict__ grad_x;          // the frames that this launch has as keys hold zeros or sums
   void* __restrict__ grad_offset;  // dense (N, T-1, H, W, 2*k*k), in the type of the offset
   A* __restrict__ weights;         // (N, T-1, H, W, groups, k*k, 2): d and e, stored instead of scattering; or null
-  bool add_to_queries;             // the frames of the queries hold sums already
+  bool second;                     // of the two launches
+
+  // Whether a frame that this launch has as queries holds sums already.
+  __device__ __forceinline__ bool holds_sums(const Tile& tile) const { return second && tile.t > 0; }
 };
 
 template <typename S>
@@ -43,8 +50,9 @@ __device__ __forceinline__ void store_offset_gradient(const BackwardArgs<S>& arg
 // Stores the gradient of a position as a query, or adds to it; with the gradient of the result, if x was added to that.
 // Nothing else writes there during this launch.
 template <typename S, int Width, int Vectors, typename L>
-__device__ __forceinline__ void store_query_gradient(const Problem& p, const BackwardArgs<S>& args, int64_t at, int end,
-                                                     const L& lanes, Stretch<S, Width, Vectors>& result) {
+__device__ __forceinline__ void store_query_gradient(const Problem& p, const BackwardArgs<S>& args, bool holds_sums,
+                                                     int64_t at, int end, const L& lanes,
+                                                     Stretch<S, Width, Vectors>& result) {
   using A = Accumulator<S>;
   A* to = args.grad_x + at;
   if (p.residual) {
@@ -59,7 +67,7 @@ __device__ __forceinline__ void store_query_gradient(const Problem& p, const Bac
 #pragma unroll
     for (int part = 0; part < Width; part += kStored<A, Width>) {
       A sum[kStored<A, Width>];
-      if (args.add_to_queries)
+      if (holds_sums)
         load(to + c + part, sum);
       else
         fill_zero(sum);
@@ -68,6 +76,24 @@ __device__ __forceinline__ void store_query_gradient(const Problem& p, const Bac
       store(to + c + part, sum);
     }
   }
+}
+
+// The last frame is no query, and in the launch that has the frame two before it as queries it is no key. A tile of
+// that frame begins the sums of the last one, in the first launch, or adds the gradient of the result to them.
+template <typename S, int Width>
+__device__ __forceinline__ void finish_last_frame(const Problem& p, const BackwardArgs<S>& args, Tile tile) {
+  using A = Accumulator<S>;
+  constexpr int stored = kStored<A, Width>;
+  if (tile.t + 3 != p.frames || (args.second && !p.residual)) return;
+  tile.t += 2;
+  for_each_vector_of<stored>(tile, p, [&](int64_t at) {
+    A sum[stored] = {}, grad[stored] = {};
+    if (args.second) load(args.grad_x + at, sum);
+    if (p.residual) load(args.grad + at, grad);
+#pragma unroll
+    for (int i = 0; i < stored; ++i) sum[i] += grad[i];
+    store(args.grad_x + at, sum);
+  });
 }
 
 // Adds to the gradient of a pixel as a key. Other blocks may do so at the same time.
@@ -205,7 +231,7 @@ struct BackwardByTaps {
             add_to_keys(grad_keys + sample.element(i, p) + c + from, rest, lanes, share);
           }
         }
-        if (active) store_query_gradient(p, args, at + c + from, rest, lanes, result);
+        if (active) store_query_gradient(p, args, args.holds_sums(tile), at + c + from, rest, lanes, result);
       }
     }
   }
@@ -218,6 +244,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   const BackwardByTaps<S, Width> steps{p, args, lanes};
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     const Tile tile = tiles.at(index, p);
+    finish_last_frame<S, Width>(p, args, tile);
     const int64_t next = (tile.frame(p) + 1) * p.frame_size();
     const S* keys = args.x + next;
     Accumulator<S>* grad_keys = args.grad_x + next;

@@ -106,15 +106,14 @@ Tensor forward(const Tensor& x, const OptionalTensor& offset, int64_t kernel_siz
   return out;
 }
 
-// What the frames hold that the backward kernels add to before they store there: see kernels.h. At least two frames.
+// What the backward kernels add to before they store there: see kernels.h. At least two frames.
 Tensor sums_of_frames(const Tensor& x, const Tensor& grad, bool residual) {
   const Tensor sums = empty_channels_last(x.sizes(), accumulator_of(dtype_of(x)), x);
-  const int64_t last = x.size(1) - 1;
-  filled_with_zeros(frames_of(sums, 1, 2));
-  if (residual)
-    copy(frames_of(grad, last, 1), frames_of(sums, last, 1));
-  else if (last % 2 == 0)
-    filled_with_zeros(frames_of(sums, last, 1));
+  const int64_t first = x.size(1) == 2 ? 1 : 2;
+  if (residual && first == 1)
+    copy(frames_of(grad, 1, 1), frames_of(sums, 1, 1));
+  else
+    filled_with_zeros(frames_of(sums, first, 2));
   return sums;
 }
 

@@ -40,10 +40,10 @@ cudaError_t run_forward(const Problem& p, const Call& call, const void* x, const
 template <typename S>
 cudaError_t run_regular_backward(const Problem& p, const Call& call, const void* grad, const void* x, void* grad_x);
 
-// With offsets. grad_x is float (double for double) and holds zeros in frames 1, 3, 5, ... and in the last frame, there
-// the gradient of the result if p.residual; grad_offset is dense (N, T-1, H, W, 2*k*k), in the type of the offset.
-// `weights` is memory for (N, T-1, H, W, groups, k*k, 2) values of the type of grad_x and makes the result
-// deterministic; null is faster.
+// With offsets, for at least two frames. grad_x is float (double for double) and holds zeros in frames 2, 4, 6, ...; of
+// two frames the second one holds zeros, or the gradient of the result if p.residual. grad_offset is dense
+// (N, T-1, H, W, 2*k*k), in the type of the offset. `weights` is memory for (N, T-1, H, W, groups, k*k, 2) values of
+// the type of grad_x and makes the result deterministic; null is faster.
 template <typename S>
 cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, const void* x, const void* offset,
                          void* grad_x, void* grad_offset, void* weights);

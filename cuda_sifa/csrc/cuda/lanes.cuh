@@ -44,15 +44,21 @@ class Lanes {
     return value;
   }
 
+  // The values of the lanes of the group, joined by join(a, b), in every lane of it.
+  template <typename T, typename Join>
+  __device__ __forceinline__ T joined(T value, const Join& join) const {
+    value = join(value, __shfl_xor_sync(kWarp, value, 1));
+    value = join(value, __shfl_xor_sync(kWarp, value, 2));
+    value = join(value, __shfl_xor_sync(kWarp, value, 4));
+    if (count() > 8) value = join(value, __shfl_xor_sync(kWarp, value, 8));
+    if (count() > 16) value = join(value, __shfl_xor_sync(kWarp, value, 16));
+    return value;
+  }
+
   // The sum over the group, in every lane of it.
   template <typename A>
   __device__ __forceinline__ A sum(A value) const {
-    value += __shfl_xor_sync(kWarp, value, 1);
-    value += __shfl_xor_sync(kWarp, value, 2);
-    value += __shfl_xor_sync(kWarp, value, 4);
-    if (count() > 8) value += __shfl_xor_sync(kWarp, value, 8);
-    if (count() > 16) value += __shfl_xor_sync(kWarp, value, 16);
-    return value;
+    return joined(value, [](A a, A b) { return a + b; });
   }
 
   // The value that lane `other` of the group has.

@@ -218,10 +218,10 @@ cudaError_t run_backward(const Problem& p, const Call& call, const void* grad, c
   BackwardArgs<S> args{
       static_cast<const S*>(x), offset, static_cast<const S*>(grad), static_cast<A*>(grad_x), grad_offset,
       static_cast<A*>(weights), false};
-  for (int parity = 0; parity < 2; ++parity) {
+  for (const int parity : {1, 0}) {
     const int pairs = (p.pairs() + 1 - parity) / 2;
-    if (pairs == 0) break;
-    args.add_to_queries = parity == 1;
+    if (pairs == 0) continue;  // of two frames
+    args.second = parity == 0;
     const Tiles tiles{0, 0, 0, 0, parity, 2, pairs, 0};
     const cudaError_t error = launch_backward(p, call, tiles, args);
     if (error != cudaSuccess) return error;

@@ -32,18 +32,25 @@ struct Tile {
   __device__ __forceinline__ int64_t pair(const Problem& p) const { return int64_t(n) * p.pairs() + t; }
 };
 
-// The result in a tile of the last frame, which has no next one: zeros, or x if it is added. Written by all threads of
-// the block, in vectors of `Width` channels.
-template <typename S, int Width>
-__device__ __forceinline__ void finish_last_frame(const S* x, S* out, const Tile& tile, const Problem& p) {
+// Calls work(element) for each vector of `Width` channels of a tile, with its first element in (N, T, H, W, C). All
+// threads of the block take part.
+template <int Width, typename Work>
+__device__ __forceinline__ void for_each_vector_of(const Tile& tile, const Problem& p, const Work& work) {
   for (int row = 0; row < tile.rows; ++row) {
     const int64_t first = tile.frame(p) * p.frame_size() + tile.pixel(row * tile.cols, p) * p.channels;
-    for (int64_t i = int64_t(threadIdx.x) * Width; i < int64_t(tile.cols) * p.channels; i += kThreads * Width) {
-      Accumulator<S> values[Width] = {};
-      if (p.residual) load(x + first + i, values);
-      store(out + first + i, values);
-    }
+    for (int64_t i = int64_t(threadIdx.x) * Width; i < int64_t(tile.cols) * p.channels; i += kThreads * Width)
+      work(first + i);
   }
+}
+
+// The result in a tile of the last frame, which has no next one: zeros, or x if it is added.
+template <typename S, int Width>
+__device__ __forceinline__ void finish_last_frame(const S* x, S* out, const Tile& tile, const Problem& p) {
+  for_each_vector_of<Width>(tile, p, [&](int64_t at) {
+    Accumulator<S> values[Width] = {};
+    if (p.residual) load(x + at, values);
+    store(out + at, values);
+  });
 }
 
 // The tiles of some pairs of frames: pairs first_pair, first_pair + pair_step, ... of every sample. The forward pass

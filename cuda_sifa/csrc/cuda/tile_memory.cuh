@@ -2,9 +2,7 @@
 // position reads.
 #pragma once
 
-#include <climits>
-
-#include "problem.cuh"
+#include "lanes.cuh"
 
 namespace sifa {
 
@@ -20,7 +18,7 @@ struct Tap {
   int row, col;
   A fy, fx;
 };
-constexpr int kOutside = -(1 << 30);
+constexpr int kOutside = 1 << 30;
 
 // The distinct pixels of one position: one for each bit of `map` that is set, at (row + bit / 8, col + bit % 8), in the
 // order of the bits. Or, if the taps lie too far apart, all four corners of each tap, not merged.
@@ -69,33 +67,36 @@ struct TileMemory {
   }
 };
 
-// Lists the distinct pixels of a position. One thread does it.
+// Lists the distinct pixels of a position. Eight lanes do it: each has some of the taps.
 template <typename A>
-__device__ __forceinline__ Near list_pixels(const Tap<A>* taps, int count, int position, const Problem& p) {
-  Near near{0, INT_MAX, INT_MAX, 0, position, true};
-  int last_row = INT_MIN, last_col = INT_MIN;
-  for (int tap = 0; tap < count; ++tap) {
+__device__ __forceinline__ Near list_pixels(const Tap<A>* taps, int count, int position, const Problem& p,
+                                            const Lanes<8>& lanes) {
+  using Map = unsigned long long;
+  const auto smaller = [](int a, int b) { return min(a, b); };
+  const auto either = [](Map a, Map b) { return a | b; };
+  int row = kOutside, col = kOutside;
+  for (int tap = lanes.lane; tap < count; tap += 8) {
+    row = min(row, taps[tap].row);
+    col = min(col, taps[tap].col);
+  }
+  row = lanes.joined(row, smaller);
+  col = lanes.joined(col, smaller);
+  Map map = 0;
+  int apart = 0;
+  for (int tap = lanes.lane; tap < count; tap += 8) {
     if (taps[tap].row == kOutside) continue;
-    near.row = min(near.row, taps[tap].row);
-    near.col = min(near.col, taps[tap].col);
-    last_row = max(last_row, taps[tap].row);
-    last_col = max(last_col, taps[tap].col);
+    const int y = taps[tap].row, x = taps[tap].col, down = y - row, right = x - col;
+    if (down + 2 > kSide || right + 2 > kSide) {
+      apart = 1;
+      continue;
+    }
+    const unsigned pair = (x >= 0 ? 1u : 0u) | (x + 1 < p.width ? 2u : 0u);
+    const unsigned rows = (y >= 0 ? pair : 0u) | (y + 1 < p.height ? pair << kSide : 0u);
+    map |= Map(rows) << (down * kSide + right);
   }
-  if (near.row > last_row) return near;  // all taps are outside
-  if (last_row - near.row + 2 > kSide || last_col - near.col + 2 > kSide) {
-    near.merged = false;
-    near.count = 4 * count;
-    return near;
-  }
-  for (int tap = 0; tap < count; ++tap) {
-    const int row = taps[tap].row, col = taps[tap].col;
-    if (row == kOutside) continue;
-    const unsigned pair = (col >= 0 ? 1u : 0u) | (col + 1 < p.width ? 2u : 0u);
-    const unsigned rows = (row >= 0 ? pair : 0u) | (row + 1 < p.height ? pair << kSide : 0u);
-    near.map |= static_cast<unsigned long long>(rows) << ((row - near.row) * kSide + col - near.col);
-  }
-  near.count = __popcll(near.map);
-  return near;
+  map = lanes.joined(map, either);
+  apart = lanes.joined(apart, [](int a, int b) { return a | b; });
+  return {map, row, col, apart ? 4 * count : __popcll(map), position, !apart};
 }
 
 }  // namespace sifa

@@ -29,8 +29,7 @@ template <typename S, int K, int Count, int Vectors>
 struct BackwardTile {
   using A = Accumulator<S>;
   using Part = Stretch<S, kWidth<S>, Vectors>;
-  static constexpr int taps = K * K, most = 4 * taps;                       // distinct pixels of a position
-  static constexpr int bits = kSide * kSide < most ? most : kSide * kSide;  // of a position, one thread each
+  static constexpr int taps = K * K, most = 4 * taps;  // distinct pixels of a position
 
   const Problem& p;
   const Window& window;
@@ -72,30 +71,32 @@ struct BackwardTile {
     }
   }
 
+  // memory.near and memory.pixels. A lane numbers the pixels of one row of the square, or some corners.
   __device__ __forceinline__ void list_distinct_pixels() const {
-    for (int i = int(threadIdx.x); i < positions; i += kThreads)
-      memory.near[i] = list_pixels(memory.taps + i * taps, taps, int(tile.pixel(i, p)), p);
-  }
-
-  // memory.pixels, one thread for each bit.
-  __device__ __forceinline__ void number_pixels() const {
-    const int top = this->top(), left = this->left();
-    for (int i = int(threadIdx.x); i < positions * bits; i += kThreads) {
-      const int position = i / bits, bit = i % bits;
-      const Near& near = memory.near[position];
+    const Lanes<kSide> eight(kSide);
+    eight.for_each(positions, [&](int position, bool active) {
+      const Tap<A>* tap = memory.taps + position * taps;
+      const Near near = list_pixels(tap, taps, int(tile.pixel(position, p)), p, eight);
+      if (!active) return;
+      if (eight.lane == 0) memory.near[position] = near;
       int* pixels = memory.pixels + position * most;
       if (near.merged) {
-        if (bit >= kSide * kSide || !(near.map >> bit & 1)) continue;
-        const int row = near.row + bit / kSide, col = near.col + bit % kSide;
-        const bool outside = row < top || row >= top + window.rows || col < left || col >= left + window.cols;
-        pixels[near.rank(bit)] = (row * p.width + col) << kPixelShift | bit << 1 | int(outside);
-      } else if (bit < most) {
-        const Tap<A>& tap = memory.taps[position * taps + bit / 4];
-        const int row = tap.row + (bit >> 1 & 1), col = tap.col + (bit & 1);
-        const bool inside = row >= 0 && row < p.height && col >= 0 && col < p.width;
-        pixels[bit] = inside ? (row * p.width + col) << kPixelShift | 1 : -1;
+        const int bit = eight.lane * kSide, row = near.row + eight.lane;
+        const bool row_outside = row < top() || row >= top() + window.rows;
+        int* next = pixels + near.rank(bit);
+        for (unsigned rest = unsigned(near.map >> bit) & ((1u << kSide) - 1); rest != 0; rest &= rest - 1) {
+          const int right = __ffs(int(rest)) - 1, col = near.col + right;
+          const bool col_outside = col < left() || col >= left() + window.cols;
+          *next++ = (row * p.width + col) << kPixelShift | (bit + right) << 1 | int(row_outside || col_outside);
+        }
+      } else {
+        for (int i = eight.lane; i < most; i += kSide) {
+          const int row = tap[i / 4].row + (i >> 1 & 1), col = tap[i / 4].col + (i & 1);
+          const bool inside = row >= 0 && row < p.height && col >= 0 && col < p.width;
+          pixels[i] = inside ? (row * p.width + col) << kPixelShift | 1 : -1;
+        }
       }
-    }
+    });
   }
 
   // The dot products with the distinct pixels, four pixels at once.
@@ -162,18 +163,22 @@ struct BackwardTile {
     }
   }
 
-  // And back from the taps to the pixels: c and h of each pixel, and which positions read a pixel of the window.
+  // And back from the taps to the pixels: c and h of each pixel, and which positions read a pixel of the window. All
+  // threads are divided among the positions.
   __device__ __forceinline__ void weigh_pixels() const {
-    const int top = this->top(), left = this->left();
-    for (int i = int(threadIdx.x); i < positions * most; i += kThreads) {
-      const int position = i / most, u = i % most;
-      const Near& near = memory.near[position];
-      A* products = memory.products + 2 * position * most;
-      const Tap<A>* tap = memory.taps + position * taps;
-      const A* weights = memory.weights + 2 * position * taps;
+    int shift = 3;  // of the number of threads for a position; there are no more than kThreads / 8 positions
+    while (positions << (shift + 1) <= kThreads) ++shift;
+    const int position = int(threadIdx.x) >> shift, step = 1 << shift;
+    if (position >= positions) return;
+    const Near& near = memory.near[position];
+    A* products = memory.products + 2 * position * most;
+    const int* pixels = memory.pixels + position * most;
+    const Tap<A>* tap = memory.taps + position * taps;
+    const A* weights = memory.weights + 2 * position * taps;
+    const int count = near.count;
+    for (int u = int(threadIdx.x) & (step - 1); u < count; u += step) {
       if (near.merged) {
-        if (u >= near.count) continue;
-        const int pixel = memory.pixels[i], bit = pixel >> 1 & (kSide * kSide - 1);
+        const int pixel = pixels[u], bit = pixel >> 1 & (kSide * kSide - 1);
         const int row = near.row + bit / kSide, col = near.col + bit % kSide;
         A to_grad = 0, to_query = 0;
 #pragma unroll(K == 3 ? 9 : 1)
@@ -188,7 +193,7 @@ struct BackwardTile {
         products[2 * u + 1] = to_query;
         // Weights of zero, as three of four have at integer offsets, add nothing.
         if (!(pixel & 1) && !(to_grad == 0 && to_query == 0))
-          atomicOr(memory.seen + (row - top) * window.cols + col - left, 1u << position);
+          atomicOr(memory.seen + (row - top()) * window.cols + col - left(), 1u << position);
       } else {
         const int j = u / 4;
         const A weight = (u & 2 ? tap[j].fy : 1 - tap[j].fy) * (u & 1 ? tap[j].fx : 1 - tap[j].fx);
@@ -217,7 +222,8 @@ struct BackwardTile {
                      pixel < 0 ? 0 : channels - from, lanes);
           result.add(products[2 * u + 1], value);
         }
-        store_query_gradient(p, args, first + head.channel + at + from, channels - from, lanes, result);
+        store_query_gradient(p, args, args.holds_sums(tile), first + head.channel + at + from, channels - from, lanes,
+                             result);
         for (int u = 0; u < count; ++u) {
           if (pixels[u] < 0 || !(pixels[u] & 1)) continue;
           const A to_grad = products[2 * u], to_query = products[2 * u + 1];
@@ -281,15 +287,14 @@ __global__ void __launch_bounds__(kThreads, kBlocks<S, kWidth<S> * Vectors>)
   BackwardTile<S, K, Count, Vectors> tile{p, window, args, memory, lanes};
   for (int64_t index = blockIdx.x; index < tiles.count; index += gridDim.x) {
     tile.begin(tiles.at(index, p));
+    finish_last_frame<S, kWidth<S>>(p, args, tile.tile);
     __syncthreads();  // all threads have finished the previous tile
     tile.locate_taps();
     __syncthreads();
     tile.list_distinct_pixels();
-    __syncthreads();
-    tile.number_pixels();
     for (int number = 0; number < p.groups; ++number) {
       const PairHead<S> head = tile.head(number);
-      __syncthreads();  // the pixels have their numbers, and all threads have finished the previous head
+      __syncthreads();  // the pixels are listed, and all threads have finished the previous head
       tile.compute_products(head);
       tile.clear_window();
       __syncthreads();
