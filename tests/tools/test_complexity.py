@@ -29,5 +29,5 @@ def test_a_wrong_name_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert complexity.main(["--config_file", str(SETTINGS), "--set", "network.net_name=resnet50"]) == 2
     out, error = capsys.readouterr()
     assert out == ""
-    assert error.startswith("error: network: net_name must be one of c2d_sifa_resnet50, ")
+    assert error.startswith("error: network: net_name must be one of c2d_sifa_resnet26, ")
     assert error.count("\n") == 1
