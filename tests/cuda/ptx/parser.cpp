@@ -199,6 +199,7 @@ void read_kernels(const std::string& path, std::map<std::string, Kernel>& kernel
   std::string line;
   Kernel* kernel = nullptr;
   bool in_body = false;
+  int scopes = 0;  // inside the body: inline assembly and what takes a double apart stand in braces of their own
   for (int number = 1; std::getline(file, line); ++number) {
     line = trimmed(line.substr(0, line.find("//")));
     if (const size_t entry = line.find(".entry "); entry != std::string::npos) {
@@ -210,13 +211,18 @@ void read_kernels(const std::string& path, std::map<std::string, Kernel>& kernel
     } else if (!in_body) {
       if (begins(line, ".param")) add_parameter(*kernel, line);
       in_body = line == "{";
-    } else if (line == "}") {
+    } else if (line == "}" && scopes == 0) {
       kernel = nullptr;
       in_body = false;
     } else {
-      // Inline assembly stands in braces of its own.
-      if (begins(line, "{")) line = trimmed(line.substr(1));
-      if (!line.empty() && line.back() == '}') line = trimmed(line.substr(0, line.size() - 1));
+      if (begins(line, "{")) {
+        ++scopes;
+        line = trimmed(line.substr(1));
+      }
+      if (!line.empty() && line.back() == '}') {
+        --scopes;
+        line = trimmed(line.substr(0, line.size() - 1));
+      }
       if (!line.empty() && line.back() == ';') line = trimmed(line.substr(0, line.size() - 1));
       if (!line.empty()) kernel->lines.emplace_back(number, line);
     }
