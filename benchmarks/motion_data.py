@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -167,11 +166,12 @@ def train_batch(
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Clips (N, 3, frames, crop, crop) with random frames of equal segments, crop and contrast; and their classes."""
-    draw = partial(train_positions, num_segments=frames, clip_length=1, num_steps=1, time_crop=time_crop)
     clips = []
     for sample in samples:
         video = videos[sample.video].frames
-        positions = draw(len(video), generator=generator)
+        positions = train_positions(
+            len(video), num_segments=frames, clip_length=1, num_steps=1, time_crop=time_crop, generator=generator
+        )
         top, left = (_draw_start(size, crop, generator) for size in video.shape[1:3])
         clips.append(_clip(video, positions, top, left, crop, sample.reversed))
     batch = normalise(torch.from_numpy(np.stack(clips)))

@@ -172,7 +172,7 @@ def build_dataset(config: Config, *, train: bool) -> ClipDataset:
         num_segments=data.num_segments,
         clip_length=data.clip_length,
         num_steps=data.num_steps,
-        time_crop=config.transform.time_crop if train else None,
+        time_crop=config.transform.time_crop,
         format=data.format,
         reader_options=ReaderOptions(**data.model_dump(include={field.name for field in fields(ReaderOptions)})),
         on_bad_sample=data.on_bad_sample,
