@@ -7,7 +7,8 @@
 Each checkout computes in a process of its own, both with the same weights and clips. They take turns, so that a busy
 machine slows both alike; a ratio is the median over the turns. With one thread the time is that of the processor, with
 more it is that of the clock. The parts are shares of the time in PyTorch's profiler, in a run of their own. The losses
-of the first steps are compared as well.
+of the first steps are compared as well. With --compile the second checkout's network is compiled by torch.compile; it
+has no parts then.
 """
 
 import argparse
@@ -47,7 +48,7 @@ PARTS = {
 REST = "everything else"
 
 
-def step_of(kind: str, case: str) -> Callable[[], float]:
+def step_of(kind: str, case: str, compiled: bool) -> Callable[[], float]:
     """A forward pass in eval mode or a training step, as a call that returns the loss (0 in eval mode)."""
     from engine.optim import build_optimizer
     from engine.schema import Optimization
@@ -76,6 +77,8 @@ def step_of(kind: str, case: str) -> Callable[[], float]:
         return loss.item()
 
     network.train(kind == "step")
+    if compiled:
+        network.compile()
     return train if kind == "step" else forward
 
 
@@ -105,30 +108,32 @@ STEP: list[Callable[[], float]] = []  # of this process, once it is built
 def answer(command: str, *words: Any) -> Any:
     """In a worker: what a command asks for."""
     if command == "build":
-        kind, case, threads = words
+        kind, case, threads, compiled = words
         torch.set_num_threads(threads)
-        STEP[:] = [step_of(kind, case)]
+        STEP[:] = [step_of(kind, case, compiled)]
         return [STEP[0]() for _ in range(3)]
     return seconds(STEP[0], *words) if command == "turn" else parts_of(STEP[0])
 
 
-def compare(before: Worker, now: Worker, kind: str, case: str, threads: int, turns: int) -> str:
-    """The table of one case."""
-    losses = [worker.ask("build", kind, case, threads) for worker in (before, now)]
+def compare(before: Worker, now: Worker, kind: str, case: str, threads: int, turns: int, compiled: bool) -> str:
+    """The text about one case, with a table of the parts unless the network now is compiled."""
+    losses = [before.ask("build", kind, case, threads, False), now.ask("build", kind, case, threads, compiled)]
     rounds = {"before": turns, "now": turns}
     times = take_turns({"before": before, "now": now}, rounds, "turn", CASES[case][4])
     part = ratio(times["now"], times["before"])
-    shares = [worker.ask("parts") for worker in (before, now)]
     old, new = (1e3 * statistics.median(row) for row in times.values())
     width, clips, frames, size, _ = CASES[case]
     lines = [
-        f"## {case}, {'training step' if kind == 'step' else 'forward pass'}",
+        f"## {case}, {'training step' if kind == 'step' else 'forward pass'}{', compiled' if compiled else ''}",
         f"\nwidth {width}, {clips} x {frames} x {size} x {size}, {threads} threads: {old:.0f} ms before, {new:.0f} "
         f"now, ratio {part:.3f}, the median of {turns} turns",
     ]
     if kind == "step":
         apart = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
         lines.append(f"\nLosses of the first three steps: at most {apart:.1e} of their value apart")
+    if compiled:
+        return "\n".join([*lines, ""])
+    shares = [worker.ask("parts") for worker in (before, now)]
     lines.append("\n| part | before, % | now, % of before |\n|---|---|---|")
     for name in (*PARTS, REST):
         lines.append(f"| {name} | {100 * shares[0][name]:.1f} | {100 * part * shares[1][name]:.1f} |")
@@ -143,6 +148,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kinds", nargs="+", choices=("forward", "step"), default=["forward", "step"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--compile", action="store_true", help="the second checkout's network")
     parser.add_argument("--out", type=Path, help="also write the tables to this file")
     args = parser.parse_args(argv)
     text = f"# Where the time of SIFA-Net goes\n\n{conditions(args.threads)}\n"
@@ -150,7 +156,7 @@ def main(argv: list[str] | None = None) -> int:
     for case in args.cases:
         for kind in args.kinds:
             workers = [Worker("benchmarks.where_time_goes", folder) for folder in (args.before, args.now)]
-            table = compare(workers[0], workers[1], kind, case, args.threads, args.turns)
+            table = compare(workers[0], workers[1], kind, case, args.threads, args.turns, args.compile)
             for worker in workers:
                 worker.close()
             print(table, flush=True)

@@ -16,6 +16,7 @@ class FakeWorker:
     """Answers at once; each turn takes the time that its name says."""
 
     asked: list[tuple[str, Any]] = []  # noqa: RUF012
+    built: list[tuple[str, Any]] = []  # noqa: RUF012  # with the last word of the command
 
     def __init__(self, module: str, folder: Path = turns.ROOT) -> None:
         self.name, self.words = folder.name, ()
@@ -24,6 +25,7 @@ class FakeWorker:
         self.asked.append((self.name, command))
         if command == "build":
             self.words = words
+            self.built.append((self.name, words[-1]))
             return [2.0, 1.0] if words[0] in ("forward", "step") else 7.0
         if command == "parts":
             return dict.fromkeys((*where_time_goes.PARTS, where_time_goes.REST), 0.1)
@@ -63,6 +65,13 @@ def test_two_checkouts_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert "1000 ms before, 500 now, ratio 0.500" in text
     assert "at most 0.0e+00 of their value apart" in text
     assert "| BatchNorm | 10.0 | 5.0 |" in text
+    monkeypatch.setattr(FakeWorker, "built", [])
+    command = ["before", "now", "--cases", "demo", "--kinds", "step", "--compile", "--out", str(out)]
+    assert where_time_goes.main(command) == 0
+    assert FakeWorker.built == [("before", False), ("now", True)]
+    text = out.read_text(encoding="utf-8")
+    assert "## demo, training step, compiled" in text
+    assert "BatchNorm" not in text
 
 
 def test_forms_are_compared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
