@@ -8,7 +8,6 @@ from torch.utils.tensorboard import SummaryWriter
 from common.errors import describe
 from engine.eval_loop import Validator
 from engine.scores import middle_view
-from visualization.tensorboard import record_attention
 
 log = logging.getLogger("sifa")
 
@@ -27,6 +26,8 @@ def record_validation_clip(
 
 
 def _record(events: SummaryWriter, model: nn.Module, validator: Validator, classes: list[str], epoch: int) -> None:
+    from visualization.tensorboard import record_attention  # matplotlib, a second at the start of every process
+
     data, device = validator.data, validator.process.device
     video = len(data.videos) // 2
     frames, label, _ = data[video * data.views + middle_view(data.num_clips, data.num_crops)]
