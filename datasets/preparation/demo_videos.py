@@ -7,7 +7,7 @@ and independent, and the direction of time is all that tells a class from its op
 border and come in at the other, in every class, and a growing thing starts again as a small one.)
 """
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -89,11 +89,20 @@ def _write_video(task: tuple[Path, tuple[str, str, int]], *, size: int, frames: 
     file, (split, motion, number) = task
     # Every video has a random stream of its own: training and validation share nothing, and more videos change none.
     rng = np.random.default_rng([seed, SPLITS.index(split), list(MOTIONS).index(motion), number])
+    save_video(file, draw_video(motion, frames=frames, size=size, rng=rng))
+
+
+def save_video(file: Path, pictures: Sequence[Image]) -> None:
+    """Writes an MPEG-4 video, completely or not at all: uint8 pictures (size, size, 3), BGR, size even.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     unfinished = file.with_name(f".{file.name}")
-    writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (size, size))
+    writer = cv2.VideoWriter(str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), FPS, pictures[0].shape[1::-1])
     if not writer.isOpened():
         raise OSError(f"OpenCV cannot write the video {file}")
-    for picture in draw_video(motion, frames=frames, size=size, rng=rng):
+    for picture in pictures:
         writer.write(picture)
     writer.release()
     unfinished.replace(file)
