@@ -12,7 +12,7 @@ LEFT_OUT = [
     (r"^docker ", "needs a container engine"),
     (r"sbatch|--nnodes|TORCH_DISABLE_SHARE", "needs a cluster; tests/test_docs.py, tests/test_two_nodes.py"),
     (r"(torchrun|sbatch).*k400|kinetics|\$1|^views\(\)|^\}$", "needs Kinetics-400"),
-    (r"small_videos|output/letters|motion_study|real_motion", "needs the videos of that study"),
+    (r"small_videos|output/letters|data/drawn|motion_study|real_motion", "needs the videos of that study"),
     (r"settings/mine|output/mean", "tests/test_recipes.py follows this recipe"),
     (r"^TORCH=|^g\+\+|^\./run ", "tests/op/test_aotinductor.py"),
     (r"--form fastest", "compiles for minutes"),
