@@ -22,6 +22,7 @@ from tqdm import tqdm
 import sifa
 from common import cli
 from datasets.normalisation import normalise
+from engine.metrics import mean_softmax
 from engine.scores import middle_view
 from models.network import Network
 from models.temporal import STAGES, Stage
@@ -98,8 +99,7 @@ def accuracy(
         right = 0
         for start in range(0, len(clips), BATCH):
             heads = network(normalise(torch.stack(list(clips[start : start + BATCH]))))
-            answers = torch.stack([head.softmax(1) for head in heads]).mean(0).argmax(1)
-            right += int((answers == torch.tensor(labels[start : start + BATCH])).sum())
+            right += int((mean_softmax(heads).argmax(1) == torch.tensor(labels[start : start + BATCH])).sum())
         return 100 * right / len(clips)
     finally:
         for hook in hooks:
