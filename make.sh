@@ -93,7 +93,8 @@ run_tests() {
   build requirements-dev.txt
   say "testing"
   # The tests share the cores between processes, so each computes on one thread. More than four would need much memory.
-  OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$python" -m pytest -n auto --maxprocesses 4 \
+    --dist loadfile --no-loadscope-reorder "$@"  # in the order of tests/conftest.py
 }
 
 lint() {

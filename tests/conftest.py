@@ -7,12 +7,29 @@ from pathlib import Path
 import pytest
 import torch
 
+#: Files and folders that take minutes. They start first: processes share the suite by file (make.sh), and one of these
+#: at the end would leave the others without work.
+LONG = (
+    "test_script_runs.py",
+    "models/test_golden.py",
+    "test_script.py",
+    "cuda",
+    "tools/test_export.py",
+    "attacks",
+    "op",
+)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _turn(item.path.relative_to(Path(__file__).parent).as_posix()))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _turn(file: str) -> int:
+    return next((turn for turn, name in enumerate(LONG) if file.startswith(name)), len(LONG))
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
