@@ -6,9 +6,11 @@ VIDEOS is a folder of short videos; the labels file is a CSV with the columns pa
 training and test at once (--group, such as speaker), and a part that halves the videos (--part, such as repetition).
 Written for the letters of AVLetters, of which the study reads the repetitions 1 and 2 alone. Two tasks:
 
-  direction   does the clip run forwards or backwards? Five folds of the groups, each tested once; a single frame says
-              nothing about it, and a network that is blind to order gives both the same answer: 50 %
+  direction   does the clip run forwards or backwards? Five folds of the groups, each tested once; a network that is
+              blind to order gives both the same answer: 50 %
   labels      which label? Trained on one part and tested on the other, and the other way round
+
+What can be told of a task without a network is in benchmarks/motion_readout.py.
 
 Contestants have equal width, depth, epochs, batches, augmentation and schedule, and differ in what stands in SIFA's
 place. Each is tried with a stem of one frame, where frames meet in that place alone, and with the paper's stem of four.
