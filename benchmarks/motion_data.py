@@ -163,9 +163,13 @@ def train_batch(
     frames: int,
     crop: int,
     time_crop: tuple[float, float] | None = None,
+    both_directions: bool = False,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Clips (N, 3, frames, crop, crop) with random frames of equal segments, crop and contrast; and their classes."""
+    """Clips (N, 3, frames, crop, crop) with random frames of equal segments, crop and contrast; and their classes.
+
+    With `both_directions`, for samples that run forwards, the same clips backwards follow, of the class 1: 2N clips.
+    """
     clips = []
     for sample in samples:
         video = videos[sample.video].frames
@@ -176,7 +180,8 @@ def train_batch(
         clips.append(_clip(video, positions, top, left, crop, sample.reversed))
     batch = normalise(torch.from_numpy(np.stack(clips)))
     contrast = 1 + 0.4 * (torch.rand(len(clips), 1, 1, 1, 1, generator=generator) - 0.5)
-    return batch * contrast, torch.tensor([sample.label for sample in samples])
+    batch, labels = batch * contrast, torch.tensor([sample.label for sample in samples])
+    return (torch.cat([batch, batch.flip(2)]), torch.cat([labels, 1 - labels])) if both_directions else (batch, labels)
 
 
 def _draw_start(size: int, crop: int, generator: torch.Generator) -> int:

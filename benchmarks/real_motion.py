@@ -7,7 +7,7 @@ training and test at once (--group, such as speaker), and a part that halves the
 Written for the letters of AVLetters, of which the study reads the repetitions 1 and 2 alone. Two tasks:
 
   direction   does the clip run forwards or backwards? Five folds of the groups, each tested once; a network that is
-              blind to order gives both the same answer: 50 %
+              blind to order gives both the same answer: 50 %; a training step has both directions of its clips
   labels      which label? Trained on one part and tested on the other, and the other way round
 
 What can be told of a task without a network is in benchmarks/motion_readout.py.

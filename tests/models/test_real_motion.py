@@ -1,7 +1,9 @@
 """benchmarks/real_motion.py on drawn clips: splits, what a blind network can know, resuming, tables, and the flow."""
 
 import csv
+import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell, start_table
+from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell, start_table, steps_of
 from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
 from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow
 from benchmarks.motion_tables import answers, page
@@ -69,6 +71,31 @@ def test_backwards_is_the_same_clip_in_the_other_order() -> None:
     )
     assert batch.shape == (2, 3, 4, 32, 32)
     assert labels.tolist() == [0, 1]
+
+
+def test_a_step_of_the_task_direction_has_its_clips_in_both_directions() -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = [Sample(i, False, 0) for i in range(3)]
+    batch, labels = train_batch(samples, some_videos(), frames=4, crop=32, both_directions=True, generator=generator)
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert torch.equal(batch[:3].flip(2), batch[3:])
+    assert not torch.equal(batch[:3], batch[3:])
+    split = splits_of("direction", some_videos())[0]
+    for size in (8, 1):  # as many steps as without pairs; a batch of one clip has two
+        seen = itertools.count()
+        budget = Budget((1, 2, 1, 1), width=2, frames=4, crop=32, epochs=2, batch=size, stages=("res3",))
+        run_cell(
+            "direction",
+            split,
+            some_videos(),
+            budget,
+            contestant="temporal shift",
+            stem_frames=1,
+            seed=0,
+            rate=0.01,
+            progress=partial(next, seen),
+        )
+        assert next(seen) == steps_of(split, budget) == 2 * -(-len(split.train) // max(2, size))
 
 
 def test_a_time_crop_trains_on_parts_of_the_videos() -> None:
