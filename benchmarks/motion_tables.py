@@ -33,7 +33,7 @@ CLAIMS = (
     ("SIFA_R", "2D network"),
     ("temporal shift", "2D network"),
 )
-SEEDS_OF_A_VERDICT = 3  # with less the interval knows too little of how seeds differ
+NETWORKS_OF_A_VERDICT = 5  # of seeds or of splits; with less the interval knows too little of how trainings differ
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
 FLOW_COLUMNS = (
     ("offset std", ".2f"),
@@ -196,17 +196,17 @@ def _verdicts(gathered: Answers) -> list[str]:
         difference = difference_of(gathered, better, worse)
         if difference is not None:
             paper = PAPER[better] - PAPER[worse]
-            seeds = min(len(of) for name in (better, worse) for of in gathered.accuracies[name])
+            networks = min(len(gathered.losses[name]) for name in (better, worse))
             rows.append(
                 f"| {better} over {worse} | {paper:+.1f} | {difference.value:+.1f} | {_span(difference)} "
-                f"| {verdict(difference, seeds)} |"
+                f"| {verdict(difference, networks)} |"
             )
     if not rows:
         return []
     return [
         "The paper's order (Kinetics-400, one stage) next to this one. Confirmed or denied: the interval is on one "
-        f"side of zero; open: it is not, or a split has less than {SEEDS_OF_A_VERDICT} seeds. Intervals are not "
-        "corrected for their number.",
+        f"side of zero; open: it is not, or there are less than {NETWORKS_OF_A_VERDICT} networks of each, of other "
+        "seeds or splits. Intervals are not corrected for their number.",
         "",
         "| the paper says | its difference | here | 95 % interval | verdict |",
         "|---|---|---|---|---|",
@@ -214,14 +214,14 @@ def _verdicts(gathered: Answers) -> list[str]:
     ]
 
 
-def verdict(difference: Interval, seeds: int) -> str:
+def verdict(difference: Interval, networks: int) -> str:
     """What an interval says of the claim that the difference is positive.
 
     Args:
-        seeds: that each split has of both at least.
+        networks: that there are of both at least.
     """
-    if seeds < SEEDS_OF_A_VERDICT:
-        return f"open ({seeds} seed{'s' if seeds != 1 else ''})"
+    if networks < NETWORKS_OF_A_VERDICT:
+        return f"open ({networks} network{'s' if networks != 1 else ''})"
     if not difference.excludes(0):
         return "open"
     return "confirmed" if difference.value > 0 else "denied"
