@@ -1,5 +1,6 @@
 """Videos, splits and clips of benchmarks/real_motion.py: all frames in memory, one draw of a crop for a whole clip."""
 
+import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,22 @@ class Split:
 
 
 # ---- Videos ---------------------------------------------------------------------------------------------------------
+
+
+def add_video_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of a command on the videos of the study: which they are, and the tasks."""
+    parser.add_argument("videos", type=Path, help="folder that the paths of the labels file are relative to")
+    parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
+    parser.add_argument("--group", default="speaker", help="column (default: %(default)s)")
+    parser.add_argument("--part", default="repetition", help="column; empty: none (default: %(default)s)")
+    parser.add_argument("--parts", nargs="+", default=["1", "2"], help="values of it that are read (default: 1 2)")
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+
+
+def read_chosen_videos(args: argparse.Namespace, *, short_side: int) -> list[Video]:
+    """The videos that the arguments of `add_video_arguments` name; see `read_videos`."""
+    labels = args.labels or args.videos / "labels.csv"
+    return read_videos(args.videos, labels, group=args.group, part=args.part, parts=args.parts, short_side=short_side)
 
 
 def read_videos(

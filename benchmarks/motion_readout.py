@@ -11,15 +11,24 @@ groups in the task direction, of any in labels, as in the test), and nothing on 
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.motion_data import TASKS, Sample, Split, Task, Video, inner_split, read_videos, splits_of, test_clip
+from benchmarks.motion_data import (
+    Sample,
+    Split,
+    Task,
+    Video,
+    add_video_arguments,
+    inner_split,
+    read_chosen_videos,
+    splits_of,
+    test_clip,
+)
 from common import cli
 
 SIDE = 16  # pixels of a picture
@@ -44,39 +53,41 @@ OF_COMPONENTS = {"products of neighbouring frames"}
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = cli.parser("python -m benchmarks.motion_readout", __doc__)
-    parser.add_argument("videos", type=Path, help="folder that the paths of the labels file are relative to")
-    parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
-    parser.add_argument("--group", default="speaker", help="column (default: %(default)s)")
-    parser.add_argument("--part", default="repetition", help="column; empty: none (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", default=["1", "2"], help="values of it that are read (default: 1 2)")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    add_video_arguments(parser)
     return cli.run(partial(_measure, parser.parse_args(argv)))
 
 
 def _measure(args: argparse.Namespace) -> None:
-    videos = read_videos(
-        args.videos,
-        args.labels or args.videos / "labels.csv",
-        group=args.group,
-        part=args.part,
-        parts=args.parts,
-        short_side=4 * SIDE,
-    )
+    videos = read_chosen_videos(args, short_side=4 * SIDE)
     for task in args.tasks:
         splits = splits_of(task, videos)
         cli.say(f"\n| task {task}, top-1 in % | {' | '.join(split.name for split in splits)} | mean |")
         cli.say(f"|---|{'---|' * len(splits)}---|")
+        pictures = pictures_of(splits, videos)
         for name in tqdm(READ_OUTS, desc=task, leave=False):
-            figures = [accuracy(name, task, split, videos) for split in splits]
+            figures = [accuracy(name, task, split, videos, pictures) for split in splits]
             cells = [f"{figure:.1f}" for figure in (*figures, float(np.mean(figures)))]
             cli.say(f"| {name} | {' | '.join(cells)} |")
 
 
-def accuracy(name: str, task: Task, split: Split, videos: Sequence[Video]) -> float:
+def pictures_of(splits: Sequence[Split], videos: Sequence[Video]) -> dict[Sample, np.ndarray]:
+    """Grey pictures (FRAMES, SIDE * SIDE) in [0, 1] of what a network would be tested with, for each sample."""
+    samples = {sample for split in splits for sample in (*split.train, *split.test)}
+    return {sample: _pictures(test_clip(sample, videos, frames=FRAMES, crop=4 * SIDE)) for sample in samples}
+
+
+def _pictures(clip: np.ndarray) -> np.ndarray:
+    small = np.stack([cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in clip])
+    return small.mean(-1).reshape(FRAMES, SIDE * SIDE) / 255
+
+
+def accuracy(
+    name: str, task: Task, split: Split, videos: Sequence[Video], pictures: Mapping[Sample, np.ndarray]
+) -> float:
     """Top-1 in percent of a read-out on the test samples of a split."""
     inner = inner_split(split, videos) if task == "direction" else _random_fifth(split)
-    tried = {penalty: _right(name, inner, videos, penalty) for penalty in PENALTIES}
-    return _right(name, split, videos, max(tried, key=lambda penalty: tried[penalty]))
+    tried = _right(name, inner, pictures, PENALTIES)
+    return _right(name, split, pictures, [PENALTIES[int(np.argmax(tried))]])[0]
 
 
 def _random_fifth(split: Split) -> Split:
@@ -86,27 +97,25 @@ def _random_fifth(split: Split) -> Split:
     return Split(f"{split.name}, inner", kept, held)
 
 
-def _right(name: str, split: Split, videos: Sequence[Video], penalty: float) -> float:
-    train, test = _pictures(split.train, videos), _pictures(split.test, videos)
+def _right(name: str, split: Split, pictures: Mapping[Sample, np.ndarray], penalties: Sequence[float]) -> list[float]:
+    """Top-1 in percent on the test samples with each penalty."""
+    train, test = (np.stack([pictures[sample] for sample in side]) for side in (split.train, split.test))
     if name in OF_COMPONENTS:
         axes = _components(train)
         train, test = ((clips - clips.mean(1, keepdims=True)) @ axes for clips in (train, test))
     features, asked = (READ_OUTS[name](clips).reshape(len(clips), -1) for clips in (train, test))
     centre = features.mean(0)
     features, asked = features - centre, asked - centre
-    classes = np.array([sample.label for sample in split.train])
+    classes, expected = (np.array([sample.label for sample in side]) for side in (split.train, split.test))
     targets = np.where(classes[:, None] == np.arange(classes.max() + 1), 1.0, -1.0)
+    mean = targets.mean(0)
     kernel = features @ features.T
-    ridge = penalty * np.trace(kernel) / len(kernel) * np.eye(len(kernel))
-    answers = asked @ (features.T @ np.linalg.solve(kernel + ridge, targets - targets.mean(0))) + targets.mean(0)
-    return 100 * float(np.mean(answers.argmax(1) == [sample.label for sample in split.test]))
-
-
-def _pictures(samples: Sequence[Sample], videos: Sequence[Video]) -> np.ndarray:
-    """Grey pictures (N, FRAMES, SIDE * SIDE) of what a network would be tested with, in [0, 1]."""
-    clips = [test_clip(sample, videos, frames=FRAMES, crop=4 * SIDE) for sample in samples]
-    small = [[cv2.resize(frame, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for frame in clip] for clip in clips]
-    return np.stack(small).mean(-1).reshape(len(clips), FRAMES, SIDE * SIDE) / 255
+    found = []
+    for penalty in penalties:
+        ridge = penalty * np.trace(kernel) / len(kernel) * np.eye(len(kernel))
+        answers = asked @ (features.T @ np.linalg.solve(kernel + ridge, targets - mean)) + mean
+        found.append(100 * float(np.mean(answers.argmax(1) == expected)))
+    return found
 
 
 def _components(clips: np.ndarray) -> np.ndarray:

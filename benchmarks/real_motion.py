@@ -46,7 +46,7 @@ import torch
 
 from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, start_table
 from benchmarks.motion_crew import Crew, Trial
-from benchmarks.motion_data import TASKS, Split, Task, Video, inner_split, read_videos, splits_of
+from benchmarks.motion_data import Split, Task, Video, add_video_arguments, inner_split, read_chosen_videos, splits_of
 from benchmarks.motion_flow import motion_table
 from benchmarks.motion_picture import draw
 from benchmarks.motion_tables import page
@@ -75,12 +75,7 @@ class Cell:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = cli.parser("python -m benchmarks.real_motion", __doc__)
-    parser.add_argument("videos", type=Path, help="folder that the paths of the labels file are relative to")
-    parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
-    parser.add_argument("--group", default="speaker", help="column (default: %(default)s)")
-    parser.add_argument("--part", default="repetition", help="column; empty: none (default: %(default)s)")
-    parser.add_argument("--parts", nargs="+", default=["1", "2"], help="values of it that are read (default: 1 2)")
-    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    add_video_arguments(parser)
     parser.add_argument("--stems", nargs="+", type=int, choices=(1, 4), default=[1, 4], help="frames of the stem")
     parser.add_argument("--contestants", nargs="+", choices=[*CONTESTANTS, *REASONS], default=list(CONTESTANTS))
     parser.add_argument("--seeds", type=int, default=5)
@@ -131,14 +126,7 @@ def _study(args: argparse.Namespace) -> None:
     settings = {**asdict(budget), "rates": args.rates, "chosen with": args.choose_with, "parts": args.parts}
     make_folder(args.out)
     results = _kept(args.out / "results.json", json.loads(json.dumps({**settings, "torch": torch.__version__})))
-    videos = read_videos(
-        args.videos,
-        args.labels or args.videos / "labels.csv",
-        group=args.group,
-        part=args.part,
-        parts=args.parts,
-        short_side=args.crop * 9 // 8,
-    )
+    videos = read_chosen_videos(args, short_side=args.crop * 9 // 8)
     if args.motion:
         cli.say(motion_table(videos, frames=args.frames, crop=args.crop, stems=args.stems))
         cli.say(start_table(videos, budget))
