@@ -60,6 +60,13 @@ def module(name: str) -> Path:
     return ROOT / f"{name.replace('.', '/')}.py"
 
 
+def source_with_shared_options(name: str) -> str:
+    """The source of a command, and of the modules at its side that it imports: some options are shared."""
+    source = module(name).read_text(encoding="utf-8")
+    shared = re.findall(r"^from ((?:benchmarks|tools|common)\.\w+) import", source, re.MULTILINE)
+    return "".join([source, *(module(path).read_text(encoding="utf-8") for path in {*shared, "common.cli"})])
+
+
 @pytest.mark.parametrize("page", [*PAGES, *SCRIPTS], ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_name_what_there_is(page: Path) -> None:
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
@@ -71,7 +78,7 @@ def test_commands_name_what_there_is(page: Path) -> None:
         if name.endswith("NAME"):
             continue
         assert module(name).is_file(), name
-        source = module(name).read_text(encoding="utf-8") + (ROOT / "common/cli.py").read_text(encoding="utf-8")
+        source = source_with_shared_options(name)
         for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest.split("|")[0]):
             assert f'"{option}"' in source or option == "--help", f"{name} has no {option}"
 
