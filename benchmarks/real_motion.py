@@ -183,8 +183,17 @@ def _train_cells(
             split = splits[cell.task, cell.split]
             trials.append((Trial(cell.task, split, cell.contestant, cell.stem, cell.seed, rate), cell))
     for (trial, cell), entry in crew.finished(trials, "training"):
+        if entry["offsets"]:
+            _forget_arrows(results["cells"])
         results["cells"].append({**asdict(cell), "rate": trial.rate, **entry})
         _write(args.out, results)
+
+
+def _forget_arrows(cells: Sequence[dict[str, Any]]) -> None:
+    """Keeps of the offsets their figures alone: the picture draws the newest network, and arrows are 100 kB of each."""
+    for cell in cells:
+        for module in cell["offsets"].values():
+            module.pop("arrows", None)
 
 
 def _choice(cell: Cell, args: argparse.Namespace) -> str:

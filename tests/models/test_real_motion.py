@@ -206,6 +206,8 @@ def test_a_study_stops_continues_and_writes_its_tables(tmp_path: Path, capsys: p
     assert [(cell["split"], cell["contestant"]) for cell in results["cells"]] == [
         (f"tested on {part}", name) for part in (1, 2) for name in ("temporal shift", "SIFA")
     ]
+    with_arrows = [number for number, cell in enumerate(results["cells"]) if "arrows" in str(cell["offsets"])]
+    assert with_arrows == [3]  # of the newest network with offsets, which the picture shows
     before = (out / "results.json").read_bytes()
     assert main([*command, "--contestants", "SIFA", "--rates", "0.01", "--seeds", "0"]) == 0  # nothing is left to do
     assert (out / "results.json").read_bytes() == before
