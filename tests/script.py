@@ -42,7 +42,7 @@ dataset:
   num_workers: 0
 transform: {{crop_size: 16, color_jitter: false}}
 evaluation: {{eva_crop_size: 16, batch_size: 3}}
-network: {{net_name: c2d_sifa_resnet50, width: 4}}
+network: {{net_name: c2d_sifa_resnet26, width: 4}}
 optimization: {{epochs: 2, batch_size: 2, base_learning_rate: 0.01, warmup_epoch: 0}}
 logging: {{print_freq: 1, pictures: false}}
 """

@@ -17,7 +17,7 @@ from sifa.build import build_network
 CLASSES = ["left", "right", "up", "down", "away", "back"]
 RATE = 10  # frames a second
 SETTINGS: dict[str, Any] = {
-    "network": {"net_name": "c2d_sifa_resnet50", "width": 4},
+    "network": {"net_name": "c2d_sifa_resnet26", "width": 4},
     "dataset": {"num_classes": len(CLASSES), "clip_length": 8, "num_steps": 2},
     "evaluation": {"eva_crop_size": 48, "eva_num_clips": 2, "eva_num_crop": 3},
 }

@@ -20,7 +20,7 @@ def settings_with_videos(folder: Path) -> dict[str, Any]:
     (folder / "list.txt").write_text("".join(f"{video} {FRAMES} {video % 5}\n" for video in range(VIDEOS)))
     files = {"root_path": f"{folder}/frames", "list_file": f"{folder}/list.txt", "eva_list_file": f"{folder}/list.txt"}
     return {
-        "network": {"net_name": "c2d_sifa_resnet50", "width": 4, "dual_head": False},
+        "network": {"net_name": "c2d_sifa_resnet26", "width": 4, "dual_head": False},
         "SIFA": {"offset_init": "kaiming", "stages": ["res5"]},
         "dataset": {"num_classes": 5, "clip_length": FRAMES, **files},
         "evaluation": {"eva_crop_size": SIZE},

@@ -26,7 +26,7 @@ pytest.importorskip("onnxscript")
 
 ROOT = Path(__file__).parents[2]
 NETWORKS = {
-    "SIFA-Net": {"net_name": "c2d_sifa_resnet50", "width": 4},
+    "SIFA-Net": {"net_name": "c2d_sifa_resnet26", "width": 4},
     "SIFA-Transformer": {"net_name": "c2d_sifa_swin_vit_s_p4_w7", "width": 6},
 }
 

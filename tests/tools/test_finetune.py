@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: MakeCh
     """Of five other classes, with settings that no default has."""
     return make_checkpoint(
         tmp_path_factory.mktemp("start") / "last.pth",
-        network={"net_name": "c2d_sifa_resnet50", "width": 4, "dropout_ratio": 0.1},
+        network={"net_name": "c2d_sifa_resnet26", "width": 4, "dropout_ratio": 0.1},
         SIFA={"sifa_kernel": [1, 3, 3, 5], "stages": ["res4", "res5"]},
         transform={"crop_size": 24},
         evaluation={"eva_crop_size": 28},
