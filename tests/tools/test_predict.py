@@ -62,11 +62,9 @@ def test_a_table_of_five(run: Run, folder: Path) -> None:
     expected = sifa.load(folder / "last.pth").predict(folder / "videos/a.avi")
     order = expected.argsort(descending=True)[:5].tolist()
     assert [row.split()[2] for row in rows] == [CLASSES[label] for label in order]
-    shown = [row.split()[0] for row in rows]
+    shown = [row.split()[0] for row in rows]  # rounded to two digits
     assert all(re.fullmatch(r"\d+\.\d\d", percent) for percent in shown)
-    assert [float(percent) for percent in shown] == pytest.approx(
-        (100 * expected[order]).tolist(), abs=0.0051
-    )  # rounded
+    assert [float(percent) for percent in shown] == pytest.approx((100 * expected[order]).tolist(), abs=0.0051)
 
 
 def test_json_of_folders_and_patterns(run: Run, folder: Path) -> None:
