@@ -6,11 +6,16 @@ For each run of train_val_3d.py (its folder or a checkpoint), the top-1 accuracy
 middle view of each: with all modules, without those of one stage, and without any. A module that is switched off adds
 nothing to the clip. The network was not trained without it, so a loss of accuracy shows that the answers depend on the
 module, and not how well a network would do that never had one.
+
+For a network with learned offsets also with other offsets: zeros, which are the regular neighbourhood; the mean of each
+tap over the clip, which is the same neighbourhood everywhere and follows nothing; and those of another clip, which
+follow what moves there.
 """
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +29,22 @@ from common import cli
 from datasets.normalisation import normalise
 from engine.metrics import mean_softmax
 from engine.scores import middle_view
+from models.folding import merge_time, split_time
 from models.network import Network
+from models.sifa import InterFrameAttention
 from models.temporal import STAGES, Stage
 from sifa.build import build_dataset
 
 BATCH = 16
+
+OffsetChange = Callable[[Tensor], Tensor]
+
+#: What becomes of offsets (N, T-1, 2*k*k, H, W).
+OFFSET_CHANGES: dict[str, OffsetChange] = {
+    "offsets of zero": torch.zeros_like,
+    "one offset for each tap": lambda offset: offset.mean((1, 3, 4), keepdim=True).expand_as(offset),
+    "offsets of another clip": lambda offset: offset.roll(1, dims=0),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,19 +59,26 @@ def _measure(args: argparse.Namespace) -> None:
         predictor = sifa.load(run)
         clips, labels = _middle_views(build_dataset(predictor.config, train=False))
         stages = list(temporal_modules(predictor.model))
-        cases: dict[str, list[Stage]]
-        cases = {"all modules": [], **{f"without {stage}": [stage] for stage in stages}, "without any": stages}
-        figures = [
-            f"{case} {accuracy(predictor.model, clips, labels, without=off):.1f}"
-            for case, off in tqdm(cases.items(), desc=str(run), leave=False)
-        ]
+        measure = partial(accuracy, predictor.model, clips, labels)
+        cases: dict[str, Callable[[], float]] = {"all modules": measure}
+        for stage in stages:
+            cases[f"without {stage}"] = partial(measure, without=[stage])
+        cases["without any"] = partial(measure, without=stages)
+        if any(offset_layers(predictor.model)):
+            for name, change in OFFSET_CHANGES.items():
+                cases[name] = partial(measure, change=change)
+        figures = [f"{case} {top1():.1f}" for case, top1 in tqdm(cases.items(), desc=str(run), leave=False)]
         cli.say(f"{run}, top-1 in % of {len(labels)} videos: {', '.join(figures)}")
 
 
 def _middle_views(data: Any) -> tuple[list[Tensor], list[int]]:
-    """The middle view of each video of a validation set, uint8 (T, S, S, 3), and its label."""
+    """The middle view of each video of a validation set, uint8 (T, S, S, 3), and its label.
+
+    In an order drawn once: lists are often sorted by class, and "another clip" is the next one.
+    """
     middle = middle_view(data.num_clips, data.num_crops)
-    samples = [data[video * data.views + middle] for video in range(len(data.videos))]
+    order = torch.randperm(len(data.videos), generator=torch.Generator().manual_seed(0)).tolist()
+    samples = [data[video * data.views + middle] for video in order]
     return [clip for clip, _, _ in samples], [label for _, label, _ in samples]
 
 
@@ -77,33 +100,54 @@ def temporal_modules(network: Network) -> dict[Stage, list[nn.Module]]:
     return found
 
 
+def offset_layers(network: Network) -> Iterator[nn.Conv2d]:
+    """The convolutions that predict SIFA's offsets, of copies of stages as well."""
+    return (m.offset for m in network.modules() if isinstance(m, InterFrameAttention) and m.offset is not None)
+
+
 @torch.inference_mode()
 def accuracy(
-    network: Network, clips: Sequence[Tensor], labels: Sequence[int], *, without: Sequence[Stage] = ()
+    network: Network,
+    clips: Sequence[Tensor],
+    labels: Sequence[int],
+    *,
+    without: Sequence[Stage] = (),
+    change: OffsetChange | None = None,
 ) -> float:
-    """The top-1 accuracy in percent, without the temporal modules of some stages.
+    """The top-1 accuracy in percent, without the temporal modules of some stages, or with other offsets.
 
     Args:
         network: in eval mode.
         clips: uint8 (T, S, S, 3), one of each video.
         labels: of the videos.
         without: these stages.
+        change: of `OFFSET_CHANGES`.
     """
-    hooks = [
-        module.register_forward_hook(_adds_nothing, with_kwargs=True)
-        for stage, modules in temporal_modules(network).items()
-        for module in modules
-        if stage in without
-    ]
-    try:
-        right = 0
-        for start in range(0, len(clips), BATCH):
-            heads = network(normalise(torch.stack(list(clips[start : start + BATCH]))))
-            right += int((mean_softmax(heads).argmax(1) == torch.tensor(labels[start : start + BATCH])).sum())
-        return 100 * right / len(clips)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    right = 0
+    for start in range(0, len(clips), BATCH):
+        batch = normalise(torch.stack(list(clips[start : start + BATCH])))
+        with _altered(network, without, change, len(batch)):
+            answers = mean_softmax(network(batch)).argmax(1)
+        right += int((answers == torch.tensor(labels[start : start + BATCH])).sum())
+    return 100 * right / len(clips)
+
+
+@contextmanager
+def _altered(network: Network, without: Sequence[Stage], change: OffsetChange | None, clips: int) -> Iterator[None]:
+    """The network as `accuracy` wants it, for a batch of so many clips."""
+    with ExitStack() as hooks:
+        modules = temporal_modules(network)
+        for module in (module for stage in without for module in modules[stage]):
+            hooks.enter_context(module.register_forward_hook(_adds_nothing, with_kwargs=True))
+        if change is not None:
+            for layer in offset_layers(network):
+                hooks.enter_context(layer.register_forward_hook(partial(_other_offsets, change, clips)))
+        yield
+
+
+def _other_offsets(change: OffsetChange, clips: int, _: nn.Module, _inputs: Any, maps: Tensor) -> Tensor:
+    """Changes offsets, which the convolution has with the pairs of frames of all clips in one dimension."""
+    return merge_time(change(split_time(maps, len(maps) // clips)))
 
 
 def _adds_nothing(_: nn.Module, inputs: tuple[Tensor], options: Mapping[str, Any], result: Tensor) -> Tensor:
