@@ -9,7 +9,7 @@ module, and not how well a network would do that never had one.
 
 For a network with learned offsets also with other offsets: zeros, which are the regular neighbourhood; the mean of each
 tap over the clip, which is the same neighbourhood everywhere and follows nothing; and those of another clip, which
-follow what moves there.
+follow what moves there. With --flow a table compares its offsets with the optical flow instead.
 """
 
 import argparse
@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import sifa
+from benchmarks.motion_flow import CLIPS, offsets_and_flow
+from benchmarks.motion_tables import flow_table
 from common import cli
 from datasets.normalisation import normalise
 from engine.metrics import mean_softmax
@@ -51,24 +53,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
     parser = cli.parser("python -m benchmarks.module_use", __doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run, or a checkpoint")
+    parser.add_argument("--flow", action="store_true", help="compare offsets with the optical flow, on 40 videos")
     return cli.run(partial(_measure, parser.parse_args(argv)))
 
 
 def _measure(args: argparse.Namespace) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {}
     for run in args.runs:
         predictor = sifa.load(run)
         clips, labels = _middle_views(build_dataset(predictor.config, train=False))
-        stages = list(temporal_modules(predictor.model))
-        measure = partial(accuracy, predictor.model, clips, labels)
-        cases: dict[str, Callable[[], float]] = {"all modules": measure}
-        for stage in stages:
-            cases[f"without {stage}"] = partial(measure, without=[stage])
-        cases["without any"] = partial(measure, without=stages)
-        if any(offset_layers(predictor.model)):
-            for name, change in OFFSET_CHANGES.items():
-                cases[name] = partial(measure, change=change)
-        figures = [f"{case} {top1():.1f}" for case, top1 in tqdm(cases.items(), desc=str(run), leave=False)]
-        cli.say(f"{run}, top-1 in % of {len(labels)} videos: {', '.join(figures)}")
+        if args.flow:
+            modules = offsets_and_flow(predictor.model, [clip.numpy() for clip in clips[:CLIPS]])
+            rows |= {f"{run} | {name}": [entry] for name, entry in modules.items()}
+        else:
+            cases = _cases(predictor.model, clips, labels)
+            figures = [f"{case} {top1():.1f}" for case, top1 in tqdm(cases.items(), desc=str(run), leave=False)]
+            cli.say(f"{run}, top-1 in % of {len(labels)} videos: {', '.join(figures)}")
+    if args.flow:
+        cli.say("\n".join(flow_table(rows, "run | module")) if rows else "no network has learned offsets")
+
+
+def _cases(network: Network, clips: Sequence[Tensor], labels: Sequence[int]) -> dict[str, Callable[[], float]]:
+    """What is switched off or changed, and what measures the accuracy of it."""
+    stages = list(temporal_modules(network))
+    measure = partial(accuracy, network, clips, labels)
+    cases: dict[str, Callable[[], float]] = {"all modules": measure}
+    cases |= {f"without {stage}": partial(measure, without=[stage]) for stage in stages}
+    cases["without any"] = partial(measure, without=stages)
+    if any(offset_layers(network)):
+        cases |= {name: partial(measure, change=change) for name, change in OFFSET_CHANGES.items()}
+    return cases
 
 
 def _middle_views(data: Any) -> tuple[list[Tensor], list[int]]:

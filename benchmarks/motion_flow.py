@@ -22,25 +22,23 @@ METHODS = ("Farneback", "DIS")
 ARROWS = 1  # clips whose arrows are kept for the picture
 
 
-def offsets_and_flow(
-    network: Network, samples: Sequence[Sample], videos: Sequence[Video], *, frames: int, crop: int
-) -> dict[str, dict[str, Any]]:
+def offsets_and_flow(network: Network, clips: Sequence[np.ndarray]) -> dict[str, dict[str, Any]]:
     """For each SIFA module with learned offsets: statistics over all positions of all pairs of frames.
 
     Lengths are in positions of the module's maps. `offset std` and `flow std` are standard deviations of a
     component; the offset is the mean over the taps. `outside` is the share of sampling points outside the map.
     `branch` is the spread of what attention adds, divided by that of the features. `r NAME` is the correlation of
     offset and flow over both components, `moving r NAME` that over the positions whose flow is half a pixel of the
-    clip or more. A correlation is None where one of the two does not vary.
+    clip or more. `by place` is the share of the variance of a tap's offsets that is the same in all clips: it depends
+    on the position in the map alone. `r spread` is the correlation of the spread of the taps with the speed, which is
+    the length of Farneback's flow. A correlation is None where one of the two does not vary.
 
     Args:
-        samples: that the network was not trained on; the first of each video in order, 40 at most, are used.
+        network: in eval mode.
+        clips: uint8 (T, S, S, 3), RGB, that the network was not trained on.
     """
-    forward = list({sample.video: sample for sample in samples if not sample.reversed}.values())
-    chosen = forward[:: max(1, len(forward) // CLIPS)][:CLIPS]
     collected: dict[str, dict[str, list[np.ndarray]]] = {}
-    for sample in chosen:
-        clip = test_clip(sample, videos, frames=frames, crop=crop)
+    for clip in clips:
         recorded = _record(network, to_batch([clip]))
         flows = {method: optical_flow(clip[network.shown_frames], method) for method in METHODS} if recorded else {}
         for name, (offset, branch, height, width) in recorded.items():
@@ -49,7 +47,14 @@ def offsets_and_flow(
             columns["branch"].append(np.array([branch]))
             for method, flow in flows.items():
                 columns[method].append(_to_map(flow, height, width))
-    return {name: _summary(columns, crop) for name, columns in collected.items()}
+    return {name: _summary(columns, crop=clips[0].shape[1]) for name, columns in collected.items()}
+
+
+def some_test_clips(samples: Sequence[Sample], videos: Sequence[Video], *, frames: int, crop: int) -> list[np.ndarray]:
+    """Of each video the first sample that runs forwards, 40 at most, evenly chosen."""
+    forward = list({sample.video: sample for sample in samples if not sample.reversed}.values())
+    chosen = forward[:: max(1, len(forward) // CLIPS)][:CLIPS]
+    return [test_clip(sample, videos, frames=frames, crop=crop) for sample in chosen]
 
 
 @torch.no_grad()
@@ -149,6 +154,10 @@ def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:
         "largest offset": float(np.abs(offsets).max()),
         "outside": _outside(offsets),
         "branch": float(np.mean(columns["branch"])),
+        "by place": _share_by_place(offsets),
+        "r spread": _correlation(
+            offsets.std(1).mean(1).ravel(), np.linalg.norm(np.concatenate(columns["Farneback"]), axis=1).ravel()
+        ),
     }
     for method in METHODS:
         flow = np.concatenate(columns[method])
@@ -162,6 +171,13 @@ def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:
     # In float64, else each would be written with the 16 digits of a rounded float32.
     result["arrows"] = {name: np.round(field[:keep].astype(float), 3).tolist() for name, field in fields.items()}
     return result
+
+
+def _share_by_place(offsets: np.ndarray) -> float | None:
+    """Of the variance of each tap's offsets (pairs, k*k, 2, H, W) the share that the mean at each position explains."""
+    around_tap = offsets - offsets.mean((0, 3, 4), keepdims=True)
+    total = float((around_tap**2).mean())
+    return float((around_tap.mean(0) ** 2).mean()) / total if total > 0 else None
 
 
 def _outside(offsets: np.ndarray) -> float:

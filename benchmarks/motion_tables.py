@@ -46,6 +46,17 @@ FLOW_COLUMNS = (
     ("r DIS", ".2f"),
     ("moving r DIS", ".2f"),
     ("branch", ".2f"),
+    ("by place", ".0%"),
+    ("r spread", ".2f"),
+)
+FLOW_LEGEND = (
+    "Lengths in positions of the map; `offset` is the mean over the taps, `outside` the share of sampling points "
+    "outside the map, `r` the correlation with the flow, `moving r` where the flow is half a pixel or more, `branch` "
+    "the spread of what SIFA adds over that of the features"
+)
+FLOW_LEGEND_MORE = (
+    "`by place` the share of the offsets' variance that depends on the position in the map alone, `r spread` the "
+    "correlation of the spread of the taps with the length of Farneback's flow"
 )
 
 
@@ -116,7 +127,7 @@ def page(results: dict[str, Any]) -> str:
         for stem in (1, 4):
             if gathered := answers(results, task, stem):
                 lines += [*_comparison(gathered, task, stem), "", *_verdicts(gathered), ""]
-    lines += _flow_table(results["cells"])
+    lines += _flow_section(results["cells"])
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -231,32 +242,40 @@ def _span(interval: Interval) -> str:
     return f"{interval.low:.1f} to {interval.high:.1f}"
 
 
-def _flow_table(cells: Sequence[dict[str, Any]]) -> list[str]:
-    rows = []
-    for key in dict.fromkeys((cell["task"], cell["stem"], cell["contestant"]) for cell in cells):
-        of_key = [cell["offsets"] for cell in cells if (cell["task"], cell["stem"], cell["contestant"]) == key]
-        for module in dict.fromkeys(name for offsets in of_key for name in offsets):
-            entries = [offsets[module] for offsets in of_key if module in offsets]
-            columns = " | ".join(_average(entries, name, form) for name, form in FLOW_COLUMNS)
-            height, width = entries[0]["map"]
-            rows.append(f"| {TASK_NAMES[key[0]]} | {key[1]} | {key[2]} | {module} | {height} x {width} | {columns} |")
-    if not rows:
-        return []
-    head = "| task | stem | network | module | map | " + " | ".join(name for name, _ in FLOW_COLUMNS) + " |"
-    return [
-        "## Learned offsets and optical flow",
-        "",
-        "On test clips, means over the networks of a row. Lengths in positions of the map; `offset` is the mean over "
-        "the taps, `outside` the share of sampling points outside the map, `r` the correlation with the flow, "
-        "`moving r` where the flow is half a pixel or more, `branch` the spread of what SIFA adds over that of the "
-        "features.",
-        "",
-        head,
-        "|---" * (5 + len(FLOW_COLUMNS)) + "|",
-        *rows,
+def flow_table(modules: dict[str, list[dict[str, Any]]], head: str) -> list[str]:
+    """The lines of a table of learned offsets and optical flow, and before it what the columns mean.
+
+    Args:
+        modules: the first cells of a row, such as "res3 block 2", and what `offsets_and_flow` says of that module in
+            one or more networks.
+        head: the heads of these cells.
+    """
+    known = [
+        (name, form) for name, form in FLOW_COLUMNS if any(name in e for entries in modules.values() for e in entries)
     ]
+    legend = f"{FLOW_LEGEND}, {FLOW_LEGEND_MORE}." if ("by place", ".0%") in known else f"{FLOW_LEGEND}."
+    names = [*head.split(" | "), "map", *(name for name, _ in known)]
+    lines = [legend, "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for cells, entries in modules.items():
+        height, width = entries[0]["map"]
+        columns = " | ".join(_average(entries, name, form) for name, form in known)
+        lines.append(f"| {cells} | {height} x {width} | {columns} |")
+    return lines
+
+
+def _flow_section(cells: Sequence[dict[str, Any]]) -> list[str]:
+    modules: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        for module, entry in cell["offsets"].items():
+            row = f"{TASK_NAMES[cell['task']]} | {cell['stem']} | {cell['contestant']} | {module}"
+            modules.setdefault(row, []).append(entry)
+    if not modules:
+        return []
+    legend, *table = flow_table(modules, "task | stem | network | module")
+    title = "## Learned offsets and optical flow"
+    return [title, "", f"On test clips, means over the networks of a row. {legend}", *table]
 
 
 def _average(entries: Sequence[dict[str, Any]], name: str, form: str) -> str:
-    values = [entry[name] for entry in entries if entry[name] is not None]
+    values = [entry[name] for entry in entries if entry.get(name) is not None]
     return format(float(np.mean(values)), form) if values else "-"

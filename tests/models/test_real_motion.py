@@ -13,7 +13,7 @@ import torch
 
 from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell, start_table, steps_of
 from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
-from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow
+from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow, some_test_clips
 from benchmarks.motion_tables import answers, page
 from benchmarks.real_motion import main
 from common.errors import UserError
@@ -158,7 +158,7 @@ def test_strength_before_training_is_a_tenth_with_a_scale_of_a_tenth() -> None:
 def test_offsets_that_are_the_flow_correlate_with_it() -> None:
     """Two videos that move to opposite sides; a hook makes each module's offsets what moves, in positions."""
     videos = [Video(f"{i}.avi", "A", f"{i}", "1", drawn(4, (0, step), i)) for i, step in enumerate((3, -3))]
-    samples = [Sample(i, False, 0) for i in range(2)]
+    clips = some_test_clips([Sample(i, False, 0) for i in range(2)], videos, frames=4, crop=32)
     network = build("SIFA", BUDGET, stem_frames=1, classes=2).eval()
     module = dict(network.sifa_modules("res3"))["block 2"]
     assert isinstance(module, InterFrameAttention)
@@ -171,12 +171,14 @@ def test_offsets_that_are_the_flow_correlate_with_it() -> None:
         return offset
 
     module.offset.register_forward_hook(moved)
-    found = offsets_and_flow(network, samples, videos, frames=4, crop=32)["res3 block 2"]
+    found = offsets_and_flow(network, clips)["res3 block 2"]
     assert found["map"] == [4, 4]
     assert found["offset std"] == pytest.approx(3 / 8 / 2**0.5, rel=0.01)
     assert found["r Farneback"] > 0.8
     assert found["r DIS"] > 0.8
     assert 0 < found["outside"] < 0.5
+    assert found["by place"] == pytest.approx(0)  # they are the same at all places, and opposite in the two clips
+    assert found["r spread"] is None  # and of all taps
 
 
 def write_videos(folder: Path) -> None:
@@ -191,6 +193,20 @@ def write_videos(folder: Path) -> None:
     rows.append(("kept/aside.avi", "A", "speaker 0", "3"))
     with open(folder / "labels.csv", "w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(rows)
+
+
+@pytest.mark.parametrize(("noise", "share"), [(0.0, 1.0), (1.0, 0.5)])
+def test_how_much_of_the_offsets_depends_on_the_place_alone(noise: float, share: float) -> None:
+    """A hook makes them a value of each place, and noise of as much variance."""
+    clips = [drawn(4, (0, step), i)[:, :32, :32] for i, step in enumerate((3, -3))]
+    network = build("SIFA", BUDGET, stem_frames=1, classes=2).eval()
+    module = dict(network.sifa_modules("res3"))["block 2"]
+    assert isinstance(module, InterFrameAttention)
+    assert module.offset is not None
+    of_place = torch.arange(16.0).view(4, 4) / 8
+    scale = noise * of_place.std(correction=0)
+    module.offset.register_forward_hook(lambda _, inputs, result: of_place + scale * torch.randn(result.shape))
+    assert offsets_and_flow(network, clips)["res3 block 2"]["by place"] == pytest.approx(share, abs=0.15 * noise + 1e-6)
 
 
 def test_a_study_stops_continues_and_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
