@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from benchmarks.motion_data import Sample, Split, Task, Video, classes_of, test_clip, to_batch, train_batch
 from benchmarks.motion_flow import branch_strength, offsets_and_flow, some_test_clips
@@ -38,6 +38,18 @@ REASONS: dict[str, dict[str, Any]] = {
     "SIFA, branch_scale 0.1, offsets learn at a tenth": {"branch_scale": 0.1, "offset_rate": 0.1},
     "SIFA, offsets start as the release's": {"offset_init": "kaiming"},
 }
+#: What tells the order of frames without looking from one frame to another. SIFA adds nothing to the last frame of a
+#: clip, and so marks it; does the mark alone tell the direction?
+CONTROLS: dict[str, dict[str, Any]] = {"2D network, last frame marked": {"temporal": "none", "marked": True}}
+EVERYONE = {**CONTESTANTS, **REASONS, **CONTROLS}
+OTHER_OPTIONS = ("offset_rate", "marked")  # those that are not of `TemporalModelling`
+
+
+class LastFrameMark(nn.Module):
+    """Adds each frame to itself, but for the last one: (N, T, C, H, W) to the same, zeros for the last frame."""
+
+    def forward(self, clip: Tensor) -> Tensor:
+        return pad(clip[:, :-1], (0, 0) * 3 + (0, 1))
 
 
 @dataclass(frozen=True)
@@ -73,8 +85,8 @@ class Budget:
 
 def build(contestant: str, budget: Budget, *, stem_frames: int, classes: int) -> Network:
     """A contestant's network, with one head: the second one joins pairs of frames."""
-    options = {**CONTESTANTS, **REASONS}[contestant]
-    modelling = {name: value for name, value in options.items() if name != "offset_rate"}
+    options = EVERYONE[contestant]
+    modelling = {name: value for name, value in options.items() if name not in OTHER_OPTIONS}
     network = SIFANet(
         SIFANetOptions(
             depths=budget.depths,
@@ -87,6 +99,9 @@ def build(contestant: str, budget: Budget, *, stem_frames: int, classes: int) ->
         num_classes=classes,
         clip_length=budget.frames,
     )
+    if options.get("marked"):
+        for stage in budget.stages:
+            network.stage_blocks(stage)[1].temporal = LastFrameMark()
     return network.to(memory_format=torch.channels_last)
 
 
@@ -154,7 +169,7 @@ def _pass_over(samples: Sequence[Sample], budget: Budget) -> tuple[list[Sample],
 
 
 def _offset_rate(contestant: str) -> float:
-    return {**CONTESTANTS, **REASONS}[contestant].get("offset_rate", 1.0)
+    return EVERYONE[contestant].get("offset_rate", 1.0)
 
 
 def _train(

@@ -44,7 +44,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, start_table
+from benchmarks.motion_cells import CONTESTANTS, EVERYONE, Budget, start_table
 from benchmarks.motion_crew import Crew, Trial
 from benchmarks.motion_data import Split, Task, Video, add_video_arguments, inner_split, read_chosen_videos, splits_of
 from benchmarks.motion_flow import motion_table
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser("python -m benchmarks.real_motion", __doc__)
     add_video_arguments(parser)
     parser.add_argument("--stems", nargs="+", type=int, choices=(1, 4), default=[1, 4], help="frames of the stem")
-    parser.add_argument("--contestants", nargs="+", choices=[*CONTESTANTS, *REASONS], default=list(CONTESTANTS))
+    parser.add_argument("--contestants", nargs="+", choices=EVERYONE, default=list(CONTESTANTS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003], help="learning rates to choose from")
     parser.add_argument(

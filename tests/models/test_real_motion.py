@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.motion_cells import CONTESTANTS, REASONS, Budget, build, run_cell, start_table, steps_of
+from benchmarks.motion_cells import EVERYONE, Budget, build, run_cell, start_table, steps_of
 from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
 from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow, some_test_clips
 from benchmarks.motion_tables import answers, page
@@ -121,7 +121,16 @@ def test_a_blind_network_answers_half_of_the_directions() -> None:
     assert entry["offsets"] == {}
 
 
-@pytest.mark.parametrize("contestant", [*CONTESTANTS, *REASONS])
+def test_the_mark_tells_the_last_frame_and_nothing_else() -> None:
+    network = build("2D network, last frame marked", BUDGET, stem_frames=1, classes=2).eval()
+    marks = [module for name, module in network.named_modules() if name.endswith(".temporal")]
+    assert len(marks) == len(BUDGET.stages)
+    clip = torch.randn(2, 4, 3, 5, 5)
+    assert torch.equal(marks[0](clip)[:, :-1], clip[:, :-1])
+    assert not marks[0](clip)[:, -1].any()
+
+
+@pytest.mark.parametrize("contestant", EVERYONE)
 def test_contestants_differ_in_the_temporal_module_alone(contestant: str) -> None:
     network, reference = (build(name, BUDGET, stem_frames=1, classes=2) for name in (contestant, "2D network"))
     weights = {name for name in network.state_dict() if ".temporal." not in name}
