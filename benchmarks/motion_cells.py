@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from benchmarks.motion_data import Sample, Split, Task, Video, classes_of, test_clip, to_batch, train_batch
+from benchmarks.motion_data import Sample, Split, Task, Video, classes_of, some_of, test_clip, to_batch, train_batch
 from benchmarks.motion_flow import branch_strength, offsets_and_flow, some_test_clips
 from common.errors import UserError
 from models.network import Network
@@ -233,10 +233,10 @@ def _answers(network: nn.Module, samples: Sequence[Sample], videos: Sequence[Vid
 def start_table(videos: Sequence[Video], budget: Budget, seeds: int = 3) -> str:
     """How strong the temporal modules are before any training: the spread of what they add over that of the features.
 
-    Of 20 videos at most, evenly chosen, in batches of 4, in training mode with a stem of one frame. The range is that
+    Of 20 videos at most, in batches of 4, in training mode with a stem of one frame. The range is that
     of the seeds.
     """
-    chosen = videos[:: max(1, len(videos) // 20)][:20]
+    chosen = some_of(videos, 20)
     clips = [test_clip(Sample(i, False, 0), chosen, frames=budget.frames, crop=budget.crop) for i in range(len(chosen))]
     batches = [to_batch(clips[start : start + 4]) for start in range(0, len(clips), 4)]
     rows = []

@@ -5,7 +5,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -221,6 +221,12 @@ def test_clip(sample: Sample, videos: Sequence[Video], *, frames: int, crop: int
 
 
 test_clip.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
+
+
+def some_of(items: Sequence[Any], count: int) -> list[Any]:
+    """So many of the items at most, in their order, drawn once: every n-th of a sorted list may be of one person."""
+    drawn = np.random.default_rng(0).permutation(len(items))[:count]
+    return [items[i] for i in sorted(drawn)]
 
 
 def to_batch(clips: Sequence[np.ndarray]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.motion_data import Sample, Video, test_clip, to_batch
+from benchmarks.motion_data import Sample, Video, some_of, test_clip, to_batch
 from models.network import Network
 from models.sifa import InterFrameAttention
 from models.temporal import STAGES
@@ -26,12 +27,14 @@ def offsets_and_flow(network: Network, clips: Sequence[np.ndarray]) -> dict[str,
     """For each SIFA module with learned offsets: statistics over all positions of all pairs of frames.
 
     Lengths are in positions of the module's maps. `offset std` and `flow std` are standard deviations of a
-    component; the offset is the mean over the taps. `outside` is the share of sampling points outside the map.
-    `branch` is the spread of what attention adds, divided by that of the features. `r NAME` is the correlation of
-    offset and flow over both components, `moving r NAME` that over the positions whose flow is half a pixel of the
-    clip or more. `by place` is the share of the variance of a tap's offsets that is the same in all clips: it depends
-    on the position in the map alone. `r spread` is the correlation of the spread of the taps with the speed, which is
-    the length of Farneback's flow. A correlation is None where one of the two does not vary.
+    component; the offset is the mean over the taps. `outside` is the share of sampling points outside the map,
+    `outside, regular` that of the regular neighbourhood. `branch` is the spread of what attention adds, divided by that
+    of the features. `r NAME` is the correlation of offset and flow over both components, `moving r NAME` that over the
+    positions whose flow is half a pixel of the clip or more. `r spread` is the correlation of the spread of the taps
+    with the length of Farneback's flow. With `within places` both sides are first freed of their mean at each position:
+    without it they may agree because the same positions always move. `by place` is the share of the variance of a tap's
+    offsets that depends on the position alone: the same in all clips. With `random weights` the offset convolution has
+    random weights of equal spread, on the same features. What does not vary has None.
 
     Args:
         network: in eval mode.
@@ -41,34 +44,51 @@ def offsets_and_flow(network: Network, clips: Sequence[np.ndarray]) -> dict[str,
     for clip in clips:
         recorded = _record(network, to_batch([clip]))
         flows = {method: optical_flow(clip[network.shown_frames], method) for method in METHODS} if recorded else {}
-        for name, (offset, branch, height, width) in recorded.items():
+        for name, found in recorded.items():
             columns = collected.setdefault(name, defaultdict(list))
-            columns["offset"].append(offset)
-            columns["branch"].append(np.array([branch]))
+            columns["offset"].append(found.offset)
+            columns["random"].append(found.random)
+            columns["branch"].append(np.array([found.branch]))
             for method, flow in flows.items():
-                columns[method].append(_to_map(flow, height, width))
+                columns[method].append(_to_map(flow, *found.offset.shape[-2:]))
     return {name: _summary(columns, crop=clips[0].shape[1]) for name, columns in collected.items()}
 
 
 def some_test_clips(samples: Sequence[Sample], videos: Sequence[Video], *, frames: int, crop: int) -> list[np.ndarray]:
-    """Of each video the first sample that runs forwards, 40 at most, evenly chosen."""
+    """Of each video the first sample that runs forwards, of 40 videos at most."""
     forward = list({sample.video: sample for sample in samples if not sample.reversed}.values())
-    chosen = forward[:: max(1, len(forward) // CLIPS)][:CLIPS]
-    return [test_clip(sample, videos, frames=frames, crop=crop) for sample in chosen]
+    return [test_clip(sample, videos, frames=frames, crop=crop) for sample in some_of(forward, CLIPS)]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What one module did with one clip.
+
+    Args:
+        offset: (T-1, k*k, 2, H, W), y and x.
+        random: the same of random weights.
+        branch: its strength.
+    """
+
+    offset: np.ndarray
+    random: np.ndarray
+    branch: float
 
 
 @torch.no_grad()
-def _record(network: Network, clip: Tensor) -> dict[str, tuple[np.ndarray, float, int, int]]:
-    """For each module: offsets (T-1, k*k, 2, H, W), y and x, strength of the branch, and the size of its maps."""
-    recorded: dict[str, tuple[np.ndarray, float, int, int]] = {}
+def _record(network: Network, clip: Tensor) -> dict[str, Recorded]:
+    recorded: dict[str, Recorded] = {}
 
     def record(
         name: str, module: InterFrameAttention, inputs: tuple[Tensor], options: Mapping[str, Any], result: Tensor
     ) -> None:
         offset = module.predict_offset(inputs[0])
-        if offset is not None and offset.shape[1] > 0:
-            values = offset[0].unflatten(1, (-1, 2)).numpy()
-            recorded[name] = values, branch_strength(inputs[0], result, options), values.shape[-2], values.shape[-1]
+        if offset is None or offset.shape[1] == 0:
+            return
+        own, random = (
+            values[0].unflatten(1, (-1, 2)).numpy() for values in (offset, _offset_of_chance(module, inputs[0]))
+        )
+        recorded[name] = Recorded(own, random, branch_strength(inputs[0], result, options))
 
     handles = [
         module.register_forward_hook(partial(record, f"{stage} {name}"), with_kwargs=True)
@@ -81,6 +101,18 @@ def _record(network: Network, clip: Tensor) -> dict[str, tuple[np.ndarray, float
         for handle in handles:
             handle.remove()
     return recorded
+
+
+def _offset_of_chance(module: InterFrameAttention, clip: Tensor) -> Tensor:
+    """What random weights, as large as the module's own, would predict."""
+    chance = InterFrameAttention(module.channels, module.kernel_size, offset=module.offset_source)
+    assert module.offset is not None
+    assert chance.offset is not None
+    own = module.offset.weight
+    chance.offset.weight.copy_(torch.randn(own.shape, generator=torch.Generator().manual_seed(0)) * own.std())
+    offset = chance.predict_offset(clip)
+    assert offset is not None
+    return offset
 
 
 def branch_strength(clip: Tensor, result: Tensor, options: Mapping[str, Any]) -> float:
@@ -123,9 +155,9 @@ def _to_map(flow: np.ndarray, height: int, width: int) -> np.ndarray:
 def motion_table(videos: Sequence[Video], *, frames: int, crop: int, stems: Sequence[int]) -> str:
     """How far things move from one feature frame to the next, in positions of each stage's maps: without any network.
 
-    Of every video (100 at most, evenly chosen) the clip that it is tested with, by Farneback's flow.
+    Of 100 videos at most the clip that each is tested with, by Farneback's flow.
     """
-    chosen = videos[:: max(1, len(videos) // 100)][:100]
+    chosen = some_of(videos, 100)
     rows = []
     for stem in stems:
         shown = slice(stem // 2, None, stem)
@@ -153,17 +185,21 @@ def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:
         "offset std of a tap": float(offsets.std()),
         "largest offset": float(np.abs(offsets).max()),
         "outside": _outside(offsets),
+        "outside, regular": _outside(np.zeros_like(offsets[:1])),
         "branch": float(np.mean(columns["branch"])),
-        "by place": _share_by_place(offsets),
-        "r spread": _correlation(
-            offsets.std(1).mean(1).ravel(), np.linalg.norm(np.concatenate(columns["Farneback"]), axis=1).ravel()
-        ),
     }
+    speed = np.linalg.norm(np.concatenate(columns["Farneback"]), axis=1)
+    for kind, of in (("", offsets), (", random weights", np.concatenate(columns["random"]))):
+        spread = of.std(1).mean(1)
+        result[f"by place{kind}"] = _share_by_place(of)
+        result[f"r spread{kind}"] = _correlation(spread.ravel(), speed.ravel())
+        result[f"r spread within places{kind}"] = _correlation(_within_places(spread), _within_places(speed))
     for method in METHODS:
         flow = np.concatenate(columns[method])
         moving = np.linalg.norm(flow, axis=1, keepdims=True).repeat(2, axis=1) * crop / width >= MOVING
         result[f"flow std {method}"] = float(flow.std())
         result[f"r {method}"] = _correlation(mean.ravel(), flow.ravel())
+        result[f"r within places {method}"] = _correlation(_within_places(mean), _within_places(flow))
         result[f"moving r {method}"] = _correlation(mean[moving], flow[moving])
         result[f"moving share {method}"] = float(moving.mean())
     keep = ARROWS * (len(columns["offset"][0]))
@@ -171,6 +207,11 @@ def _summary(columns: dict[str, list[np.ndarray]], crop: int) -> dict[str, Any]:
     # In float64, else each would be written with the 16 digits of a rounded float32.
     result["arrows"] = {name: np.round(field[:keep].astype(float), 3).tolist() for name, field in fields.items()}
     return result
+
+
+def _within_places(values: np.ndarray) -> np.ndarray:
+    """Values (pairs, ...) without the mean at each position, flat."""
+    return (values - values.mean(0)).ravel()
 
 
 def _share_by_place(offsets: np.ndarray) -> float | None:

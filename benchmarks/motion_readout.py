@@ -41,6 +41,7 @@ READ_OUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "the first frame": lambda clips: clips[:, 0],
     "the middle frame": lambda clips: clips[:, clips.shape[1] // 2],
     "the last frame": lambda clips: clips[:, -1],
+    "the last frame and the mean of all": lambda clips: np.stack([clips[:, -1], clips.mean(1)], 1),
     "the first and the last frame": lambda clips: clips[:, [0, -1]],
     "the frames between these, in order": lambda clips: clips[:, 1:-1],
     "all frames, in order": lambda clips: clips,

@@ -40,14 +40,20 @@ FLOW_COLUMNS = (
     ("offset std of a tap", ".2f"),
     ("largest offset", ".1f"),
     ("outside", ".0%"),
+    ("outside, regular", ".0%"),
     ("flow std Farneback", ".2f"),
     ("r Farneback", ".2f"),
+    ("r within places Farneback", ".2f"),
     ("moving r Farneback", ".2f"),
     ("r DIS", ".2f"),
     ("moving r DIS", ".2f"),
     ("branch", ".2f"),
     ("by place", ".0%"),
+    ("by place, random weights", ".0%"),
     ("r spread", ".2f"),
+    ("r spread, random weights", ".2f"),
+    ("r spread within places", ".2f"),
+    ("r spread within places, random weights", ".2f"),
 )
 FLOW_LEGEND = (
     "Lengths in positions of the map; `offset` is the mean over the taps, `outside` the share of sampling points "
@@ -55,8 +61,9 @@ FLOW_LEGEND = (
     "the spread of what SIFA adds over that of the features"
 )
 FLOW_LEGEND_MORE = (
-    "`by place` the share of the offsets' variance that depends on the position in the map alone, `r spread` the "
-    "correlation of the spread of the taps with the length of Farneback's flow"
+    "`by place` the share of the variance of a tap's offsets that depends on the position in the map alone, `r spread` "
+    "the correlation of the spread of the taps with the length of Farneback's flow, `within places` without the mean "
+    "at each position, `regular` and `random weights` the same of the regular neighbourhood and of random weights"
 )
 
 

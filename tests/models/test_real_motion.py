@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.motion_cells import EVERYONE, Budget, build, run_cell, start_table, steps_of
-from benchmarks.motion_data import Sample, Video, inner_split, read_videos, splits_of, test_clip, train_batch
+from benchmarks.motion_data import Sample, Video, inner_split, read_videos, some_of, splits_of, test_clip, train_batch
 from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow, some_test_clips
 from benchmarks.motion_tables import answers, page
 from benchmarks.real_motion import main
@@ -214,8 +214,20 @@ def test_how_much_of_the_offsets_depends_on_the_place_alone(noise: float, share:
     assert module.offset is not None
     of_place = torch.arange(16.0).view(4, 4) / 8
     scale = noise * of_place.std(correction=0)
+    torch.nn.init.normal_(module.offset.weight)
     module.offset.register_forward_hook(lambda _, inputs, result: of_place + scale * torch.randn(result.shape))
-    assert offsets_and_flow(network, clips)["res3 block 2"]["by place"] == pytest.approx(share, abs=0.15 * noise + 1e-6)
+    found = offsets_and_flow(network, clips)["res3 block 2"]
+    assert found["by place"] == pytest.approx(share, abs=0.15 * noise + 1e-6)
+    assert 0 < found["by place, random weights"] < 0.9  # of features that the hook does not touch
+    assert (found["r spread within places"] is None) == (not noise)
+    assert found["outside, regular"] == pytest.approx(1 - (5 / 6) ** 2)  # 4 x 4: a quarter of two taps in three
+
+
+def test_some_of_a_sorted_list_are_not_every_nth() -> None:
+    drawn = some_of(range(100), 10)
+    assert drawn == sorted(set(drawn)) == some_of(range(100), 10)
+    assert len({number % 2 for number in drawn}) == 2
+    assert some_of([3, 1, 2], 40) == [3, 1, 2]
 
 
 def test_a_study_stops_continues_and_writes_its_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
