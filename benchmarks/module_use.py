@@ -7,9 +7,10 @@ middle view of each: with all modules, without those of one stage, and without a
 nothing to the clip. The network was not trained without it, so a loss of accuracy shows that the answers depend on the
 module, and not how well a network would do that never had one.
 
-For a network with learned offsets also with other offsets: zeros, which are the regular neighbourhood; the mean of each
-tap over the clip, which is the same neighbourhood everywhere and follows nothing; and those of another clip, which
-follow what moves there. With --flow a table compares its offsets with the optical flow instead.
+For a network with learned offsets also with other offsets, of which one pass over all clips is recorded first: those of
+another clip; the mean over clips and frames at each place, which fits the place and follows no clip; the mean of each
+tap, the same neighbourhood everywhere; and zeros, the regular neighbourhood. With --flow a table compares its offsets
+with the optical flow instead.
 """
 
 import argparse
@@ -39,13 +40,12 @@ from sifa.build import build_dataset
 
 BATCH = 16
 
-OffsetChange = Callable[[Tensor], Tensor]
-
-#: What becomes of offsets (N, T-1, 2*k*k, H, W).
-OFFSET_CHANGES: dict[str, OffsetChange] = {
+#: What becomes of the offsets (clips, T-1, 2*k*k, H, W) of all clips.
+OFFSET_CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "offsets of another clip": lambda offsets: offsets.roll(1, dims=0),
+    "offsets of the place": lambda offsets: offsets.mean((0, 1), keepdim=True).expand_as(offsets),
+    "one offset for each tap": lambda offsets: offsets.mean((0, 1, 3, 4), keepdim=True).expand_as(offsets),
     "offsets of zero": torch.zeros_like,
-    "one offset for each tap": lambda offset: offset.mean((1, 3, 4), keepdim=True).expand_as(offset),
-    "offsets of another clip": lambda offset: offset.roll(1, dims=0),
 }
 
 
@@ -80,8 +80,9 @@ def _cases(network: Network, clips: Sequence[Tensor], labels: Sequence[int]) -> 
     cases: dict[str, Callable[[], float]] = {"all modules": measure}
     cases |= {f"without {stage}": partial(measure, without=[stage]) for stage in stages}
     cases["without any"] = partial(measure, without=stages)
-    if any(offset_layers(network)):
-        cases |= {name: partial(measure, change=change) for name, change in OFFSET_CHANGES.items()}
+    if own := recorded_offsets(network, clips):
+        for name, change in OFFSET_CHANGES.items():
+            cases[name] = partial(measure, offsets={layer: change(of_layer) for layer, of_layer in own.items()})
     return cases
 
 
@@ -114,9 +115,33 @@ def temporal_modules(network: Network) -> dict[Stage, list[nn.Module]]:
     return found
 
 
-def offset_layers(network: Network) -> Iterator[nn.Conv2d]:
-    """The convolutions that predict SIFA's offsets, of copies of stages as well."""
-    return (m.offset for m in network.modules() if isinstance(m, InterFrameAttention) and m.offset is not None)
+def offset_layers(network: Network) -> dict[str, nn.Conv2d]:
+    """The convolutions that predict SIFA's offsets, by the path of their module, of copies of stages as well."""
+    modules = ((path, m) for path, m in network.named_modules() if isinstance(m, InterFrameAttention))
+    return {path: module.offset for path, module in modules if module.offset is not None}
+
+
+def recorded_offsets(network: Network, clips: Sequence[Tensor]) -> dict[str, Tensor]:
+    """What the network predicts for all clips: module -> (clips, T-1, 2*k*k, H, W).
+
+    Without the modules that see one frame and so predict nothing, such as those of a copy of a stage.
+    """
+    recorded: dict[str, list[Tensor]] = {}
+
+    def record(path: str, _: nn.Module, _inputs: Any, maps: Tensor) -> None:
+        recorded.setdefault(path, []).append(maps)
+
+    with ExitStack() as hooks, torch.inference_mode():
+        for path, layer in offset_layers(network).items():
+            hooks.enter_context(layer.register_forward_hook(partial(record, path)))
+        for batch in _batches(clips):
+            network(batch)
+    return {path: split_time(torch.cat(maps), sum(map(len, maps)) // len(clips)) for path, maps in recorded.items()}
+
+
+def _batches(clips: Sequence[Tensor]) -> Iterator[Tensor]:
+    for start in range(0, len(clips), BATCH):
+        yield normalise(torch.stack(list(clips[start : start + BATCH])))
 
 
 @torch.inference_mode()
@@ -126,7 +151,7 @@ def accuracy(
     labels: Sequence[int],
     *,
     without: Sequence[Stage] = (),
-    change: OffsetChange | None = None,
+    offsets: Mapping[str, Tensor] | None = None,
 ) -> float:
     """The top-1 accuracy in percent, without the temporal modules of some stages, or with other offsets.
 
@@ -135,33 +160,37 @@ def accuracy(
         clips: uint8 (T, S, S, 3), one of each video.
         labels: of the videos.
         without: these stages.
-        change: of `OFFSET_CHANGES`.
+        offsets: of all clips in place of the predicted ones, as `recorded_offsets` returns them.
     """
-    right = 0
-    for start in range(0, len(clips), BATCH):
-        batch = normalise(torch.stack(list(clips[start : start + BATCH])))
-        with _altered(network, without, change, len(batch)):
-            answers = mean_softmax(network(batch)).argmax(1)
-        right += int((answers == torch.tensor(labels[start : start + BATCH])).sum())
-    return 100 * right / len(clips)
+    answers: list[Tensor] = []
+    with _altered(network, without, offsets or {}):
+        for batch in _batches(clips):
+            answers.append(mean_softmax(network(batch)).argmax(1))
+    return 100 * (torch.cat(answers) == torch.tensor(labels)).float().mean().item()
 
 
 @contextmanager
-def _altered(network: Network, without: Sequence[Stage], change: OffsetChange | None, clips: int) -> Iterator[None]:
-    """The network as `accuracy` wants it, for a batch of so many clips."""
+def _altered(network: Network, without: Sequence[Stage], offsets: Mapping[str, Tensor]) -> Iterator[None]:
+    """The network as `accuracy` wants it, for one pass over all clips."""
     with ExitStack() as hooks:
         modules = temporal_modules(network)
         for module in (module for stage in without for module in modules[stage]):
             hooks.enter_context(module.register_forward_hook(_adds_nothing, with_kwargs=True))
-        if change is not None:
-            for layer in offset_layers(network):
-                hooks.enter_context(layer.register_forward_hook(partial(_other_offsets, change, clips)))
+        for path, layer in offset_layers(network).items():
+            if path in offsets:
+                hooks.enter_context(layer.register_forward_hook(_Replay(merge_time(offsets[path]))))
         yield
 
 
-def _other_offsets(change: OffsetChange, clips: int, _: nn.Module, _inputs: Any, maps: Tensor) -> Tensor:
-    """Changes offsets, which the convolution has with the pairs of frames of all clips in one dimension."""
-    return merge_time(change(split_time(maps, len(maps) // clips)))
+class _Replay:
+    """A hook that returns given maps in place of the layer's, as many at each call as the layer computed."""
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps
+
+    def __call__(self, _: nn.Module, _inputs: Any, computed: Tensor) -> Tensor:
+        now, self.maps = self.maps[: len(computed)], self.maps[len(computed) :]
+        return now
 
 
 def _adds_nothing(_: nn.Module, inputs: tuple[Tensor], options: Mapping[str, Any], result: Tensor) -> Tensor:
