@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 import sifa
 from benchmarks.motion_flow import CLIPS, offsets_and_flow
-from benchmarks.motion_tables import flow_table
+from benchmarks.motion_flow_tables import flow_table
 from common import cli
 from datasets.normalisation import normalise
 from engine.metrics import mean_softmax

@@ -1,12 +1,15 @@
 """Tables of benchmarks/real_motion.py, from the answers that it kept."""
 
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from engine.statistics import Interval, bootstrap_difference, bootstrap_mean, mcnemar
+from benchmarks.motion_flow_tables import flow_table
+from engine.statistics import Interval, bootstrap_difference, bootstrap_mean, mcnemar, mean_of_runs
 
 REFERENCE = "SIFA"  # that the others are compared with
 #: The paper's top-1 on Kinetics-400 with each of them in res5.
@@ -35,36 +38,6 @@ CLAIMS = (
 )
 NETWORKS_OF_A_VERDICT = 5  # of seeds or of splits; with less the interval knows too little of how trainings differ
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
-FLOW_COLUMNS = (
-    ("offset std", ".2f"),
-    ("offset std of a tap", ".2f"),
-    ("largest offset", ".1f"),
-    ("outside", ".0%"),
-    ("outside, regular", ".0%"),
-    ("flow std Farneback", ".2f"),
-    ("r Farneback", ".2f"),
-    ("r within places Farneback", ".2f"),
-    ("moving r Farneback", ".2f"),
-    ("r DIS", ".2f"),
-    ("moving r DIS", ".2f"),
-    ("branch", ".2f"),
-    ("by place", ".0%"),
-    ("by place, random weights", ".0%"),
-    ("r spread", ".2f"),
-    ("r spread, random weights", ".2f"),
-    ("r spread within places", ".2f"),
-    ("r spread within places, random weights", ".2f"),
-)
-FLOW_LEGEND = (
-    "Lengths in positions of the map; `offset` is the mean over the taps, `outside` the share of sampling points "
-    "outside the map, `r` the correlation with the flow, `moving r` where the flow is half a pixel or more, `branch` "
-    "the spread of what SIFA adds over that of the features"
-)
-FLOW_LEGEND_MORE = (
-    "`by place` the share of the variance of a tap's offsets that depends on the position in the map alone, `r spread` "
-    "the correlation of the spread of the taps with the length of Farneback's flow, `within places` without the mean "
-    "at each position, `regular` and `random weights` the same of the regular neighbourhood and of random weights"
-)
 
 
 @dataclass(frozen=True)
@@ -76,6 +49,7 @@ class Answers:
         groups: (samples,) what a bootstrap draws together: the groups in the task direction, else the videos.
         videos: (samples,) their paths.
         splits: their names, in order.
+        parts: the samples of each split.
         accuracies: contestant -> for each split the top-1 of its networks, in percent.
         losses: contestant -> training losses of its networks at the end.
     """
@@ -84,6 +58,7 @@ class Answers:
     groups: np.ndarray
     videos: np.ndarray
     splits: list[str]
+    parts: list[slice]
     accuracies: dict[str, list[list[float]]]
     losses: dict[str, list[float]]
 
@@ -112,7 +87,9 @@ def answers(results: dict[str, Any], task: str, stem: int) -> Answers | None:
         values[seeds.index(cell["seed"]), start : start + len(right)] = right
     videos = np.array([sample.removesuffix(" backwards") for one in described for sample in one["samples"]])
     groups = np.array([group for one in described for group in one["groups"]])
-    return Answers(table, groups if task == "direction" else videos, videos, splits, accuracies, losses)
+    parts = [slice(start, end) for start, end in itertools.pairwise(starts.tolist())]
+    drawn = groups if task == "direction" else videos
+    return Answers(table, drawn, videos, splits, parts, accuracies, losses)
 
 
 def page(results: dict[str, Any]) -> str:
@@ -207,67 +184,58 @@ def difference_of(gathered: Answers, one: str, other: str) -> Interval | None:
     return bootstrap_difference(second, first, gathered.groups)
 
 
+def difference_of_networks(gathered: Answers, one: str, other: str) -> Interval:
+    """The same as a mean over pairs of networks of one split and seed, with Student's interval over these pairs.
+
+    The bootstrap draws videos, or groups of them, and takes the networks of one seed as they are; here each pair counts
+    once, so that trainings which differ make the interval wide.
+    """
+    differences = 100 * (gathered.of[one] - gathered.of[other])
+    pairs = [of_seed[part].mean() for of_seed in differences for part in gathered.parts]
+    return mean_of_runs([float(pair) for pair in pairs if not np.isnan(pair)])
+
+
 def _verdicts(gathered: Answers) -> list[str]:
     """Whether the paper's order is found again."""
     rows = []
     for better, worse in CLAIMS:
         difference = difference_of(gathered, better, worse)
         if difference is not None:
-            paper = PAPER[better] - PAPER[worse]
+            of_networks = difference_of_networks(gathered, better, worse)
             networks = min(len(gathered.losses[name]) for name in (better, worse))
             rows.append(
-                f"| {better} over {worse} | {paper:+.1f} | {difference.value:+.1f} | {_span(difference)} "
-                f"| {verdict(difference, networks)} |"
+                f"| {better} over {worse} | {PAPER[better] - PAPER[worse]:+.1f} | {difference.value:+.1f} "
+                f"| {_span(difference)} | {_span(of_networks)} | {verdict([difference, of_networks], networks)} |"
             )
     if not rows:
         return []
     return [
-        "The paper's order (Kinetics-400, one stage) next to this one. Confirmed or denied: the interval is on one "
-        f"side of zero; open: it is not, or there are less than {NETWORKS_OF_A_VERDICT} networks of each, of other "
-        "seeds or splits. Intervals are not corrected for their number.",
+        "The paper's order (Kinetics-400, one stage) next to this one. Confirmed or denied: both intervals are on "
+        "one side of zero, that by bootstrap as above, and Student's over pairs of networks of one split and seed; "
+        f"open: one is not, or there are less than {NETWORKS_OF_A_VERDICT} networks of each. Intervals are not "
+        "corrected for their number.",
         "",
-        "| the paper says | its difference | here | 95 % interval | verdict |",
-        "|---|---|---|---|---|",
+        "| the paper says | its difference | here | 95 % interval | that of networks | verdict |",
+        "|---|---|---|---|---|---|",
         *rows,
     ]
 
 
-def verdict(difference: Interval, networks: int) -> str:
-    """What an interval says of the claim that the difference is positive.
+def verdict(intervals: Sequence[Interval], networks: int) -> str:
+    """What intervals of one difference say of the claim that it is positive.
 
     Args:
         networks: that there are of both at least.
     """
     if networks < NETWORKS_OF_A_VERDICT:
         return f"open ({networks} network{'s' if networks != 1 else ''})"
-    if not difference.excludes(0):
+    if not all(interval.excludes(0) for interval in intervals):
         return "open"
-    return "confirmed" if difference.value > 0 else "denied"
+    return "confirmed" if intervals[0].value > 0 else "denied"
 
 
 def _span(interval: Interval) -> str:
-    return f"{interval.low:.1f} to {interval.high:.1f}"
-
-
-def flow_table(modules: dict[str, list[dict[str, Any]]], head: str) -> list[str]:
-    """The lines of a table of learned offsets and optical flow, and before it what the columns mean.
-
-    Args:
-        modules: the first cells of a row, such as "res3 block 2", and what `offsets_and_flow` says of that module in
-            one or more networks.
-        head: the heads of these cells.
-    """
-    known = [
-        (name, form) for name, form in FLOW_COLUMNS if any(name in e for entries in modules.values() for e in entries)
-    ]
-    legend = f"{FLOW_LEGEND}, {FLOW_LEGEND_MORE}." if ("by place", ".0%") in known else f"{FLOW_LEGEND}."
-    names = [*head.split(" | "), "map", *(name for name, _ in known)]
-    lines = [legend, "", f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for cells, entries in modules.items():
-        height, width = entries[0]["map"]
-        columns = " | ".join(_average(entries, name, form) for name, form in known)
-        lines.append(f"| {cells} | {height} x {width} | {columns} |")
-    return lines
+    return f"{interval.low:.1f} to {interval.high:.1f}" if math.isfinite(interval.low) else "-"
 
 
 def _flow_section(cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -281,8 +249,3 @@ def _flow_section(cells: Sequence[dict[str, Any]]) -> list[str]:
     legend, *table = flow_table(modules, "task | stem | network | module")
     title = "## Learned offsets and optical flow"
     return [title, "", f"On test clips, means over the networks of a row. {legend}", *table]
-
-
-def _average(entries: Sequence[dict[str, Any]], name: str, form: str) -> str:
-    values = [entry[name] for entry in entries if entry.get(name) is not None]
-    return format(float(np.mean(values)), form) if values else "-"

@@ -14,9 +14,10 @@ import torch
 from benchmarks.motion_cells import EVERYONE, Budget, build, run_cell, start_table, steps_of
 from benchmarks.motion_data import Sample, Video, inner_split, read_videos, some_of, splits_of, test_clip, train_batch
 from benchmarks.motion_flow import METHODS, motion_table, offsets_and_flow, optical_flow, some_test_clips
-from benchmarks.motion_tables import answers, page
+from benchmarks.motion_tables import answers, difference_of_networks, page, verdict
 from benchmarks.real_motion import main
 from common.errors import UserError
+from engine.statistics import Interval
 from models.sifa import InterFrameAttention
 
 BUDGET = Budget((1, 2, 2, 2), width=2, frames=4, crop=32, epochs=1)
@@ -315,7 +316,7 @@ def test_the_papers_order_is_confirmed_denied_or_open() -> None:
     cells.append({"contestant": "2D network", "seed": 0, "right": "0000"})
     results = results_of(cells)
     rows = [line.split(" | ") for line in page(results).splitlines() if line.startswith("| ") and " over " in line]
-    assert {row[0]: (row[1], row[2], row[4]) for row in rows} == {
+    assert {row[0]: (row[1], row[2], row[5]) for row in rows} == {
         "| SIFA over SIFA_R": ("+0.8", "+100.0", "confirmed |"),
         "| SIFA over temporal shift": ("+0.7", "+25.0", "open |"),
         "| temporal difference over SIFA": ("+1.2", "-100.0", "denied |"),
@@ -323,6 +324,20 @@ def test_the_papers_order_is_confirmed_denied_or_open() -> None:
         "| SIFA_R over 2D network": ("+2.6", "+0.0", "open (1 network) |"),
         "| temporal shift over 2D network": ("+2.7", "+75.0", "open (1 network) |"),
     }
+    assert [row[4] for row in rows[:2]] == ["100.0 to 100.0", "25.0 to 25.0"]
+    assert rows[-1][4] == "-"
+
+
+def test_trainings_that_differ_make_the_interval_over_networks_wide() -> None:
+    rights = {"SIFA": ["1111", "1111", "1111", "1111", "0011"], "SIFA_C": ["0000", "0000", "0000", "0000", "1111"]}
+    cells = [{"contestant": name, "seed": s, "right": r} for name, of in rights.items() for s, r in enumerate(of)]
+    gathered = answers(results_of(cells), "labels", 1)
+    assert gathered is not None
+    interval = difference_of_networks(gathered, "SIFA", "SIFA_C")
+    assert interval.value == pytest.approx(70)  # of 100, 100, 100, 100, -50
+    half = 2.776 * 67.08 / 5**0.5  # Student's quantile for five, and their standard deviation
+    assert (interval.low, interval.high) == pytest.approx((70 - half, 70 + half), abs=0.1)
+    assert verdict([Interval(70, 20, 100), interval], networks=5) == "open"
 
 
 def test_processes_give_the_same_networks_as_this_one(tmp_path: Path) -> None:
