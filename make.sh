@@ -103,7 +103,7 @@ lint() {
   "$python" -m ruff check .
   "$python" -m ruff format --check .
   say "mypy"
-  MYPY_NUM_WORKERS=${MYPY_NUM_WORKERS:-2} "$python" -m mypy .
+  "$python" -m mypy .
   say "clang-format"
   find cuda_sifa/csrc tests/cuda -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.cu*' \) \
     -exec "$(dirname "$python")/clang-format" --dry-run --Werror {} +
