@@ -4,6 +4,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -103,8 +104,7 @@ def quantize(exact: Path, path: Path, int8: Int8, clips: list[Tensor]) -> None:
             clip = next(self.clips, None)
             return None if clip is None else {"clip": clip.numpy()}
 
-    logging.getLogger().setLevel(logging.ERROR)  # ONNX Runtime recommends to its own callers what is done here
-    with tempfile.TemporaryDirectory() as folder:
+    with _without_warnings(), tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder) / "prepared.onnx"
         quant_pre_process(str(exact), str(prepared), skip_symbolic_shape=True)
         if int8 == "dynamic":
@@ -122,6 +122,18 @@ def quantize(exact: Path, path: Path, int8: Int8, clips: list[Tensor]) -> None:
                 weight_type=quantization.QuantType.QInt8,
                 op_types_to_quantize=LAYERS,
             )
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Keeps the root logger to errors for a while: ONNX Runtime recommends to its own callers what is done here."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(before)
 
 
 def sample_clips(config: Config, count: int, *, train: bool) -> tuple[list[Tensor], list[int]]:

@@ -1,6 +1,7 @@
 """An exported network computes what PyTorch does, for both networks and formats; one of int8 stays near it."""
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -155,7 +156,9 @@ def test_a_quantised_file(
     how: str, operator: str, with_videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "new folder" / "int8.onnx"
+    level = logging.getLogger().level
     assert tool.main([f"--checkpoint={with_videos}", f"--out={path}", f"--int8={how}", "--calibrate=4"]) == 0
+    assert logging.getLogger().level == level, "the warnings of the process go on"
     assert "on 6 validation clips the same class as float32 in " in capsys.readouterr().out
     graph = onnx.load(path).graph
     assert description_in(path)["frames"] == 8
