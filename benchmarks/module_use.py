@@ -61,9 +61,9 @@ def _measure(args: argparse.Namespace) -> None:
     rows: dict[str, list[dict[str, Any]]] = {}
     for run in args.runs:
         predictor = sifa.load(run)
-        clips, labels = _middle_views(build_dataset(predictor.config, train=False))
+        clips, labels = _middle_views(build_dataset(predictor.config, train=False), CLIPS if args.flow else None)
         if args.flow:
-            modules = offsets_and_flow(predictor.model, [clip.numpy() for clip in clips[:CLIPS]])
+            modules = offsets_and_flow(predictor.model, [clip.numpy() for clip in clips])
             rows |= {f"{run} | {name}": [entry] for name, entry in modules.items()}
         else:
             cases = _cases(predictor.model, clips, labels)
@@ -86,14 +86,14 @@ def _cases(network: Network, clips: Sequence[Tensor], labels: Sequence[int]) -> 
     return cases
 
 
-def _middle_views(data: Any) -> tuple[list[Tensor], list[int]]:
-    """The middle view of each video of a validation set, uint8 (T, S, S, 3), and its label.
+def _middle_views(data: Any, count: int | None) -> tuple[list[Tensor], list[int]]:
+    """The middle view of each video of a validation set, or of `count` of them, uint8 (T, S, S, 3), and its label.
 
     In an order drawn once: lists are often sorted by class, and "another clip" is the next one.
     """
     middle = middle_view(data.num_clips, data.num_crops)
     order = torch.randperm(len(data.videos), generator=torch.Generator().manual_seed(0)).tolist()
-    samples = [data[video * data.views + middle] for video in order]
+    samples = [data[video * data.views + middle] for video in order[:count]]
     return [clip for clip, _, _ in samples], [label for _, label, _ in samples]
 
 

@@ -74,20 +74,20 @@ def answers(results: dict[str, Any], task: str, stem: int) -> Answers | None:
         return None
     splits, seeds = (sorted({cell[name] for cell in cells}) for name in ("split", "seed"))
     described = [results["videos"][f"{task}, {split}"] for split in splits]
-    starts = np.cumsum([0, *(len(one["samples"]) for one in described)])
+    starts = np.cumsum([0, *(len(one["samples"]) for one in described)]).tolist()
+    parts = [slice(start, end) for start, end in itertools.pairwise(starts)]
     table: dict[str, np.ndarray] = {}
     accuracies: dict[str, list[list[float]]] = {}
     losses: dict[str, list[float]] = {}
     for cell in cells:
         values = table.setdefault(cell["contestant"], np.full((len(seeds), starts[-1]), np.nan))
-        start, right = starts[splits.index(cell["split"])], np.array(list(cell["right"]), dtype=float)
+        split = splits.index(cell["split"])
         of_splits = accuracies.setdefault(cell["contestant"], [[] for _ in splits])
-        of_splits[splits.index(cell["split"])].append(cell["top-1"])
+        of_splits[split].append(cell["top-1"])
         losses.setdefault(cell["contestant"], []).append(cell["last losses"])
-        values[seeds.index(cell["seed"]), start : start + len(right)] = right
+        values[seeds.index(cell["seed"]), parts[split]] = np.array(list(cell["right"]), dtype=float)
     videos = np.array([sample.removesuffix(" backwards") for one in described for sample in one["samples"]])
     groups = np.array([group for one in described for group in one["groups"]])
-    parts = [slice(start, end) for start, end in itertools.pairwise(starts.tolist())]
     drawn = groups if task == "direction" else videos
     return Answers(table, drawn, videos, splits, parts, accuracies, losses)
 
