@@ -110,7 +110,7 @@ def page(results: dict[str, Any]) -> str:
     for task in TASK_NAMES:
         for stem in (1, 4):
             if gathered := answers(results, task, stem):
-                lines += [*_comparison(gathered, task, stem), "", *_verdicts(gathered), ""]
+                lines += [*comparison(gathered, task, stem), "", *verdicts(gathered), ""]
     lines += _flow_section(results["cells"])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -136,7 +136,8 @@ def _chosen_table(chosen: dict[str, dict[str, float]]) -> list[str]:
     return ["| choice of the rate | top-1 on held-out groups of the training videos, % |", "|---|---|", *rows, ""]
 
 
-def _comparison(gathered: Answers, task: str, stem: int) -> list[str]:
+def comparison(gathered: Answers, task: str, stem: int) -> list[str]:
+    """The table of the contestants, with a title, as lines of Markdown."""
     drawn = "groups of videos" if task == "direction" else "videos"
     lines = [
         f"## Task: {TASK_NAMES[task]}, stem of {stem} frame{'s' if stem > 1 else ''}",
@@ -195,7 +196,7 @@ def difference_of_networks(gathered: Answers, one: str, other: str) -> Interval:
     return mean_of_runs([float(pair) for pair in pairs if not np.isnan(pair)])
 
 
-def _verdicts(gathered: Answers) -> list[str]:
+def verdicts(gathered: Answers) -> list[str]:
     """Whether the paper's order is found again."""
     rows = []
     for better, worse in CLAIMS:

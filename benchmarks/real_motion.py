@@ -34,7 +34,6 @@ between two learning rates once some 40. What fits in some hours of two cores is
 
 import argparse
 import itertools
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -44,6 +43,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.kept_results import read_results, write_results
 from benchmarks.motion_cells import CONTESTANTS, EVERYONE, Budget, start_table
 from benchmarks.motion_crew import Crew, Trial
 from benchmarks.motion_data import Split, Task, Video, add_video_arguments, inner_split, read_chosen_videos, splits_of
@@ -51,7 +51,6 @@ from benchmarks.motion_flow import motion_table
 from benchmarks.motion_picture import draw
 from benchmarks.motion_tables import page
 from common import cli
-from common.errors import UserError
 from common.files import make_folder, write_text
 from models.temporal import STAGES
 
@@ -125,7 +124,7 @@ def _study(args: argparse.Namespace) -> None:
     )
     settings = {**asdict(budget), "rates": args.rates, "chosen with": args.choose_with, "parts": args.parts}
     make_folder(args.out)
-    results = _kept(args.out / "results.json", json.loads(json.dumps({**settings, "torch": torch.__version__})))
+    results = read_results(args.out, {**settings, "torch": torch.__version__})
     videos = read_chosen_videos(args, short_side=args.crop * 9 // 8)
     if args.motion:
         cli.say(motion_table(videos, frames=args.frames, crop=args.crop, stems=args.stems))
@@ -138,7 +137,7 @@ def _study(args: argparse.Namespace) -> None:
     with Crew(args.workers, videos, budget, args.stop_after) as crew:
         _choose_rates(todo, args, splits, videos, crew, results)
         _train_cells(todo, args, splits, crew, results)
-    _write(args.out, results)
+    write_results(args.out, results)
     write_text(args.out / "real_motion.md", page(results))
     if results["cells"]:
         draw(results, args.out / "real_motion.png")
@@ -164,7 +163,7 @@ def _choose_rates(
     ]
     for (trial, key), entry in crew.finished(trials, "choosing rates"):
         results["chosen"].setdefault(key, {})[str(trial.rate)] = entry["top-1"]
-        _write(args.out, results)
+        write_results(args.out, results)
 
 
 def _train_cells(
@@ -186,7 +185,7 @@ def _train_cells(
         if entry["offsets"]:
             _forget_arrows(results["cells"])
         results["cells"].append({**asdict(cell), "rate": trial.rate, **entry})
-        _write(args.out, results)
+        write_results(args.out, results)
 
 
 def _forget_arrows(cells: Sequence[dict[str, Any]]) -> None:
@@ -199,10 +198,6 @@ def _forget_arrows(cells: Sequence[dict[str, Any]]) -> None:
 def _choice(cell: Cell, args: argparse.Namespace) -> str:
     """The key of the choice of a cell's learning rate."""
     return f"{cell.task}, {cell.split}, stem {cell.stem}, {args.choose_with or cell.contestant}"
-
-
-def _write(out: Path, results: dict[str, Any]) -> None:
-    write_text(out / "results.json", json.dumps(results) + "\n")
 
 
 def _cells(args: argparse.Namespace, splits: dict[tuple[Task, str], Split]) -> Iterator[Cell]:
@@ -219,22 +214,6 @@ def _described(split: Split, videos: Sequence[Video]) -> dict[str, Any]:
         "samples": [f"{videos[s.video].path}{' backwards' if s.reversed else ''}" for s in split.test],
         "groups": [videos[sample.video].group for sample in split.test],
     }
-
-
-def _kept(file: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The results of an earlier start, or empty ones.
-
-    Raises:
-        UserError: they were made with other settings.
-    """
-    if not file.is_file():
-        return {"settings": settings, "videos": {}, "chosen": {}, "cells": []}
-    results = json.loads(file.read_text(encoding="utf-8"))
-    different = [key for key in settings if key != "torch" and results["settings"].get(key) != settings[key]]
-    if different:
-        old, new = ({key: side[key] for key in different} for side in (results["settings"], settings))
-        raise UserError(f"{file} was made with {old}, now it is {new}: give --out another folder, or the same settings")
-    return results
 
 
 if __name__ == "__main__":

@@ -1,0 +1,36 @@
+"""The results file of a study: written after each network, so that the same command continues."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+from common.files import write_text
+
+_FILE = "results.json"
+
+
+def read_results(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The results of an earlier start, or empty ones.
+
+    Args:
+        folder: of results.json.
+        settings: that the results are made with; another version of PyTorch is no other setting.
+
+    Raises:
+        UserError: the results were made with other settings.
+    """
+    settings = json.loads(json.dumps(settings))  # as they are read again: tuples become lists
+    file = folder / _FILE
+    if not file.is_file():
+        return {"settings": settings, "videos": {}, "chosen": {}, "cells": []}
+    results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    different = [key for key in settings if key != "torch" and results["settings"].get(key) != settings[key]]
+    if different:
+        old, new = ({key: side.get(key) for key in different} for side in (results["settings"], settings))
+        raise UserError(f"{file} was made with {old}, now it is {new}: give --out another folder, or the same settings")
+    return results
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    write_text(folder / _FILE, json.dumps(results) + "\n")

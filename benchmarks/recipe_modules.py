@@ -1,0 +1,201 @@
+"""Which temporal module for a few hundred short videos? The recipe for them, with others in SIFA's place.
+
+    python -m benchmarks.recipe_modules VIDEOS [--seeds 0 1 2 3 4] [--parallel 2] [--out FOLDER] [--runs FOLDER]
+
+VIDEOS is a folder of short videos; labels.csv in it has the columns path, label, and a part that halves the videos
+(--part, such as repetition). Networks are trained on one part and tested on the other, and the other way round, with
+settings/small_videos_sifa.yml, in which SIFA's offsets learn slowly. Nothing but the module differs, and nothing is
+chosen here: the recipe was chosen with SIFA, on the letters of AVLetters.
+
+The frames and the runs (a folder for each network, with checkpoints) go to --runs; results.json, with each answer, and
+the tables made of it to --out. The same command continues, and leaves alone what is done. On 520 videos a network takes
+12 minutes of one core, so five seeds of eight modules both ways take 16 hours.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.kept_results import read_results, write_results
+from benchmarks.motion_cells import CONTESTANTS, EVERYONE, OTHER_OPTIONS
+from benchmarks.motion_picture import draw
+from benchmarks.motion_tables import answers, comparison, verdicts
+from common import cli
+from common.errors import UserError
+from common.files import make_folder, write_text
+from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
+from engine.config import dump_config, load_config
+from engine.scores import load_scores
+from sifa.comparison import flat_settings, read_settings
+from sifa.seeds import SeedOptions, run_seeds
+
+SETTINGS = Path(__file__).parents[1] / "settings" / "small_videos_sifa.yml"
+RESULTS = Path(__file__).parent / "results" / "recipe_modules"
+#: Those that the settings of a network can say.
+MODULES = [name for name, options in EVERYONE.items() if not set(options) & set(OTHER_OPTIONS)]
+_OF_A_RUN = ("output_dir", "seed", "dataset.num_workers")
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is trained on, and what is tested on: two lists of videos."""
+
+    name: str
+    train: Path
+    test: Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    parser = cli.parser("python -m benchmarks.recipe_modules", __doc__)
+    parser.add_argument("videos", type=Path, help="folder that the paths of the labels file are relative to")
+    parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
+    parser.add_argument("--part", default="repetition", help="column (default: %(default)s)")
+    parser.add_argument("--parts", nargs=2, default=["1", "2"], help="values of it (default: 1 2)")
+    parser.add_argument("--contestants", nargs="+", choices=MODULES, default=list(CONTESTANTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--parallel", type=int, default=1, help="networks at a time (default: %(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("output/recipe_modules"), help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="of results.json and the tables")
+    cli.add_set_option(parser)
+    return cli.run(partial(_study, parser.parse_args(argv)), interrupted="interrupted; the same command continues")
+
+
+def _study(args: argparse.Namespace) -> int:
+    cli.check_range("--parallel", args.parallel, 1, 4096)
+    ways = _lists(args)
+    own = [*_of_data(args, ways[0]), *args.set]
+    settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), own))))
+    kept = {key: value for key, value in settings.items() if key not in _OF_A_RUN and not key.startswith("dataset.")}
+    make_folder(args.out)
+    results = read_results(args.out, {**kept, "parts": args.parts, "torch": torch.__version__})
+    failed = 0
+    for seeds, way, contestant in _in_order(args, ways):
+        changes = [*_of_data(args, way), *_changes(contestant), *args.set]
+        folder = args.runs / f"{contestant} {way.name}".replace(" ", "_")
+        todo = [seed for seed in seeds if not _is_kept(results, way, contestant, seed)]
+        options = SeedOptions(str(SETTINGS), folder, todo, changes, args.parallel)
+        bad = run_seeds(options, partial(_say, f"{contestant}, {way.name}"))
+        failed += len(bad)
+        for seed in todo:
+            if seed not in bad:
+                _add(results, way, contestant, seed, options.folder(seed))
+        write_results(args.out, results)
+    if results["cells"]:
+        write_text(args.out / "recipe_modules.md", page(results))
+        draw(results, args.out / "recipe_modules.png")
+    cli.say(f"{len(results['cells'])} networks in {args.out}; recipe_modules.md has the tables")
+    return 1 if failed else 0
+
+
+def _lists(args: argparse.Namespace) -> list[Way]:
+    """Stores the frames of both parts, and says which list is for what."""
+    labels = args.labels or args.videos / "labels.csv"
+    if not labels.is_file():
+        raise UserError(
+            f"{labels} does not exist: the study needs a folder of short videos, and a CSV file with the columns path, "
+            f"label, {args.part}"
+        )
+    make_folder(args.runs)
+    files = [args.runs / f"{part}.txt" for part in args.parts]
+    # First both parts, so that the classes of both are numbered.
+    for wanted, file in ((",".join(args.parts), args.runs / "all.txt"), *zip(args.parts, files, strict=True)):
+        extract_dataset(
+            ExtractionOptions(
+                video_dir=args.videos,
+                out_dir=args.runs / "frames",
+                list_file=file,
+                labels=labels,
+                where=[f"{args.part}={wanted}"],
+                classes_file=args.runs / "classes.txt",
+                format="PACKED",
+            )
+        )
+    ways = zip(args.parts, files, reversed(files), strict=True)
+    return [Way(f"tested on {part}", train, test) for part, test, train in ways]
+
+
+def _in_order(args: argparse.Namespace, ways: Sequence[Way]) -> Iterator[tuple[Sequence[int], Way, str]]:
+    """What is trained one after another: as many seeds as go side by side, so that a stop leaves whole comparisons."""
+    parts = [args.seeds[start : start + args.parallel] for start in range(0, len(args.seeds), args.parallel)]
+    return itertools.product(parts, ways, args.contestants)
+
+
+def _of_data(args: argparse.Namespace, way: Way) -> list[str]:
+    classes = (args.runs / "classes.txt").read_text(encoding="utf-8").splitlines()
+    folder = args.runs / "frames"
+    return [
+        *("dataset.format=PACKED", f"dataset.root_path={folder}", f"dataset.eva_root_path={folder}"),
+        *(f"dataset.list_file={way.train}", f"dataset.eva_list_file={way.test}"),
+        *(f"dataset.classes_file={args.runs / 'classes.txt'}", f"dataset.num_classes={len(classes)}"),
+    ]
+
+
+def _changes(contestant: str) -> list[str]:
+    return [f"SIFA.{name}={value}" for name, value in EVERYONE[contestant].items()]
+
+
+def _say(who: str, line: str) -> None:
+    cli.say(f"{who}, {line}")
+    sys.stdout.flush()
+
+
+def _is_kept(results: dict[str, Any], way: Way, contestant: str, seed: int) -> bool:
+    wanted = {"split": way.name, "contestant": contestant, "seed": seed}
+    return any(all(cell[name] == value for name, value in wanted.items()) for cell in results["cells"])
+
+
+def _add(results: dict[str, Any], way: Way, contestant: str, seed: int, run: Path) -> None:
+    """Keeps the answers of a run, as the study of real motion keeps those of a network.
+
+    Raises:
+        UserError: it was tested on other videos than those before.
+    """
+    scores, settings = load_scores(run), read_settings(run / "config.yml")
+    described = {"samples": scores.videos, "groups": scores.videos}
+    if results["videos"].setdefault(f"labels, {way.name}", described) != described:
+        raise UserError(f"{run} was tested on other videos than the networks of {way.name} before it")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    epochs = [line for line in lines if line["split"] == "train"]
+    right = scores.ranks(scores.of_all_views()) == 0
+    results["cells"].append(
+        {
+            **{"task": "labels", "split": way.name, "stem": settings["network.stem_frames"] or 4, "seed": seed},
+            **{"contestant": contestant, "rate": settings["optimization.base_learning_rate"]},
+            "top-1": 100 * float(right.mean()),
+            "right": "".join("01"[int(one)] for one in right),
+            "last losses": epochs[-1]["loss"],
+            "minutes": sum(epoch["videos"] / epoch["clips_per_second"] for epoch in epochs) / 60,
+            "offsets": {},
+        }
+    )
+
+
+def page(results: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    settings, cells = results["settings"], results["cells"]
+    lines = [
+        "# Temporal modules with the recipe for short videos",
+        "",
+        f"settings/small_videos_sifa.yml (SIFA's offsets learn at a tenth of the rate) with others in SIFA's place, "
+        f"{settings['optimization.epochs']} epochs. torch {settings['torch']}. {len(cells)} networks, "
+        f"{sum(cell['minutes'] for cell in cells) / len(cells):.0f} minutes of training each.",
+        "",
+    ]
+    for stem in sorted({cell["stem"] for cell in cells}):
+        if gathered := answers(results, "labels", stem):
+            lines += [*comparison(gathered, "labels", stem), "", *verdicts(gathered), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
