@@ -76,13 +76,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser("python -m benchmarks.real_motion", __doc__)
     add_video_arguments(parser)
     parser.add_argument("--stems", nargs="+", type=int, choices=(1, 4), default=[1, 4], help="frames of the stem")
-    parser.add_argument("--contestants", nargs="+", choices=EVERYONE, default=list(CONTESTANTS))
+    names = f"of {'; '.join(EVERYONE)} (default: the first {len(CONTESTANTS)})"
+    parser.add_argument(
+        "--contestants", nargs="+", choices=EVERYONE, default=list(CONTESTANTS), metavar="NAME", help=names
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rates", nargs="+", type=float, default=[0.001, 0.003], help="learning rates to choose from")
     parser.add_argument(
         "--choose-with",
         choices=CONTESTANTS,
-        help="choose one rate for all with this one (default: each its own)",
+        metavar="NAME",
+        help="choose one rate for all with this contestant (default: each its own)",
     )
     parser.add_argument("--depths", nargs=4, type=int, default=[1, 2, 2, 2], help="bottlenecks of res2..res5")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=["res3", "res4", "res5"], help="with modules")

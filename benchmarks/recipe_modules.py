@@ -9,7 +9,7 @@ chosen here: the recipe was chosen with SIFA, on the letters of AVLetters.
 
 The frames and the runs (a folder for each network, with checkpoints) go to --runs; results.json, with each answer, and
 the tables made of it to --out. The same command continues, and leaves alone what is done. On 520 videos a network takes
-12 minutes of one core, so five seeds of eight modules both ways take 16 hours.
+12 minutes of one core, so five seeds of eight modules both ways take 16 hours of one core.
 """
 
 import argparse
@@ -61,7 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
     parser.add_argument("--part", default="repetition", help="column (default: %(default)s)")
     parser.add_argument("--parts", nargs=2, default=["1", "2"], help="values of it (default: 1 2)")
-    parser.add_argument("--contestants", nargs="+", choices=MODULES, default=list(CONTESTANTS))
+    names = f"of {'; '.join(MODULES)} (default: the first {len(CONTESTANTS)})"
+    parser.add_argument(
+        "--contestants", nargs="+", choices=MODULES, default=list(CONTESTANTS), metavar="NAME", help=names
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--parallel", type=int, default=1, help="networks at a time (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("output/recipe_modules"), help="default: %(default)s")
@@ -72,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(args: argparse.Namespace) -> int:
     cli.check_range("--parallel", args.parallel, 1, 4096)
+    for option in ("seeds", "parts"):
+        if len(set(values := getattr(args, option))) < len(values):
+            raise UserError(f"--{option} must be different from each other")
     ways = _lists(args)
     own = [*_of_data(args, ways[0]), *args.set]
     settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), own))))

@@ -47,3 +47,6 @@ def test_it_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
     assert "columns path, label, repetition" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+    for option in ("--seeds", "--parts"):
+        assert main([str(tmp_path), "--out", str(tmp_path / "out"), option, "1", "1"]) == 2
+        assert f"{option} must be different" in capsys.readouterr().err
