@@ -15,13 +15,14 @@ def draw(results: dict[str, Any], file: Path) -> None:
     panels = [(task, stem, a) for task in TASK_NAMES for stem in (1, 4) if (a := answers(results, task, stem))]
     arrows: dict[str, Any] = next((cell["offsets"] for cell in reversed(results["cells"]) if cell["offsets"]), {})
     columns = max(len(panels), len(arrows), 1)
-    figure = Figure(figsize=(5 * columns, 7), layout="tight")
-    axes = figure.subplots(2, columns, squeeze=False)
+    rows = 2 if arrows else 1
+    figure = Figure(figsize=(5 * columns, 3.5 * rows), layout="tight")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.ravel():
         axis.set_visible(False)
     for axis, (task, stem, gathered) in zip(axes[0], panels, strict=False):
         _draw_accuracies(axis, gathered, f"{TASK_NAMES[task]}, stem of {stem}")
-    for axis, (name, entry) in zip(axes[1], arrows.items(), strict=False):
+    for axis, (name, entry) in zip(axes[-1], arrows.items(), strict=False):
         _draw_arrows(axis, name, entry)
     figure.savefig(file, dpi=100)
 
@@ -34,7 +35,7 @@ def _draw_accuracies(axis: Any, gathered: Answers, title: str) -> None:
         error = [[mean.value - mean.low], [mean.high - mean.value]]
         axis.errorbar(mean.value, row, xerr=error, fmt="o", color="#4c78a8", capsize=3)
     videos = [int((~np.isnan(gathered.of[name])).any(0).sum()) for name in names]
-    counts = [f"{name}\n{n} clips, seeds {gathered.seeds(name)}" for name, n in zip(names, videos, strict=True)]
+    counts = [f"{name}\n{n} clips, {gathered.seeds(name)} seeds" for name, n in zip(names, videos, strict=True)]
     axis.set_yticks(range(len(names)), counts, fontsize=8)
     axis.set_xlabel("top-1, %, with 95 % interval")
     axis.set_title(title, fontsize=10)

@@ -149,9 +149,9 @@ def _extract_all(
     if options.format == "SHARDS":  # each is a mixture of all classes, whatever their folders
         left = dict(random.Random(0).sample(list(left.items()), len(left)))
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
-    for path, frames, problem in tqdm(
-        extract_in_processes(left, options.workers), total=len(left), unit="video", dynamic_ncols=True, desc="extract"
-    ):
+    done = extract_in_processes(left, options.workers)
+    bar = tqdm(done, total=len(left), unit="video", dynamic_ncols=True, desc="extract", disable=not left)
+    for path, frames, problem in bar:
         if pack and frames:
             pack.add(folders[path], left[path].folder)
         results.add(path, frames, problem)
