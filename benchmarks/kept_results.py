@@ -32,5 +32,15 @@ def read_results(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return results
 
 
+def keep_videos(results: dict[str, Any], split: str, described: dict[str, Any]) -> None:
+    """Adds what a split is tested on, in the order of the answers.
+
+    Raises:
+        UserError: the answers that are kept are of other videos.
+    """
+    if results["videos"].setdefault(split, described) != described:
+        raise UserError(f"the answers that are kept for {split} are of other videos: give --out another folder")
+
+
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     write_text(folder / _FILE, json.dumps(results) + "\n")

@@ -43,7 +43,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.kept_results import read_results, write_results
+from benchmarks.kept_results import keep_videos, read_results, write_results
 from benchmarks.motion_cells import CONTESTANTS, EVERYONE, Budget, start_table
 from benchmarks.motion_crew import Crew, Trial
 from benchmarks.motion_data import Split, Task, Video, add_video_arguments, inner_split, read_chosen_videos, splits_of
@@ -136,7 +136,7 @@ def _study(args: argparse.Namespace) -> None:
         return
     splits = {(task, split.name): split for task in args.tasks for split in splits_of(task, videos)}
     for (task, name), split in splits.items():
-        results["videos"][f"{task}, {name}"] = _described(split, videos)
+        keep_videos(results, f"{task}, {name}", _described(split, videos))
     todo = [cell for cell in _cells(args, splits) if not any(cell.is_of(entry) for entry in results["cells"])]
     with Crew(args.workers, videos, budget, args.stop_after) as crew:
         _choose_rates(todo, args, splits, videos, crew, results)

@@ -25,13 +25,14 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.kept_results import read_results, write_results
+from benchmarks.kept_results import keep_videos, read_results, write_results
 from benchmarks.motion_cells import CONTESTANTS, EVERYONE, OTHER_OPTIONS
 from benchmarks.motion_picture import draw
 from benchmarks.motion_tables import answers, comparison, verdicts
 from common import cli
 from common.errors import UserError
 from common.files import make_folder, write_text
+from datasets.annotations import read_list
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
 from engine.config import dump_config, load_config
 from engine.scores import load_scores
@@ -79,11 +80,11 @@ def _study(args: argparse.Namespace) -> int:
         if len(set(values := getattr(args, option))) < len(values):
             raise UserError(f"--{option} must be different from each other")
     ways = _lists(args)
-    own = [*_of_data(args, ways[0]), *args.set]
-    settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), own))))
-    kept = {key: value for key, value in settings.items() if key not in _OF_A_RUN and not key.startswith("dataset.")}
     make_folder(args.out)
-    results = read_results(args.out, {**kept, "parts": args.parts, "torch": torch.__version__})
+    results = read_results(args.out, {**_settings(args, ways[0]), "parts": args.parts, "torch": torch.__version__})
+    for way in ways:
+        paths = [video.path for video in read_list(way.test, num_classes=len(_classes(args)))]
+        keep_videos(results, f"labels, {way.name}", {"samples": paths, "groups": paths})
     failed = 0
     for seeds, way, contestant in _in_order(args, ways):
         changes = [*_of_data(args, way), *_changes(contestant), *args.set]
@@ -136,13 +137,24 @@ def _in_order(args: argparse.Namespace, ways: Sequence[Way]) -> Iterator[tuple[S
     return itertools.product(parts, ways, args.contestants)
 
 
+def _settings(args: argparse.Namespace, way: Way) -> dict[str, Any]:
+    """What all networks have in common: not their files, and not their seeds."""
+    of_data = _of_data(args, way)
+    settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), [*of_data, *args.set]))))
+    own = {*_OF_A_RUN, *(change.partition("=")[0] for change in of_data)}
+    return {key: value for key, value in settings.items() if key not in own}
+
+
+def _classes(args: argparse.Namespace) -> list[str]:
+    return (args.runs / "classes.txt").read_text(encoding="utf-8").splitlines()
+
+
 def _of_data(args: argparse.Namespace, way: Way) -> list[str]:
-    classes = (args.runs / "classes.txt").read_text(encoding="utf-8").splitlines()
     folder = args.runs / "frames"
     return [
         *("dataset.format=PACKED", f"dataset.root_path={folder}", f"dataset.eva_root_path={folder}"),
         *(f"dataset.list_file={way.train}", f"dataset.eva_list_file={way.test}"),
-        *(f"dataset.classes_file={args.runs / 'classes.txt'}", f"dataset.num_classes={len(classes)}"),
+        *(f"dataset.classes_file={args.runs / 'classes.txt'}", f"dataset.num_classes={len(_classes(args))}"),
     ]
 
 
@@ -167,9 +179,7 @@ def _add(results: dict[str, Any], way: Way, contestant: str, seed: int, run: Pat
         UserError: it was tested on other videos than those before.
     """
     scores, settings = load_scores(run), read_settings(run / "config.yml")
-    described = {"samples": scores.videos, "groups": scores.videos}
-    if results["videos"].setdefault(f"labels, {way.name}", described) != described:
-        raise UserError(f"{run} was tested on other videos than the networks of {way.name} before it")
+    keep_videos(results, f"labels, {way.name}", {"samples": scores.videos, "groups": scores.videos})
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = [line for line in lines if line["split"] == "train"]
     right = scores.ranks(scores.of_all_views()) == 0

@@ -38,7 +38,10 @@ def test_the_study_trains_both_ways_and_continues(
     before = (out / "results.json").read_bytes()
     assert main([*command, *NARROW]) == 0
     assert (out / "results.json").read_bytes() == before
-    capsys.readouterr()
+    results["videos"]["labels, tested on 1"]["samples"][0] = "another"
+    (out / "results.json").write_text(json.dumps(results))
+    assert main([*command, *NARROW]) == 2
+    assert "kept for labels, tested on 1 are of other videos" in capsys.readouterr().err
     assert main([*command, *NARROW, "--set", "optimization.epochs=2"]) == 2
     assert "was made with {'optimization.epochs': 1" in capsys.readouterr().err
 

@@ -256,6 +256,10 @@ def test_a_study_stops_continues_and_writes_its_tables(tmp_path: Path, capsys: p
     capsys.readouterr()
     assert main([*command, *contestants, "--rates", "0.02"]) == 2
     assert "was made with {'rates': [0.01]}, now it is {'rates': [0.02]}" in capsys.readouterr().err
+    results["videos"]["labels, tested on 1"]["samples"][0] = "another"
+    (out / "results.json").write_text(json.dumps(results))
+    assert main([*command, *contestants, "--rates", "0.01"]) == 2
+    assert "kept for labels, tested on 1 are of other videos" in capsys.readouterr().err
 
 
 def test_what_the_study_needs_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
