@@ -37,13 +37,12 @@ from datasets.preparation.batch_extraction import ExtractionOptions, extract_dat
 from engine.config import dump_config, load_config
 from engine.scores import load_scores
 from sifa.comparison import flat_settings, read_settings
-from sifa.seeds import SeedOptions, run_seeds
+from sifa.seeds import WITHOUT_EFFECT, SeedOptions, run_seeds
 
 SETTINGS = Path(__file__).parents[1] / "settings" / "small_videos_sifa.yml"
 RESULTS = Path(__file__).parent / "results" / "recipe_modules"
 #: Those that the settings of a network can say.
 MODULES = [name for name, options in EVERYONE.items() if not set(options) & set(OTHER_OPTIONS)]
-_OF_A_RUN = ("output_dir", "seed", "dataset.num_workers")
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _settings(args: argparse.Namespace, way: Way) -> dict[str, Any]:
     """What all networks have in common: not their files, and not their seeds."""
     of_data = _of_data(args, way)
     settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), [*of_data, *args.set]))))
-    own = {*_OF_A_RUN, *(change.partition("=")[0] for change in of_data)}
+    own = {*WITHOUT_EFFECT, *(change.partition("=")[0] for change in of_data)}
     return {key: value for key, value in settings.items() if key not in own}
 
 

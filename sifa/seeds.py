@@ -22,7 +22,7 @@ from sifa.comparison import flat_settings, read_settings
 from sifa.tables import Table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train_val_3d.py"
-_WITHOUT_EFFECT = ("output_dir", "seed", "dataset.num_workers")
+WITHOUT_EFFECT = ("output_dir", "seed", "dataset.num_workers")  # settings that two runs of one comparison may differ in
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _is_done(options: SeedOptions, seed: int) -> bool:
     if not (folder / "config.yml").is_file():
         return False
     before, now = read_settings(folder / "config.yml"), flat_settings(yaml.safe_load(dump_config(config)))
-    names = [key for key in now if before.get(key) != now[key] and key not in _WITHOUT_EFFECT]
+    names = [key for key in now if before.get(key) != now[key] and key not in WITHOUT_EFFECT]
     if names:
         changes = ", ".join(f"{name} {before.get(name)} -> {now[name]}" for name in names[:5])
         raise UserError(f"{folder} is a run with other settings ({changes}): give another --out, or remove it")
