@@ -54,7 +54,7 @@ def build_form(
         UserError: the packages of onnx are not installed.
         ValueError: onnx with another device or dtype.
     """
-    full = name if dtype == torch.float32 else f"{name} {str(dtype).removeprefix('torch.')}"
+    full = _full_name(name, dtype)
     if name != "onnx":
         module = Probabilities(inference_network(network, dtype, fold=fold, compile=name == "compiled")).eval()
         return Form(full, lambda clips: module(clips.to(dtype)))
@@ -95,8 +95,13 @@ def fastest_form(
                 _seconds(form.run, clips, threads)  # compiles, allocates
                 forms.append(form)
             except Exception as error:  # a form that cannot be had here, such as one that needs a compiler, is left out
-                missing.append(f"no {name}: {one_line(error).split('. ')[0][:100]}")
+                missing.append(f"no {_full_name(name, candidate)}: {one_line(error).split('. ')[0][:100]}")
+                break  # what float32 lacks, bfloat16 lacks as well
     return _choose(forms, missing, clips, threads)
+
+
+def _full_name(name: FormName, dtype: torch.dtype) -> str:
+    return name if dtype == torch.float32 else f"{name} {str(dtype).removeprefix('torch.')}"
 
 
 def computes_in_bfloat16() -> bool:

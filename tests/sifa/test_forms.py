@@ -65,17 +65,22 @@ def test_onnx_computes_on_the_cpu_in_float32(checkpoint: Path) -> None:
 
 @pytest.fixture
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], None]:
-    """seconds({form: time}): what each form takes; torch.compile and ONNX Runtime cost nothing here."""
+    """seconds({form: time}): what each form takes; torch.compile and ONNX Runtime cost nothing here.
+
+    The processor has no instructions for bfloat16, whichever runs the tests.
+    """
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     names: dict[forms.Run, str] = {}
 
     def set_times(times: dict[str, float]) -> None:
         build = forms.build_form
 
         def build_form(network: Any, name: forms.FormName, clip: Any, **options: Any) -> forms.Form:
-            if times.get(name) is None:
-                raise UserError(f"{name} is missing: pip install {name}. Or not")
             form = build(network, "eager", clip, **options)
-            names[form.run] = name + form.name.removeprefix("eager")
+            full = name + form.name.removeprefix("eager")
+            if full not in times:
+                raise UserError(f"{name} is missing: pip install {name}. Or not")
+            names[form.run] = full
             return forms.Form(names[form.run], form.run)
 
         monkeypatch.setattr(forms, "build_form", build_form)
@@ -109,9 +114,19 @@ def test_bfloat16_counts_where_the_processor_has_it(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     form = sifa.load(checkpoint, form="fastest").form
     assert form.name == "eager bfloat16"
+    assert form.report.startswith("fastest form here: eager bfloat16 (eager 10 ms, eager bfloat16 5 ms a clip, no com")
+    assert form.report.count("no compiled") == 1, "said once, and not for bfloat16 again"
     assert sifa.load(checkpoint, form="fastest", dtype=torch.float32).form.name == "eager"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert not forms.computes_in_bfloat16()
+
+
+def test_a_form_that_lacks_bfloat16_alone_keeps_its_name(
+    checkpoint: Path, seconds: Callable[[dict[str, float]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds({"eager": 0.16, "compiled": 0.08, "onnx": 0.1})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    report = sifa.load(checkpoint, form="fastest").form.report
+    assert "no eager bfloat16: eager is missing" in report
+    assert "no eager:" not in report
 
 
 def test_the_command_says_it_beside_its_output(
