@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from benchmarks.motion_cells import Budget, run_cell, steps_of
 from benchmarks.motion_data import Split, Task, Video
+from datasets.preparation.processes import end_with_parent
 
 Note = TypeVar("Note")
 
@@ -112,6 +113,7 @@ _train: Callable[[Trial], dict[str, Any]]  # what this process does; a pool's fu
 def _start(videos: Sequence[Video], budget: Budget, steps: Any) -> None:
     global _train
     torch.set_num_threads(1)
+    end_with_parent()
 
     def count() -> None:
         with steps.get_lock():

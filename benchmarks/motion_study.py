@@ -28,6 +28,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy
 
+from datasets.preparation.processes import end_with_parent
+
 VARIANTS: dict[str, dict[str, Any]] = {
     "2D network": {"temporal": "none"},
     "temporal shift": {"temporal": "shift"},
@@ -164,7 +166,7 @@ def main() -> None:
     args = parser.parse_args()
     todo = [(name, seed) for seed in range(args.seeds) for name in VARIANTS]
     runs = []
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         for run in pool.map(partial(train, steps=args.steps), *zip(*todo, strict=True)):
             print(json.dumps(run), flush=True)
             runs.append(run)

@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
+from datasets.preparation.processes import end_with_parent
 
 # Which number of the state (0 across, 1 down, 2 angle, 3 size) changes, and its direction. Rows count downwards and
 # angles clockwise, as in an image.
@@ -70,9 +71,14 @@ def write_demo_videos(
         folder.mkdir(parents=True, exist_ok=True)
     write = partial(_write_video, size=size, frames=frames, seed=seed)
     tqdm.monitor_interval = 0  # no thread of the bar's own while processes are forked
-    with ProcessPoolExecutor(min(workers, len(files)), initializer=cv2.setNumThreads, initargs=(0,)) as pool:
+    with ProcessPoolExecutor(min(workers, len(files)), initializer=_start_worker) as pool:
         for _ in tqdm(pool.map(write, files.items(), chunksize=4), total=len(files), unit="video", desc="draw"):
             pass
+
+
+def _start_worker() -> None:
+    cv2.setNumThreads(0)
+    end_with_parent()
 
 
 def _check_no_others(out_dir: Path, files: Container[Path]) -> None:

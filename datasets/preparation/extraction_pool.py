@@ -1,9 +1,6 @@
 """Work on many videos in several processes. A video that crashes the decoder costs this video alone."""
 
-import os
 import signal
-import threading
-import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -12,6 +9,7 @@ from typing import TypeVar
 import cv2
 
 from datasets.preparation.extraction import extract_video
+from datasets.preparation.processes import end_with_parent
 from datasets.preparation.records import ExtractionJob
 
 Key = TypeVar("Key", bound=Hashable)
@@ -73,14 +71,8 @@ def run_in_processes(
 
 
 def _start_worker() -> None:
-    """A worker prints nothing, has one thread, and ends with its parent even if the parent was killed."""
+    """A worker prints nothing, has one thread, and ends with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     cv2.setNumThreads(0)
-    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def _exit_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    end_with_parent()

@@ -1,0 +1,66 @@
+"""A pool's processes end with the process that started them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PROGRAM = """
+import multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
+from datasets.preparation.processes import end_with_parent
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    with ProcessPoolExecutor(1, context, initializer=end_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_worker_ends_with_its_parent(how: signal.Signals, start: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "program.py"), start],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert parent.stdout
+    worker = int(parent.stdout.readline())
+    os.kill(worker, 0)  # it is there
+    parent.send_signal(how)
+    parent.wait()
+    try:
+        assert _ends(worker)
+    finally:
+        parent.stdout.close()
+
+
+def _ends(process: int, seconds: float = 30) -> bool:
+    """Whether a process ends in this time; it is killed if not. A zombie has ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    os.kill(process, signal.SIGKILL)
+    return False
+
+
+def test_every_pool_has_such_workers() -> None:
+    packages = ("benchmarks", "datasets", "engine", "models", "sifa", "tools", "visualization")
+    sources = {file: file.read_text(encoding="utf-8") for name in packages for file in (ROOT / name).rglob("*.py")}
+    pools = {file for file, source in sources.items() if "ProcessPoolExecutor(" in source}
+    assert len(pools) >= 3
+    assert all("end_with_parent" in sources[file] for file in pools)
