@@ -13,7 +13,8 @@ from engine.statistics import bootstrap_mean
 def draw(results: dict[str, Any], file: Path) -> None:
     """Accuracies with intervals for each task and stem, and offsets next to the flow for each module of one network."""
     panels = [(task, stem, a) for task in TASK_NAMES for stem in (1, 4) if (a := answers(results, task, stem))]
-    arrows: dict[str, Any] = next((cell["offsets"] for cell in reversed(results["cells"]) if cell["offsets"]), {})
+    shown: dict[str, Any] = next((cell for cell in reversed(results["cells"]) if cell["offsets"]), {"offsets": {}})
+    arrows: dict[str, Any] = shown["offsets"]
     columns = max(len(panels), len(arrows), 1)
     rows = 2 if arrows else 1
     figure = Figure(figsize=(5 * columns, 3.5 * rows), layout="tight")
@@ -23,7 +24,7 @@ def draw(results: dict[str, Any], file: Path) -> None:
     for axis, (task, stem, gathered) in zip(axes[0], panels, strict=False):
         _draw_accuracies(axis, gathered, f"{TASK_NAMES[task]}, stem of {stem}")
     for axis, (name, entry) in zip(axes[-1], arrows.items(), strict=False):
-        _draw_arrows(axis, name, entry)
+        _draw_arrows(axis, f"{shown['contestant']}\n{name}", entry)
     figure.savefig(file, dpi=100)
 
 

@@ -20,8 +20,8 @@ split, or with --choose-with one rate for all contestants of a split; nothing is
 results.json, with each answer, is written after each network, and the same command continues. With --seeds 0 it trains
 nothing and makes the tables again. At the end, or after --stop-after, real_motion.md and real_motion.png are made of
 it: means with 95 % intervals (bootstrap over runs and videos; over groups in the task direction), differences from SIFA
-by video with McNemar's test, and what of the paper's ordering is confirmed, denied or open. Learned offsets are
-compared with Farneback's and the DIS flow.
+by video (with McNemar's test in the task labels), and what of the paper's ordering is confirmed, denied or open.
+Learned offsets are compared with Farneback's and the DIS flow.
 
 A training step takes about 50 ms of one core for each clip of 16 x 96 x 96 with a stem of one frame, a third of that
 with the stem of four. So on 520 videos one seed of both tasks and stems takes some 26 hours of one core, and the choice
@@ -127,13 +127,13 @@ def _study(args: argparse.Namespace) -> None:
         time_crop,
     )
     settings = {**asdict(budget), "rates": args.rates, "chosen with": args.choose_with, "parts": args.parts}
-    make_folder(args.out)
     results = read_results(args.out, {**settings, "torch": torch.__version__})
     videos = read_chosen_videos(args, short_side=args.crop * 9 // 8)
     if args.motion:
         cli.say(motion_table(videos, frames=args.frames, crop=args.crop, stems=args.stems))
         cli.say(start_table(videos, budget))
         return
+    make_folder(args.out)
     splits = {(task, split.name): split for task in args.tasks for split in splits_of(task, videos)}
     for (task, name), split in splits.items():
         keep_videos(results, f"{task}, {name}", _described(split, videos))

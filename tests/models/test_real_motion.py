@@ -327,9 +327,32 @@ def test_the_papers_order_is_confirmed_denied_or_open() -> None:
         "| SIFA over 2D network": ("+3.4", "+100.0", "open (1 network) |"),
         "| SIFA_R over 2D network": ("+2.6", "+0.0", "open (1 network) |"),
         "| temporal shift over 2D network": ("+2.7", "+75.0", "open (1 network) |"),
+        "| temporal difference over 2D network": ("+4.6", "+0.0", "open (1 network) |"),
     }
     assert [row[4] for row in rows[:2]] == ["100.0 to 100.0", "25.0 to 25.0"]
     assert rows[-1][4] == "-"
+
+
+def test_the_papers_order_is_asked_of_slow_offsets_too() -> None:
+    rights = {"SIFA": "0000", "SIFA, offsets learn at a tenth": "1111", "SIFA_R": "0011"}
+    results = results_of([{"contestant": name, "seed": s, "right": r} for name, r in rights.items() for s in range(5)])
+    rows = [line for line in page(results).splitlines() if " over " in line and line.startswith("| ")]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| SIFA over SIFA_R", "+0.8", "-50.0"],
+        ["| SIFA, offsets learn at a tenth over SIFA_R", "+0.8", "+50.0"],
+    ]
+
+
+def test_answers_of_one_group_get_no_mcnemar_test() -> None:
+    """A clip and its reverse, of one speaker, are not independent."""
+    cells = [{"contestant": name, "seed": 0, "right": r} for name, r in (("SIFA", "1100"), ("temporal shift", "1110"))]
+    results = results_of([{**cell, "task": "direction", "split": "fold 1"} for cell in cells])
+    results["videos"] = {
+        "direction, fold 1": {"samples": ["a", "a backwards", "b", "b backwards"], "groups": [*"xxyy"]}
+    }
+    text = page(results)
+    assert next(line for line in text.splitlines() if line.startswith("| temporal shift |")).endswith("| 1, 0 | - |")
+    assert "McNemar's test (" not in text
 
 
 def test_trainings_that_differ_make_the_interval_over_networks_wide() -> None:
