@@ -23,6 +23,7 @@ PAPER = {
     "SIFA_C": 73.3,
     "SIFA_R": 74.6,
     "SIFA": 75.4,
+    SLOW: 75.4,
 }
 #: What the paper's figures say: the first one is better.
 CLAIMS = (
@@ -143,14 +144,14 @@ def _chosen_table(chosen: dict[str, dict[str, float]]) -> list[str]:
 
 def comparison(gathered: Answers, task: str, stem: int) -> list[str]:
     """The table of the contestants, with a title, as lines of Markdown."""
-    drawn = "groups of videos" if _draws_groups(gathered) else "videos"
-    test = " and McNemar's test (majority of the seeds)" if not _draws_groups(gathered) else ""
+    drawn, compared = "videos", f"difference from {REFERENCE} and McNemar's test (majority of the seeds) are"
+    if _draws_groups(gathered):
+        drawn, compared = "groups of videos", f"difference from {REFERENCE} is"
     lines = [
         f"## Task: {TASK_NAMES[task]}, stem of {stem} frame{'s' if stem > 1 else ''}",
         "",
         f"95 % intervals by bootstrap over {drawn} and seeds; one seed says nothing about how seeds differ. The "
-        f"difference from {REFERENCE}{test} {'are' if test else 'is'} of the runs that both have. "
-        f"Splits: {', '.join(gathered.splits)}.",
+        f"{compared} of the runs that both have. Splits: {', '.join(gathered.splits)}.",
         "",
         "| in SIFA's place | videos | seeds of each split | top-1 of each, % | training loss | top-1, % "
         f"| 95 % interval | minus {REFERENCE} | 95 % interval | right alone: it, {REFERENCE} | p (McNemar) |",
@@ -217,7 +218,7 @@ def verdicts(gathered: Answers) -> list[str]:
             of_networks = difference_of_networks(gathered, better, worse)
             networks = min(len(gathered.losses[name]) for name in (better, worse))
             rows.append(
-                f"| {better} over {worse} | {_in_paper(better) - _in_paper(worse):+.1f} | {difference.value:+.1f} "
+                f"| {better} over {worse} | {PAPER[better] - PAPER[worse]:+.1f} | {difference.value:+.1f} "
                 f"| {_span(difference)} | {_span(of_networks)} | {verdict([difference, of_networks], networks)} |"
             )
     if not rows:
@@ -237,10 +238,6 @@ def verdicts(gathered: Answers) -> list[str]:
 def _claims_of_slow_offsets() -> list[tuple[str, str]]:
     claims = [claim for claim in CLAIMS if REFERENCE in claim]
     return [(SLOW, worse) if better == REFERENCE else (better, SLOW) for better, worse in claims]
-
-
-def _in_paper(contestant: str) -> float:
-    return PAPER[REFERENCE if contestant == SLOW else contestant]
 
 
 def verdict(intervals: Sequence[Interval], networks: int) -> str:

@@ -117,6 +117,8 @@ def test_bfloat16_counts_where_the_processor_has_it(
     assert form.report.startswith("fastest form here: eager bfloat16 (eager 10 ms, eager bfloat16 5 ms a clip, no com")
     assert form.report.count("no compiled") == 1, "said once, and not for bfloat16 again"
     assert sifa.load(checkpoint, form="fastest", dtype=torch.float32).form.name == "eager"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert not forms.computes_in_bfloat16()
 
 
 def test_a_form_that_lacks_bfloat16_alone_keeps_its_name(
