@@ -2,6 +2,7 @@
 
 import errno
 import multiprocessing
+import multiprocessing.connection
 import multiprocessing.queues
 import os
 import signal
@@ -26,6 +27,7 @@ _SHORTAGES = {
     errno.EAGAIN: "there are too many processes (ulimit -u)",
 }
 _OTHER = 1
+_SECONDS_TO_END = 5.0  # for a process that has closed its connections
 _CRASHES = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 _loaders: WeakSet[DataLoader] = WeakSet()
 
@@ -79,6 +81,30 @@ def start_workers(loader: Any) -> Iterator[Any]:
                     worker.kill()
                     worker.join()
         raise OneProcessError(f"the processes of the loader cannot start: {_way_out(number)}") from None
+
+
+def next_batch(batches: Iterator[Any]) -> Any:
+    """The next batch of an iterator that `start_workers` gave; None after the last.
+
+    A worker that ends while this process takes a clip from it closes the connection before PyTorch sees that it has
+    ended. The error of the connection would hide the reason.
+
+    Raises:
+        RuntimeError: a worker has ended, in the words of PyTorch.
+    """
+    try:
+        return next(batches, None)
+    except (EOFError, ConnectionError) as error:
+        if not isinstance(batches, _MultiProcessingDataLoaderIter):
+            raise
+        closed = multiprocessing.connection.wait([worker.sentinel for worker in batches._workers], _SECONDS_TO_END)
+        if not closed:
+            raise
+        ended = [worker for worker in batches._workers if worker.sentinel in closed]
+        for worker in ended:
+            worker.join(_SECONDS_TO_END)  # its exit code comes after its connections are closed
+        pids = ", ".join(str(worker.pid) for worker in ended)
+        raise RuntimeError(f"DataLoader worker (pid(s) {pids}) exited unexpectedly") from error
 
 
 def end_workers() -> None:

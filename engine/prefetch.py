@@ -71,7 +71,7 @@ class DevicePrefetcher:
         batches = loader_processes.start_workers(self.loader)
         while True:
             began = time.perf_counter()
-            batch = next(batches, None)
+            batch = loader_processes.next_batch(batches)
             self.waited += time.perf_counter() - began
             if batch is None:
                 return

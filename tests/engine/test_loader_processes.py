@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 
+from engine import loader_processes
 from engine.launch import run_to_the_end
 from engine.prefetch import DevicePrefetcher, build_loader
 
@@ -82,3 +84,45 @@ def test_a_killed_worker(
     assert error.startswith("error: DataLoader worker (pid")
     assert ": the memory, or /dev/shm, may be too small" in error
     assert hint in error
+
+
+CONNECTION_ERRORS = (EOFError, ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
+
+
+def cut_connections(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    def cut(address: object) -> None:
+        raise error
+
+    monkeypatch.setattr("multiprocessing.resource_sharer._resource_sharer.get_connection", cut)
+
+
+def end_soon(worker: int) -> None:
+    if worker == 1:
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+@pytest.mark.parametrize("error", CONNECTION_ERRORS)
+@pytest.mark.parametrize("told", [True, False], ids=["told by a signal", "the signal came at a bad time"])
+def test_a_worker_that_ends_while_it_passes_on_a_clip(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: type[Exception], told: bool
+) -> None:
+    """The connection breaks before the process counts as ended: the reason is said, and not the connection's error.
+
+    PyTorch raises its own error in a handler of SIGCHLD. Python drops it where no error can be raised, as in a callback
+    of the garbage collector.
+    """
+    cut_connections(monkeypatch, error)
+    if not told:
+        monkeypatch.setattr("torch.utils.data._utils.signal_handling._error_if_any_worker_fails", lambda: None)
+    assert read(end_soon) == (1, [])
+    last = capfd.readouterr().err.splitlines()[-1].lstrip("\0")
+    assert last.startswith("error: DataLoader worker (pid")
+    assert last.endswith(": the memory, or /dev/shm, may be too small for dataset.num_workers")
+
+
+def test_a_broken_connection_to_a_worker_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_connections(monkeypatch, ConnectionResetError)
+    monkeypatch.setattr(loader_processes, "_SECONDS_TO_END", 0.1)
+    with pytest.raises(ConnectionResetError):
+        read()
+    assert not multiprocessing.active_children()
