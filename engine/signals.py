@@ -20,6 +20,9 @@ class StopSignals:
 
     Signals within three seconds of the first count as the same request: a launcher passes on what its processes have
     received as well. Only the main thread of a program can do so; in others the signals keep their effect.
+
+    A signal that was ignored before stays ignored: `nohup` ignores SIGHUP, so that a run outlives its terminal. SIGINT
+    is recorded nevertheless. A shell ignores it for each command in the background, which the user has not asked for.
     """
 
     def __init__(self) -> None:
@@ -30,7 +33,8 @@ class StopSignals:
     def __enter__(self) -> "StopSignals":
         try:
             for number in SIGNALS:
-                self._before[number] = signal.signal(number, self._note)
+                if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
         except ValueError:
             pass
         return self
