@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from benchmarks.motion_cells import Budget, run_cell, steps_of
 from benchmarks.motion_data import Split, Task, Video
-from datasets.preparation.processes import end_with_parent
+from datasets.processes import end_with_parent
 
 Note = TypeVar("Note")
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, cross_entropy
 
-from datasets.preparation.processes import end_with_parent
+from datasets.processes import end_with_parent
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "2D network": {"temporal": "none"},

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from common.errors import DataError
 from datasets.annotations import Video, read_list
 from datasets.bad_videos import BadVideos
+from datasets.processes import end_with_parent
 from datasets.readers import USUAL, Format, ReaderOptions, open_reader
 from datasets.sampling import check_at_least_one, check_time_crop, test_positions, train_positions
 from datasets.shard_index import ShardError
@@ -215,11 +216,14 @@ class ClipDataset(Dataset[Sample]):
 def worker_init(worker_id: int) -> None:
     """For DataLoader's worker_init_fn: one thread for each worker, so that many workers do not compete for the cores.
 
+    The worker ends with its training process. PyTorch sees to it as well, but not with Python's fork server.
+
     Args:
         worker_id: given by DataLoader, not used.
     """
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    end_with_parent()
 
 
 def _check_views(

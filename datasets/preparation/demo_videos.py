@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common.errors import UserError
-from datasets.preparation.processes import end_with_parent
+from datasets.processes import end_with_parent
 
 # Which number of the state (0 across, 1 down, 2 angle, 3 size) changes, and its direction. Rows count downwards and
 # angles clockwise, as in an image.

@@ -9,8 +9,8 @@ from typing import TypeVar
 import cv2
 
 from datasets.preparation.extraction import extract_video
-from datasets.preparation.processes import end_with_parent
 from datasets.preparation.records import ExtractionJob
+from datasets.processes import end_with_parent
 
 Key = TypeVar("Key", bound=Hashable)
 Job = TypeVar("Job")

@@ -1,4 +1,4 @@
-"""A pool's processes end with the process that started them."""
+"""The processes of pools and loaders end with the process that started them."""
 
 import os
 import signal
@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
-PROGRAM = """
+ROOT = Path(__file__).resolve().parents[2]
+POOL = """
 import multiprocessing, os, sys, time
 from concurrent.futures import ProcessPoolExecutor
-from datasets.preparation.processes import end_with_parent
+from datasets.processes import end_with_parent
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])
@@ -21,12 +21,32 @@ if __name__ == "__main__":
         print(pool.submit(os.getpid).result(), flush=True)
         pool.submit(time.sleep, 600).result()
 """
+LOADER = """
+import os, sys, time
+from torch.utils.data import DataLoader, Dataset
+from datasets.clips import worker_init
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 1000
+
+    def __getitem__(self, index):
+        return os.getpid()
+
+if __name__ == "__main__":
+    options = {"num_workers": 2, "worker_init_fn": worker_init, "multiprocessing_context": sys.argv[1]}
+    numbers = iter(DataLoader(Numbers(), **options))
+    next(numbers)
+    print(int(next(numbers)), flush=True)
+    time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_worker_ends_with_its_parent(how: signal.Signals, start: str, tmp_path: Path) -> None:
-    (tmp_path / "program.py").write_text(PROGRAM)
+@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("program", [POOL, LOADER], ids=["pool", "loader"])
+def test_a_worker_ends_with_its_parent(program: str, how: signal.Signals, start: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(program)
     parent = subprocess.Popen(
         [sys.executable, str(tmp_path / "program.py"), start],
         stdout=subprocess.PIPE,
