@@ -16,10 +16,10 @@ def end_with_parent() -> None:
 
 
 def _wait_for_parent(starter: int) -> None:
-    """A forked process sees by its parent's number, also while its siblings hold the parent's end of the pipe.
+    """A forked process sees it by its parent's number. Its siblings hold the parent's end of the pipe open.
 
-    With Python's fork server, the default from Python 3.14 on, the parent is the server. It outlives the process that
-    asked it for this one, which the pipe tells.
+    With Python's fork server, the default from Python 3.14 on, the parent is the server, which outlives the process
+    that asked for this one. The pipe closes when that process ends.
     """
     asked_for = multiprocessing.parent_process()
     while os.getppid() == starter and (asked_for is None or asked_for.is_alive()):

@@ -27,6 +27,7 @@ _SHORTAGES = {
     errno.EAGAIN: "there are too many processes (ulimit -u)",
 }
 _OTHER = 1
+_PINNING_FAILED = "Pin memory thread exited unexpectedly"  # for a GPU a thread of PyTorch's takes the clips
 _SECONDS_TO_END = 5.0  # for a process that has closed its connections
 _CRASHES = (signal.SIGBUS, signal.SIGSEGV, signal.SIGABRT)
 _loaders: WeakSet[DataLoader] = WeakSet()
@@ -94,8 +95,9 @@ def next_batch(batches: Iterator[Any]) -> Any:
     """
     try:
         return next(batches, None)
-    except (EOFError, ConnectionError) as error:
-        if not isinstance(batches, _MultiProcessingDataLoaderIter):
+    except (EOFError, ConnectionError, RuntimeError) as error:
+        of_connection = not isinstance(error, RuntimeError) or str(error) == _PINNING_FAILED
+        if not of_connection or not isinstance(batches, _MultiProcessingDataLoaderIter):
             raise
         closed = multiprocessing.connection.wait([worker.sentinel for worker in batches._workers], _SECONDS_TO_END)
         if not closed:

@@ -1,5 +1,6 @@
 """From a data set to the device: loader processes, copies that overlap the computation, and the time spent waiting."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -12,6 +13,9 @@ from engine import loader_processes
 from engine.distributed import any_rank
 
 Batch = tuple[Tensor, Tensor, Tensor]  # clip, label, index
+# From Python 3.14 on it would be the fork server. A signal to stop the run, sent to all its processes, ends the server,
+# and the workers with it, before the run has saved its state.
+_START_METHOD = "fork" if sys.platform == "linux" else None
 
 
 def build_loader(
@@ -33,14 +37,14 @@ def build_loader(
         workers: processes; 0 loads in this one.
         device: where batches will go; for a GPU they are put into pinned memory.
         start_worker: called with its number in each worker when it starts.
-        start_method: of the workers; None: Python's own.
+        start_method: of the workers; None: fork, on systems without it Python's own.
     """
     loader: DataLoader = DataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         num_workers=workers,
-        multiprocessing_context=start_method if workers else None,
+        multiprocessing_context=(start_method or _START_METHOD) if workers else None,
         pin_memory=device.type == "cuda",
         persistent_workers=workers > 0,
         worker_init_fn=partial(loader_processes.start_worker, start_worker),  # not a closure: it may be pickled

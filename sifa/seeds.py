@@ -1,6 +1,7 @@
 """The same settings over several seeds: one run for each, side by side or one after another, and their mean."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,8 @@ def _own(options: SeedOptions, seed: int) -> list[str]:
 def _start(options: SeedOptions, seed: int, place: int) -> "subprocess.Popen[bytes]":
     """Starts the run of a seed; runs side by side have GPUs, or cores, of their own."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.nproc}"]
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # under nohup; torchrun would end with the terminal
+        launcher.append("--signals-to-handle=SIGTERM,SIGINT")
     command = [sys.executable, *(launcher if options.nproc > 1 else []), str(SCRIPT)]
     command += [f"--config_file={options.config_file}", "--resume=auto", "--then_test"]
     command += ["--set", *options.changes, *_own(options, seed)]

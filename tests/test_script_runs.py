@@ -74,7 +74,6 @@ _PROCESSES.set_forkserver_preload(["train_val_3d"])  # so that a run starts in n
 
 
 def _run(argv: list[str]) -> None:
-    multiprocessing.set_start_method("fork", force=True)  # as in a run of its own
     torch.set_num_threads(1)
     sys.exit(train_val_3d.main(argv))
 

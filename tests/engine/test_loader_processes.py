@@ -65,7 +65,7 @@ def test_workers_that_cannot_start(capfd: pytest.CaptureFixture[str], monkeypatc
         started.append(process)
         start(process)
 
-    monkeypatch.setattr(multiprocessing.Process, "start", start_one)
+    monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", start_one)
     assert read() == (2, [])
     assert len(started) == 1, "one worker was there, and has ended"
     assert capfd.readouterr().err == (
@@ -86,10 +86,16 @@ def test_a_killed_worker(
     assert hint in error
 
 
-CONNECTION_ERRORS = (EOFError, ConnectionResetError, ConnectionRefusedError, BrokenPipeError)
+CONNECTION_ERRORS = (
+    EOFError(),
+    ConnectionResetError(),
+    ConnectionRefusedError(),
+    BrokenPipeError(),
+    RuntimeError("Pin memory thread exited unexpectedly"),
+)
 
 
-def cut_connections(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+def cut_connections(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def cut(address: object) -> None:
         raise error
 
@@ -101,10 +107,10 @@ def end_soon(worker: int) -> None:
         threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
 
-@pytest.mark.parametrize("error", CONNECTION_ERRORS)
+@pytest.mark.parametrize("error", CONNECTION_ERRORS, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("told", [True, False], ids=["told by a signal", "the signal came at a bad time"])
 def test_a_worker_that_ends_while_it_passes_on_a_clip(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: type[Exception], told: bool
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, told: bool
 ) -> None:
     """The connection breaks before the process counts as ended: the reason is said, and not the connection's error.
 
@@ -121,8 +127,18 @@ def test_a_worker_that_ends_while_it_passes_on_a_clip(
 
 
 def test_a_broken_connection_to_a_worker_that_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    cut_connections(monkeypatch, ConnectionResetError)
+    cut_connections(monkeypatch, ConnectionResetError())
     monkeypatch.setattr(loader_processes, "_SECONDS_TO_END", 0.1)
     with pytest.raises(ConnectionResetError):
         read()
     assert not multiprocessing.active_children()
+
+
+def test_workers_are_forked_where_python_would_use_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server ends with the first signal to the group of the run, and its workers see their parent's end."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)
+    try:
+        assert read() == (0, [])
+    finally:
+        multiprocessing.set_start_method(before, force=True)

@@ -1,5 +1,6 @@
 """One run for each seed: which are started, what is kept, and the mean of their accuracy."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,9 @@ def test_the_commands_are_those_of_the_script(settings: Path, tmp_path: Path, mo
     assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     assert environment["CUDA_VISIBLE_DEVICES"] == "2,3"
     assert int(environment["OMP_NUM_THREADS"]) >= 1
+    monkeypatch.setattr(signal, "getsignal", lambda number: signal.SIG_IGN)  # as under nohup
+    seeds._start(SeedOptions(**options, nproc=2), 7, 0)
+    assert started[2][0][4:7] == ["--nproc_per_node=2", "--signals-to-handle=SIGTERM,SIGINT", str(seeds.SCRIPT)]
 
 
 @pytest.mark.parametrize(
