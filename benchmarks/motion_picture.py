@@ -16,9 +16,10 @@ def draw(results: dict[str, Any], file: Path) -> None:
     shown: dict[str, Any] = next((cell for cell in reversed(results["cells"]) if cell["offsets"]), {"offsets": {}})
     arrows: dict[str, Any] = shown["offsets"]
     columns = max(len(panels), len(arrows), 1)
-    rows = 2 if arrows else 1
-    figure = Figure(figsize=(5 * columns, 3.5 * rows), layout="tight")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    longest = max((len(gathered.of) for _, _, gathered in panels), default=0)
+    heights = [max(3.5, 1 + 0.35 * longest), *([3.5] if arrows else [])]  # inches; room for two lines a contestant
+    figure = Figure(figsize=(5 * columns, sum(heights)), layout="tight")
+    axes = figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights)
     for axis in axes.ravel():
         axis.set_visible(False)
     for axis, (task, stem, gathered) in zip(axes[0], panels, strict=False):
