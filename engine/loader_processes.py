@@ -96,8 +96,8 @@ def next_batch(batches: Iterator[Any]) -> Any:
     try:
         return next(batches, None)
     except (EOFError, ConnectionError, RuntimeError) as error:
-        of_connection = not isinstance(error, RuntimeError) or str(error) == _PINNING_FAILED
-        if not of_connection or not isinstance(batches, _MultiProcessingDataLoaderIter):
+        other = isinstance(error, RuntimeError) and str(error) != _PINNING_FAILED
+        if other or not isinstance(batches, _MultiProcessingDataLoaderIter):
             raise
         closed = multiprocessing.connection.wait([worker.sentinel for worker in batches._workers], _SECONDS_TO_END)
         if not closed:

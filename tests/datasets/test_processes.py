@@ -47,11 +47,12 @@ if __name__ == "__main__":
     [
         (POOL, "fork", signal.SIGTERM),
         (POOL, "fork", signal.SIGKILL),
+        (POOL, "spawn", signal.SIGTERM),
         (POOL, "spawn", signal.SIGKILL),
         (POOL, "forkserver", signal.SIGKILL),
         (LOADER, "forkserver", signal.SIGKILL),  # in other ways PyTorch sees to it as well
     ],
-    ids=["fork, SIGTERM", "fork", "spawn", "forkserver", "loader, forkserver"],
+    ids=["fork, SIGTERM", "fork", "spawn, SIGTERM", "spawn", "forkserver", "loader, forkserver"],
 )
 def test_a_worker_ends_with_its_parent(program: str, start: str, how: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(program)

@@ -134,7 +134,7 @@ def test_a_broken_connection_to_a_worker_that_lives(monkeypatch: pytest.MonkeyPa
     assert not multiprocessing.active_children()
 
 
-def test_workers_are_forked_where_python_would_use_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_are_forked_where_python_would_use_its_server() -> None:
     """The server ends with the first signal to the group of the run, and its workers see their parent's end."""
     before = multiprocessing.get_start_method()
     multiprocessing.set_start_method("forkserver", force=True)
