@@ -14,10 +14,8 @@ fineness. Written for the start in docs/results.md, "A start from drawn motion".
 videos.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -25,6 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from common import cli
+from common.files import make_folder
 from datasets.preparation.demo_videos import save_video
 
 Image = np.ndarray  # float32 (H, W, 3), BGR in 0..255
@@ -53,17 +52,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=72, help="of the square frames, in pixels (default: %(default)s)")
     parser.add_argument("--frames", type=int, default=24, help="of each video (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    return cli.run(partial(_draw_all, parser.parse_args(argv)))
+    args = parser.parse_args(argv)
+    sizes = {"size": args.size, "frames": args.frames}
+    return cli.run(lambda: draw_all(args.out_dir, range(args.videos), **sizes, seed=args.seed))
 
 
-def _draw_all(args: argparse.Namespace) -> None:
-    for number, (what, course) in enumerate(tqdm(CLASSES, desc="classes")):
-        folder = args.out_dir / f"{what}_{course}"
-        folder.mkdir(parents=True, exist_ok=True)
-        for index in range(args.videos):
-            rng = np.random.default_rng([args.seed, number, index])
-            pictures = draw_video(what, course, frames=args.frames, size=args.size, rng=rng)
-            save_video(folder / f"{index:04d}.mp4", pictures)
+def draw_all(folder: Path, numbers: Sequence[int], *, size: int, frames: int, seed: int) -> None:
+    """Writes folder/CLASS/NUMBER.mp4 for each class and number, with a progress bar.
+
+    Args:
+        folder: of the classes.
+        numbers: of the videos of each class; a video depends on its own number, not on the others.
+        size: height and width in pixels, even.
+        frames: of each video.
+        seed: of all that is random.
+
+    Raises:
+        OSError: a video cannot be written.
+    """
+    for number, (what, course) in enumerate(tqdm(CLASSES, desc=f"draw {folder}", unit="class")):
+        of_class = folder / f"{what}_{course}"
+        make_folder(of_class)
+        for index in numbers:
+            rng = np.random.default_rng([seed, number, index])
+            save_video(of_class / f"{index:04d}.mp4", draw_video(what, course, frames=frames, size=size, rng=rng))
 
 
 def draw_video(what: str, course: str, *, frames: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:

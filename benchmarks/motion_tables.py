@@ -42,6 +42,7 @@ CLAIMS = (
     ("temporal difference", "2D network"),
     ("correlation", "2D network"),
 )
+DRAWN_TOGETHER = "drawn together"  # setting of a study of labels: the column whose values a bootstrap draws
 NETWORKS_OF_A_VERDICT = 5  # of seeds or of splits; with less the interval knows too little of how trainings differ
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
 
@@ -52,7 +53,8 @@ class Answers:
 
     Args:
         of: contestant -> (seeds, samples): 1 right, 0 wrong, NaN where the network has not been run.
-        groups: (samples,) what a bootstrap draws together: the groups in the task direction, else the videos.
+        groups: (samples,) what a bootstrap draws together: the groups in the task direction or if the study says so,
+            else the videos.
         videos: (samples,) their paths.
         splits: their names, in order.
         parts: the samples of each split.
@@ -94,7 +96,7 @@ def answers(results: dict[str, Any], task: str, stem: int) -> Answers | None:
         values[seeds.index(cell["seed"]), parts[split]] = np.array(list(cell["right"]), dtype=float)
     videos = np.array([sample.removesuffix(" backwards") for one in described for sample in one["samples"]])
     groups = np.array([group for one in described for group in one["groups"]])
-    drawn = groups if task == "direction" else videos
+    drawn = groups if task == "direction" or results["settings"].get(DRAWN_TOGETHER) else videos
     return Answers(table, drawn, videos, splits, parts, accuracies, losses)
 
 
@@ -162,7 +164,7 @@ def comparison(gathered: Answers, task: str, stem: int) -> list[str]:
         mean = bootstrap_mean(100 * values, gathered.groups)
         each = ", ".join(f"{np.mean(of):.1f}" if of else "-" for of in gathered.accuracies[name])
         row = f"| {name} | {len(set(gathered.videos[seen.any(0)]))} | {gathered.seeds(name)} | {each} "
-        row += f"| {np.mean(gathered.losses[name]):.2f} | {mean.value:.1f} | {_span(mean)} |"
+        row += f"| {np.mean(gathered.losses[name]):.2f} | {mean.value:.1f} | {span(mean)} |"
         lines.append(row + _difference(gathered, values, name))
     return lines
 
@@ -178,7 +180,7 @@ def _difference(gathered: Answers, values: np.ndarray, name: str) -> str:
     compared = both.any(0)
     test = mcnemar(*(np.nanmean(side[:, compared], axis=0) > 0.5 for side in (one, other)))
     p = "-" if _draws_groups(gathered) else f"{test.p:.3f}"  # the test takes each answer for independent
-    return f" {difference.value:+.1f} | {_span(difference)} | {test.only_first}, {test.only_second} | {p} |"
+    return f" {difference.value:+.1f} | {span(difference)} | {test.only_first}, {test.only_second} | {p} |"
 
 
 def _draws_groups(gathered: Answers) -> bool:
@@ -219,7 +221,7 @@ def verdicts(gathered: Answers) -> list[str]:
             networks = min(len(gathered.losses[name]) for name in (better, worse))
             rows.append(
                 f"| {better} over {worse} | {PAPER[better] - PAPER[worse]:+.1f} | {difference.value:+.1f} "
-                f"| {_span(difference)} | {_span(of_networks)} | {verdict([difference, of_networks], networks)} |"
+                f"| {span(difference)} | {span(of_networks)} | {verdict([difference, of_networks], networks)} |"
             )
     if not rows:
         return []
@@ -253,7 +255,8 @@ def verdict(intervals: Sequence[Interval], networks: int) -> str:
     return "confirmed" if intervals[0].value > 0 else "denied"
 
 
-def _span(interval: Interval) -> str:
+def span(interval: Interval) -> str:
+    """Its ends; - without limits."""
     return f"{interval.low:.1f} to {interval.high:.1f}" if math.isfinite(interval.low) else "-"
 
 

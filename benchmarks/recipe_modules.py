@@ -1,11 +1,13 @@
-"""Which temporal module for a few hundred short videos? The recipe for them, with others in SIFA's place.
+"""Which temporal module, and which start, for a few hundred short videos? The recipe with each, on the same videos.
 
     python -m benchmarks.recipe_modules VIDEOS [--seeds 0 1 2 3 4] [--parallel 2] [--out FOLDER] [--runs FOLDER]
+    python -m benchmarks.recipe_modules VIDEOS --part scene --parts 0,15 1,2,7 3,4 --starts drawn=FILE
 
-VIDEOS is a folder of short videos; labels.csv in it has the columns path, label, and a part that halves the videos
-(--part, such as repetition). Networks are trained on one part and tested on the other, and the other way round, with
-settings/small_videos_sifa.yml, in which SIFA's offsets learn slowly. Nothing but the module differs, and nothing is
-chosen here: the recipe was chosen with SIFA, on the letters of AVLetters.
+VIDEOS is a folder of short videos; labels.csv in it has the columns path, label, and one that parts them (--part, such
+as repetition). Networks are tested on one part, and trained on all others, for each part in turn, with
+settings/small_videos_sifa.yml, in which SIFA's offsets learn slowly. A part may have several values, such as scenes;
+then an interval draws whole scenes. Nothing but the module differs, or the weights at the start (--starts), and nothing
+is chosen here: the recipe was chosen with SIFA, on the letters of AVLetters.
 
 The frames and the runs (a folder for each network, with checkpoints) go to --runs; results.json, with each answer, and
 the tables made of it to --out. The same command continues, and leaves alone what is done. On 520 videos a network takes
@@ -17,7 +19,6 @@ import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,20 @@ import yaml
 from benchmarks.kept_results import keep_videos, read_results, write_results
 from benchmarks.motion_cells import CONTESTANTS, EVERYONE, OTHER_OPTIONS
 from benchmarks.motion_picture import draw
-from benchmarks.motion_tables import answers, comparison, verdicts
+from benchmarks.motion_tables import (
+    DRAWN_TOGETHER,
+    Answers,
+    answers,
+    comparison,
+    difference_of,
+    difference_of_networks,
+    span,
+    verdicts,
+)
+from benchmarks.recipe_ways import Parts, Way, count_classes, store_ways
 from common import cli
 from common.errors import UserError
 from common.files import make_folder, write_text
-from datasets.annotations import read_list
-from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
 from engine.config import dump_config, load_config
 from engine.scores import load_scores
 from sifa.comparison import flat_settings, read_settings
@@ -41,17 +50,9 @@ from sifa.seeds import WITHOUT_EFFECT, SeedOptions, run_seeds
 
 SETTINGS = Path(__file__).parents[1] / "settings" / "small_videos_sifa.yml"
 RESULTS = Path(__file__).parent / "results" / "recipe_modules"
+FROM = ", from "  # between the names of a module and of its start
 #: Those that the settings of a network can say.
 MODULES = [name for name, options in EVERYONE.items() if not set(options) & set(OTHER_OPTIONS)]
-
-
-@dataclass(frozen=True)
-class Way:
-    """What is trained on, and what is tested on: two lists of videos."""
-
-    name: str
-    train: Path
-    test: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,10 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("videos", type=Path, help="folder that the paths of the labels file are relative to")
     parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
     parser.add_argument("--part", default="repetition", help="column (default: %(default)s)")
-    parser.add_argument("--parts", nargs=2, default=["1", "2"], help="values of it (default: 1 2)")
+    parser.add_argument(
+        "--parts", nargs="+", default=["1", "2"], metavar="VALUES", help="of it, of each part: V1,V2 (default: 1 2)"
+    )
     names = f"of {'; '.join(MODULES)} (default: the first {len(CONTESTANTS)})"
     parser.add_argument(
         "--contestants", nargs="+", choices=MODULES, default=list(CONTESTANTS), metavar="NAME", help=names
+    )
+    parser.add_argument(
+        "--starts", nargs="+", default=[], metavar="NAME=FILE", help="checkpoints; each contestant from them, too"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--parallel", type=int, default=1, help="networks at a time (default: %(default)s)")
@@ -75,21 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _study(args: argparse.Namespace) -> int:
     cli.check_range("--parallel", args.parallel, 1, 4096)
-    for option in ("seeds", "parts"):
-        if len(set(values := getattr(args, option))) < len(values):
-            raise UserError(f"--{option} must be different from each other")
-    ways = _lists(args)
+    if len(set(args.seeds)) < len(args.seeds):
+        raise UserError("--seeds must be different from each other")
+    entrants = _entrants(args)
+    parts = Parts(args.part, args.parts)
+    ways = store_ways(args.videos, args.labels or args.videos / "labels.csv", parts, args.runs)
     make_folder(args.out)
-    results = read_results(args.out, {**_settings(args, ways[0]), "parts": args.parts, "torch": torch.__version__})
+    results = read_results(args.out, {**_settings(args, parts, ways[0]), "torch": torch.__version__})
     for way in ways:
-        paths = [video.path for video in read_list(way.test, num_classes=len(_classes(args)))]
-        keep_videos(results, f"labels, {way.name}", {"samples": paths, "groups": paths})
+        keep_videos(results, f"labels, {way.name}", {"samples": way.samples, "groups": way.groups})
     failed = 0
-    for seeds, way, contestant in _in_order(args, ways):
-        changes = [*_of_data(args, way), *_changes(contestant), *args.set]
+    for seeds, way, (contestant, changes) in _in_order(args, ways, entrants):
         folder = args.runs / f"{contestant} {way.name}".replace(" ", "_")
         todo = [seed for seed in seeds if not _is_kept(results, way, contestant, seed)]
-        options = SeedOptions(str(SETTINGS), folder, todo, changes, args.parallel)
+        options = SeedOptions(str(SETTINGS), folder, todo, [*_of_data(args, way), *changes, *args.set], args.parallel)
         bad = run_seeds(options, partial(_say, f"{contestant}, {way.name}"))
         failed += len(bad)
         for seed in todo:
@@ -103,49 +108,39 @@ def _study(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _lists(args: argparse.Namespace) -> list[Way]:
-    """Stores the frames of both parts, and says which list is for what."""
-    labels = args.labels or args.videos / "labels.csv"
-    if not labels.is_file():
-        raise UserError(
-            f"{labels} does not exist: the study needs a folder of short videos, and a CSV file with the columns path, "
-            f"label, {args.part}"
-        )
-    make_folder(args.runs)
-    files = [args.runs / f"{part}.txt" for part in args.parts]
-    # First both parts, so that the classes of both are numbered.
-    for wanted, file in ((",".join(args.parts), args.runs / "all.txt"), *zip(args.parts, files, strict=True)):
-        extract_dataset(
-            ExtractionOptions(
-                video_dir=args.videos,
-                out_dir=args.runs / "frames",
-                list_file=file,
-                labels=labels,
-                where=[f"{args.part}={wanted}"],
-                classes_file=args.runs / "classes.txt",
-                format="PACKED",
-            )
-        )
-    ways = zip(args.parts, files, reversed(files), strict=True)
-    return [Way(f"tested on {part}", train, test) for part, test, train in ways]
+def _entrants(args: argparse.Namespace) -> dict[str, list[str]]:
+    """Name -> settings: each contestant from random weights, and from each start."""
+    starts = {}
+    for start in args.starts:
+        name, equals, file = start.partition("=")
+        if not name or not equals or name in starts:
+            raise UserError(f"--starts must be NAME=FILE, each name once, got {start}")
+        if not Path(file).is_file():
+            raise UserError(f"--starts: there is no file {file}")
+        starts[name] = f"network.pretrained_model={file}"
+    entrants = {}
+    for contestant in args.contestants:
+        changes = [f"SIFA.{name}={value}" for name, value in EVERYONE[contestant].items()]
+        entrants[contestant] = changes
+        entrants |= {f"{contestant}{FROM}{name}": [*changes, start] for name, start in starts.items()}
+    return entrants
 
 
-def _in_order(args: argparse.Namespace, ways: Sequence[Way]) -> Iterator[tuple[Sequence[int], Way, str]]:
+def _in_order(
+    args: argparse.Namespace, ways: Sequence[Way], entrants: dict[str, list[str]]
+) -> Iterator[tuple[Sequence[int], Way, tuple[str, list[str]]]]:
     """What is trained one after another: as many seeds as go side by side, so that a stop leaves whole comparisons."""
     parts = [args.seeds[start : start + args.parallel] for start in range(0, len(args.seeds), args.parallel)]
-    return itertools.product(parts, ways, args.contestants)
+    return itertools.product(parts, ways, entrants.items())
 
 
-def _settings(args: argparse.Namespace, way: Way) -> dict[str, Any]:
-    """What all networks have in common: not their files, and not their seeds."""
+def _settings(args: argparse.Namespace, parts: Parts, way: Way) -> dict[str, Any]:
+    """What all networks have in common: not their files, their seeds and their starts."""
     of_data = _of_data(args, way)
     settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), [*of_data, *args.set]))))
     own = {*WITHOUT_EFFECT, *(change.partition("=")[0] for change in of_data)}
-    return {key: value for key, value in settings.items() if key not in own}
-
-
-def _classes(args: argparse.Namespace) -> list[str]:
-    return (args.runs / "classes.txt").read_text(encoding="utf-8").splitlines()
+    common = {key: value for key, value in settings.items() if key not in own}
+    return {**common, "parts": list(parts.values), DRAWN_TOGETHER: parts.column if parts.have_groups else None}
 
 
 def _of_data(args: argparse.Namespace, way: Way) -> list[str]:
@@ -153,12 +148,8 @@ def _of_data(args: argparse.Namespace, way: Way) -> list[str]:
     return [
         *("dataset.format=PACKED", f"dataset.root_path={folder}", f"dataset.eva_root_path={folder}"),
         *(f"dataset.list_file={way.train}", f"dataset.eva_list_file={way.test}"),
-        *(f"dataset.classes_file={args.runs / 'classes.txt'}", f"dataset.num_classes={len(_classes(args))}"),
+        *(f"dataset.classes_file={args.runs / 'classes.txt'}", f"dataset.num_classes={count_classes(args.runs)}"),
     ]
-
-
-def _changes(contestant: str) -> list[str]:
-    return [f"SIFA.{name}={value}" for name, value in EVERYONE[contestant].items()]
 
 
 def _say(who: str, line: str) -> None:
@@ -178,7 +169,7 @@ def _add(results: dict[str, Any], way: Way, contestant: str, seed: int, run: Pat
         UserError: it was tested on other videos than those before.
     """
     scores, settings = load_scores(run), read_settings(run / "config.yml")
-    keep_videos(results, f"labels, {way.name}", {"samples": scores.videos, "groups": scores.videos})
+    keep_videos(results, f"labels, {way.name}", {"samples": scores.videos, "groups": way.groups})
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     epochs = [line for line in lines if line["split"] == "train"]
     right = scores.ranks(scores.of_all_views()) == 0
@@ -208,8 +199,28 @@ def page(results: dict[str, Any]) -> str:
     ]
     for stem in sorted({cell["stem"] for cell in cells}):
         if gathered := answers(results, "labels", stem):
-            lines += [*comparison(gathered, "labels", stem), "", *verdicts(gathered), ""]
+            lines += [*comparison(gathered, "labels", stem), "", *verdicts(gathered), "", *of_starts(gathered), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def of_starts(gathered: Answers) -> list[str]:
+    """What each start gives, as lines of Markdown."""
+    rows = []
+    for name in gathered.of:
+        contestant = name.partition(FROM)[0]
+        if contestant != name and (gain := difference_of(gathered, name, contestant)):
+            of_networks = difference_of_networks(gathered, name, contestant)
+            rows.append(f"| {name} | {gain.value:+.1f} | {span(gain)} | {span(of_networks)} |")
+    if not rows:
+        return []
+    return [
+        "What a start gives: top-1 minus that of the same module from random weights, on the runs that both have, with "
+        "a 95 % interval by bootstrap as above, and Student's over pairs of networks of one split and seed.",
+        "",
+        "| start | difference | 95 % interval | that of networks |",
+        "|---|---|---|---|",
+        *rows,
+    ]
 
 
 if __name__ == "__main__":
