@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(lambda: draw_all(args.out_dir, range(args.videos), **sizes, seed=args.seed))
 
 
-def draw_all(folder: Path, numbers: Sequence[int], *, size: int, frames: int, seed: int) -> None:
+def draw_all(folder: Path, numbers: Sequence[int], *, size: int, frames: int, seed: int, keep: bool = False) -> None:
     """Writes folder/CLASS/NUMBER.mp4 for each class and number, with a progress bar.
 
     Args:
@@ -66,16 +66,19 @@ def draw_all(folder: Path, numbers: Sequence[int], *, size: int, frames: int, se
         size: height and width in pixels, even.
         frames: of each video.
         seed: of all that is random.
+        keep: videos that are there stay as they are.
 
     Raises:
         OSError: a video cannot be written.
     """
-    for number, (what, course) in enumerate(tqdm(CLASSES, desc=f"draw {folder}", unit="class")):
+    for number, (what, course) in enumerate(tqdm(CLASSES, desc=f"draw {folder.name}", unit="class")):
         of_class = folder / f"{what}_{course}"
         make_folder(of_class)
         for index in numbers:
-            rng = np.random.default_rng([seed, number, index])
-            save_video(of_class / f"{index:04d}.mp4", draw_video(what, course, frames=frames, size=size, rng=rng))
+            file = of_class / f"{index:04d}.mp4"
+            if not (keep and file.is_file()):
+                rng = np.random.default_rng([seed, number, index])
+                save_video(file, draw_video(what, course, frames=frames, size=size, rng=rng))
 
 
 def draw_video(what: str, course: str, *, frames: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:

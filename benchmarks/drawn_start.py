@@ -2,18 +2,17 @@
 
     python -m benchmarks.drawn_start [--videos 1000] [--epochs 12] [--seed 0] [--out output/drawn_start]
 
-OUT/run/checkpoints/last.pth is the start, for `network.pretrained_model` or `python -m benchmarks.recipe_modules
+OUT/seed_0/checkpoints/last.pth is the start, for `network.pretrained_model` or `python -m benchmarks.recipe_modules
 --starts`. The videos are those of benchmarks/drawn_motion.py; ten of each class, which are not trained on, say what the
-network knows. It is trained with settings/small_videos_sifa.yml. The same command continues; another seed, or another
-number of videos, needs another --out.
+network knows. It is trained with settings/small_videos_sifa.yml. The same command continues; another start needs
+another --out.
 
 With the numbers above it takes about two hours of one core. docs/results.md, "A start from drawn motion", has what such
 starts gave.
 """
 
 import argparse
-import os
-import subprocess
+import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -25,7 +24,8 @@ from common import cli
 from common.errors import UserError
 from common.files import make_folder, write_text
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
-from sifa.seeds import SCRIPT
+from engine.config import load_config
+from sifa.seeds import SeedOptions, run_seeds
 
 SIZE, FRAMES = 72, 24  # of the videos
 TESTED = 10  # videos of each class
@@ -43,14 +43,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run(partial(make_start, parser.parse_args(argv)), interrupted="interrupted; the same command continues")
 
 
-def make_start(args: argparse.Namespace) -> None:
-    """Draws, stores, trains and tests.
+def make_start(args: argparse.Namespace) -> int:
+    """Draws, stores, trains and tests; returns the exit code.
 
     Raises:
-        UserError: --out has other videos, or the training failed.
+        UserError: the settings are wrong, or --out has other videos, or a training with other settings.
     """
     cli.check_range("--videos", args.videos, 1, 9000)
     cli.check_range("--seed", args.seed, 0, 2**32 - 1)
+    settings = _settings(args)
+    load_config(str(SETTINGS), settings)  # a mistake in them is said at once
     _draw(args)
     for split in ("train", "test"):
         extract_dataset(
@@ -63,14 +65,15 @@ def make_start(args: argparse.Namespace) -> None:
                 workers=cli.cores(),
             )
         )
-    command = [sys.executable, str(SCRIPT), f"--config_file={SETTINGS}", "--resume=auto", "--then_test", "--set"]
-    if code := subprocess.run([*command, *_settings(args)], env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode:
-        raise UserError(f"the training ended with exit code {code}, see above")
-    cli.say(f"the start: {args.out}/run/checkpoints/last.pth")
+    options = SeedOptions(str(SETTINGS), args.out, [args.seed], settings)
+    if not run_seeds(options, cli.say):
+        cli.say(f"the start: {options.folder(args.seed)}/checkpoints/last.pth")
+        return 0
+    return 1
 
 
 def _draw(args: argparse.Namespace) -> None:
-    """Draws the videos of both splits, unless all of a split are there."""
+    """Draws the videos of both splits; those that are there stay."""
     described = f"seed {args.seed}, {args.videos} + {TESTED} videos of {FRAMES} x {SIZE} x {SIZE} of each class\n"
     drawn = args.out / DRAWN
     if drawn.is_file() and (before := drawn.read_text(encoding="utf-8")) != described:
@@ -79,19 +82,22 @@ def _draw(args: argparse.Namespace) -> None:
     write_text(drawn, described)
     numbers = range(args.videos + TESTED)
     for split, chosen in (("train", numbers[: args.videos]), ("test", numbers[args.videos :])):
-        folder = args.out / "videos" / split
-        if sum(1 for _ in folder.glob("*/*.mp4")) < len(chosen) * len(CLASSES):
-            draw_all(folder, chosen, size=SIZE, frames=FRAMES, seed=args.seed)
+        draw_all(args.out / "videos" / split, chosen, size=SIZE, frames=FRAMES, seed=args.seed, keep=True)
 
 
 def _settings(args: argparse.Namespace) -> list[str]:
+    files = {
+        "dataset.root_path": "frames/train",
+        "dataset.list_file": "train.txt",
+        "dataset.eva_root_path": "frames/test",
+        "dataset.eva_list_file": "test.txt",
+        "dataset.classes_file": "classes.txt",
+    }
     return [
-        *(f"output_dir={args.out / 'run'}", f"seed={args.seed}", "dataset.format=PACKED"),
-        *(f"dataset.root_path={args.out / 'frames/train'}", f"dataset.list_file={args.out / 'train.txt'}"),
-        *(f"dataset.eva_root_path={args.out / 'frames/test'}", f"dataset.eva_list_file={args.out / 'test.txt'}"),
-        *(f"dataset.classes_file={args.out / 'classes.txt'}", f"dataset.num_classes={len(CLASSES)}"),
         *("transform.time_crop=[0.9,1.0]", "optimization.weight_decay=0.01", f"optimization.epochs={args.epochs}"),
         *args.set,
+        *(f"{key}={json.dumps(str(args.out / file))}" for key, file in files.items()),
+        *("dataset.format=PACKED", f"dataset.num_classes={len(CLASSES)}"),
     ]
 
 

@@ -1,13 +1,14 @@
 """Which temporal module, and which start, for a few hundred short videos? The recipe with each, on the same videos.
 
     python -m benchmarks.recipe_modules VIDEOS [--seeds 0 1 2 3 4] [--parallel 2] [--out FOLDER] [--runs FOLDER]
-    python -m benchmarks.recipe_modules VIDEOS --part scene --parts 0,15 1,2,7 3,4 --starts drawn=FILE
+    python -m benchmarks.recipe_modules VIDEOS --part scene --parts 0,15 1,2,7 3,4 --group scene --out FOLDER
 
 VIDEOS is a folder of short videos; labels.csv in it has the columns path, label, and one that parts them (--part, such
-as repetition). Networks are tested on one part, and trained on all others, for each part in turn, with
-settings/small_videos_sifa.yml, in which SIFA's offsets learn slowly. A part may have several values, such as scenes;
-then an interval draws whole scenes. Nothing but the module differs, or the weights at the start (--starts), and nothing
-is chosen here: the recipe was chosen with SIFA, on the letters of AVLetters.
+as repetition). Networks are tested on one part and trained on the other parts, for each part in turn, with
+settings/small_videos_sifa.yml, in which SIFA's offsets learn slowly. Nothing but the module differs, and nothing is
+chosen here: the recipe was chosen with SIFA, on the letters of AVLetters. With --starts each module is trained from the
+weights of a checkpoint, too (python -m benchmarks.drawn_start makes one); what the checkpoint lacks, such as the
+convolutions of another module than its own, begins with random weights.
 
 The frames and the runs (a folder for each network, with checkpoints) go to --runs; results.json, with each answer, and
 the tables made of it to --out. The same command continues, and leaves alone what is done. On 520 videos a network takes
@@ -42,7 +43,7 @@ from benchmarks.motion_tables import (
 from benchmarks.recipe_ways import Parts, Way, count_classes, store_ways
 from common import cli
 from common.errors import UserError
-from common.files import make_folder, write_text
+from common.files import digest, make_folder, write_text
 from engine.config import dump_config, load_config
 from engine.scores import load_scores
 from sifa.comparison import flat_settings, read_settings
@@ -50,6 +51,12 @@ from sifa.seeds import WITHOUT_EFFECT, SeedOptions, run_seeds
 
 SETTINGS = Path(__file__).parents[1] / "settings" / "small_videos_sifa.yml"
 RESULTS = Path(__file__).parent / "results" / "recipe_modules"
+#: Settings of the videos: those of a run alone.
+DATA = (
+    *("dataset.format", "dataset.root_path", "dataset.eva_root_path", "dataset.list_file", "dataset.eva_list_file"),
+    *("dataset.classes_file", "dataset.num_classes"),
+)
+WEIGHTS = ("network.pretrained_model", "network.imagenet_weights", "network.release_weights")  # what a run begins with
 FROM = ", from "  # between the names of a module and of its start
 #: Those that the settings of a network can say.
 MODULES = [name for name, options in EVERYONE.items() if not set(options) & set(OTHER_OPTIONS)]
@@ -62,14 +69,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--labels", type=Path, help="CSV (default: labels.csv in the folder)")
     parser.add_argument("--part", default="repetition", help="column (default: %(default)s)")
     parser.add_argument(
-        "--parts", nargs="+", default=["1", "2"], metavar="VALUES", help="of it, of each part: V1,V2 (default: 1 2)"
+        "--parts", nargs="+", default=["1", "2"], metavar="V1,V2", help="its values in each part (default: 1 2)"
     )
+    parser.add_argument("--group", metavar="COLUMN", help="intervals draw its values, not single videos")
     names = f"of {'; '.join(MODULES)} (default: the first {len(CONTESTANTS)})"
     parser.add_argument(
         "--contestants", nargs="+", choices=MODULES, default=list(CONTESTANTS), metavar="NAME", help=names
     )
     parser.add_argument(
-        "--starts", nargs="+", default=[], metavar="NAME=FILE", help="checkpoints; each contestant from them, too"
+        "--starts",
+        nargs="+",
+        default=[],
+        metavar="NAME=FILE",
+        help="checkpoints; each contestant from each of them, too",
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--parallel", type=int, default=1, help="networks at a time (default: %(default)s)")
@@ -83,16 +95,16 @@ def _study(args: argparse.Namespace) -> int:
     cli.check_range("--parallel", args.parallel, 1, 4096)
     if len(set(args.seeds)) < len(args.seeds):
         raise UserError("--seeds must be different from each other")
-    entrants = _entrants(args)
-    parts = Parts(args.part, args.parts)
+    parts = Parts(args.part, args.parts, args.group)
+    results = read_results(args.out, {**_settings(args), "torch": torch.__version__})
+    entrants = _entrants(args, results)
     ways = store_ways(args.videos, args.labels or args.videos / "labels.csv", parts, args.runs)
     make_folder(args.out)
-    results = read_results(args.out, {**_settings(args, parts, ways[0]), "torch": torch.__version__})
     for way in ways:
         keep_videos(results, f"labels, {way.name}", {"samples": way.samples, "groups": way.groups})
     failed = 0
     for seeds, way, (contestant, changes) in _in_order(args, ways, entrants):
-        folder = args.runs / f"{contestant} {way.name}".replace(" ", "_")
+        folder = args.runs / f"{contestant} part {way.number}".replace(" ", "_")
         todo = [seed for seed in seeds if not _is_kept(results, way, contestant, seed)]
         options = SeedOptions(str(SETTINGS), folder, todo, [*_of_data(args, way), *changes, *args.set], args.parallel)
         bad = run_seeds(options, partial(_say, f"{contestant}, {way.name}"))
@@ -108,21 +120,27 @@ def _study(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _entrants(args: argparse.Namespace) -> dict[str, list[str]]:
-    """Name -> settings: each contestant from random weights, and from each start."""
-    starts = {}
+def _entrants(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, list[str]]:
+    """Name -> settings: each contestant from random weights, and from each start, which the results keep in mind."""
+    if args.starts and any(change.partition("=")[0] in WEIGHTS for change in args.set):
+        raise UserError(f"--starts and --set {'|'.join(WEIGHTS)} exclude each other")
+    files: dict[str, str] = {}
     for start in args.starts:
-        name, equals, file = start.partition("=")
-        if not name or not equals or name in starts:
+        name, _, file = start.partition("=")
+        if not name or not file or name in files:
             raise UserError(f"--starts must be NAME=FILE, each name once, got {start}")
         if not Path(file).is_file():
             raise UserError(f"--starts: there is no file {file}")
-        starts[name] = f"network.pretrained_model={file}"
+        files[name] = file
+        content = digest(Path(file))
+        if results.setdefault("starts", {}).setdefault(name, content) != content:
+            raise UserError(f"the answers that are kept for the start {name} are of another file: give it another name")
     entrants = {}
     for contestant in args.contestants:
         changes = [f"SIFA.{name}={value}" for name, value in EVERYONE[contestant].items()]
         entrants[contestant] = changes
-        entrants |= {f"{contestant}{FROM}{name}": [*changes, start] for name, start in starts.items()}
+        for name, file in files.items():
+            entrants[f"{contestant}{FROM}{name}"] = [*changes, f"network.pretrained_model={json.dumps(file)}"]
     return entrants
 
 
@@ -134,22 +152,18 @@ def _in_order(
     return itertools.product(parts, ways, entrants.items())
 
 
-def _settings(args: argparse.Namespace, parts: Parts, way: Way) -> dict[str, Any]:
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """What all networks have in common: not their files, their seeds and their starts."""
-    of_data = _of_data(args, way)
-    settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), [*of_data, *args.set]))))
-    own = {*WITHOUT_EFFECT, *(change.partition("=")[0] for change in of_data)}
-    common = {key: value for key, value in settings.items() if key not in own}
-    return {**common, "parts": list(parts.values), DRAWN_TOGETHER: parts.column if parts.have_groups else None}
+    settings = flat_settings(yaml.safe_load(dump_config(load_config(str(SETTINGS), args.set))))
+    common = {key: value for key, value in settings.items() if key not in {*WITHOUT_EFFECT, *DATA}}
+    return {**common, "parts": args.parts, DRAWN_TOGETHER: args.group}
 
 
 def _of_data(args: argparse.Namespace, way: Way) -> list[str]:
-    folder = args.runs / "frames"
-    return [
-        *("dataset.format=PACKED", f"dataset.root_path={folder}", f"dataset.eva_root_path={folder}"),
-        *(f"dataset.list_file={way.train}", f"dataset.eva_list_file={way.test}"),
-        *(f"dataset.classes_file={args.runs / 'classes.txt'}", f"dataset.num_classes={count_classes(args.runs)}"),
-    ]
+    frames = args.runs / "frames"
+    texts = map(str, ("PACKED", frames, frames, way.train, way.test, args.runs / "classes.txt"))
+    values = [*texts, count_classes(args.runs)]
+    return [f"{key}={json.dumps(value)}" for key, value in zip(DATA, values, strict=True)]
 
 
 def _say(who: str, line: str) -> None:

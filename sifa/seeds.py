@@ -1,5 +1,6 @@
 """The same settings over several seeds: one run for each, side by side or one after another, and their mean."""
 
+import json
 import os
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def _is_done(options: SeedOptions, seed: int) -> bool:
 
 
 def _own(options: SeedOptions, seed: int) -> list[str]:
-    return [f"output_dir={options.folder(seed)}", f"seed={seed}"]
+    return [f"output_dir={json.dumps(str(options.folder(seed)))}", f"seed={seed}"]  # quoted: the values are YAML
 
 
 def _start(options: SeedOptions, seed: int, place: int) -> "subprocess.Popen[bytes]":

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 
 from benchmarks.motion_tables import answers
-from benchmarks.recipe_modules import main
+from benchmarks.recipe_modules import RESULTS, main, page
 from engine.scores import load_scores
 from sifa import seeds
 from tests.models.test_real_motion import write_videos
@@ -26,7 +28,7 @@ def test_the_study_trains_both_ways_and_continues(
     results = json.loads((out / "results.json").read_text())
     assert [cell["split"] for cell in results["cells"]] == ["tested on 1", "tested on 2"]
     for cell in results["cells"]:
-        scores = load_scores(runs / f"temporal_shift_{cell['split'].replace(' ', '_')}" / "seed_3")
+        scores = load_scores(runs / f"temporal_shift_part_{cell['split'][-1]}" / "seed_3")
         right = scores.of_all_views().argmax(1) == scores.labels
         assert cell["right"] == "".join(str(int(one)) for one in right)
         assert results["videos"][f"labels, {cell['split']}"]["samples"] == scores.videos
@@ -47,49 +49,94 @@ def test_the_study_trains_both_ways_and_continues(
     assert "was made with {'optimization.epochs': 1" in capsys.readouterr().err
 
 
-def test_parts_of_several_values_and_a_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A part is tested on, the others are trained on; an interval draws the values of a part whole."""
+def test_folds_of_groups_and_a_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A part is tested on, the others are trained on; an interval draws whole groups; a start is one file."""
     write_videos(tmp_path)
-    runs, out = tmp_path / "runs", tmp_path / "out"
+    drop_what_does_not_exist(tmp_path / "labels.csv")
+    runs, out = tmp_path / "the: runs # 1", tmp_path / "out"
     command = [str(tmp_path), "--part", "speaker", "--parts", "speaker 0,speaker 3", "speaker 1,speaker 2,speaker 4"]
     command += ["--runs", str(runs), "--out", str(out), "--seeds", "3", "--contestants", "temporal shift"]
+    command += ["--group", "speaker"]
     assert main([*command, *NARROW]) == 0, capsys.readouterr().err
-    first = runs / "temporal_shift_tested_on_speaker_0,speaker_3" / "seed_3"
-    command += ["--starts", f"drawn={first / 'checkpoints/last.pth'}"]
-    assert main([*command, *NARROW]) == 0, capsys.readouterr().err
+    first = runs / "temporal_shift_part_1" / "seed_3" / "checkpoints" / "last.pth"
+    started = [*command, "--starts", f"drawn={first}"]
+    assert main([*started, *NARROW]) == 0, capsys.readouterr().err
 
     results = json.loads((out / "results.json").read_text())
     assert {cell["contestant"] for cell in results["cells"]} == {"temporal shift", "temporal shift, from drawn"}
     assert len(results["cells"]) == 4
     tested = results["videos"]["labels, tested on speaker 0,speaker 3"]
     assert sorted(set(tested["groups"])) == ["speaker 0", "speaker 3"]
-    trained = (runs / "all but speaker 0,speaker 3.txt").read_text()
+    trained = (runs / "part_1.train.txt").read_text()
     assert len(trained.splitlines()) == 6
     assert not any(sample in trained for sample in tested["samples"])
     gathered = answers(results, "labels", 4)
     assert gathered is not None
     assert sorted(set(gathered.groups)) == [f"speaker {number}" for number in range(5)]
-    shift, started = (gathered.of[name][0] for name in ("temporal shift", "temporal shift, from drawn"))
-    gain = 100 * (started.mean() - shift.mean())
-    page = (out / "recipe_modules.md").read_text()
-    assert f"| temporal shift, from drawn | {gain:+.1f} |" in page.split("What a start gives")[1]
-    settings = (runs / "temporal_shift,_from_drawn_tested_on_speaker_0,speaker_3" / "seed_3" / "config.yml").read_text()
-    assert f"pretrained_model: {first / 'checkpoints/last.pth'}" in settings
+    gain = 100 * np.subtract(*(gathered.of[f"temporal shift{name}"].mean() for name in (", from drawn", "")))
+    row = (out / "recipe_modules.md").read_text().split("| temporal shift, from drawn |")[2]
+    assert float(row.split("|")[0]) == pytest.approx(gain, abs=0.06)
+    config = yaml.safe_load((runs / "temporal_shift,_from_drawn_part_1" / "seed_3" / "config.yml").read_text())
+    assert config["network"]["pretrained_model"] == str(first)
+
+    first.write_bytes(b"another")
+    assert main([*started, *NARROW]) == 2
+    assert "for the start drawn are of another file" in capsys.readouterr().err
+
+
+def drop_what_does_not_exist(labels: Path) -> None:
+    rows = labels.read_text(encoding="utf-8").splitlines(keepends=True)
+    labels.write_text("".join(row for row in rows if not row.startswith("kept/")), encoding="utf-8")
+
+
+def test_a_video_that_cannot_be_read_is_not_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_videos(tmp_path)
+    command = [str(tmp_path), "--parts", "1", "3", "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "1 of 6 videos cannot be read" in capsys.readouterr().err
+
+
+def test_kept_results_of_before_are_still_taken() -> None:
+    """Those in the repository have no groups."""
+    results = json.loads((RESULTS / "results.json").read_text())
+    gathered = answers(results, "labels", 4)
+    assert gathered is not None
+    assert list(gathered.groups) == list(gathered.videos)
+    assert page(results) == (RESULTS / "recipe_modules.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("start", "message"),
-    [("last.pth", "must be NAME=FILE"), ("drawn=nowhere.pth", "there is no file nowhere.pth")],
+    ("starts", "message"),
+    [
+        (["last.pth"], "must be NAME=FILE"),
+        (["drawn=nowhere.pth"], "there is no file nowhere.pth"),
+        ([f"drawn={__file__}", f"drawn={__file__}"], "each name once"),
+    ],
 )
-def test_a_start_that_cannot_be(tmp_path: Path, start: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--starts", start]) == 2
+def test_a_start_that_cannot_be(
+    tmp_path: Path, starts: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--starts", *starts]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_start_and_the_same_weights_for_all_exclude_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(tmp_path), "--out", str(tmp_path / "out"), "--starts", f"drawn={__file__}"]
+    assert main([*command, "--set", "network.pretrained_model=last.pth"]) == 2
+    assert "exclude each other" in capsys.readouterr().err
 
 
 def test_it_says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 2
     assert "columns path, label, repetition" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
-    for option in ("--seeds", "--parts"):
-        assert main([str(tmp_path), "--out", str(tmp_path / "out"), option, "1", "1"]) == 2
-        assert "different from each other" in capsys.readouterr().err
+    for option, values in (("--seeds", "1 1"), ("--parts", "1 1"), ("--parts", "1"), ("--parts", "1,2 2,3")):
+        assert main([str(tmp_path), "--out", str(tmp_path / "out"), option, *values.split()]) == 2
+        message = capsys.readouterr().err
+        assert option in message
+        assert "different from each other" in message
+    write_videos(tmp_path)
+    assert main([str(tmp_path), "--out", str(tmp_path / "out"), "--group", "place"]) == 2
+    assert "has no column place" in capsys.readouterr().err
