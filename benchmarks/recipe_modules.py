@@ -213,7 +213,8 @@ def page(results: dict[str, Any]) -> str:
     ]
     for stem in sorted({cell["stem"] for cell in cells}):
         if gathered := answers(results, "labels", stem):
-            lines += [*comparison(gathered, "labels", stem), "", *verdicts(gathered), "", *of_starts(gathered), ""]
+            for section in (comparison(gathered, "labels", stem), verdicts(gathered), of_starts(gathered)):
+                lines += [*section, ""] if section else []
     return "\n".join(lines).rstrip() + "\n"
 
 
