@@ -12,7 +12,6 @@ starts gave.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from common import cli
 from common.errors import UserError
 from common.files import make_folder, write_text
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
-from engine.config import load_config
+from engine.config import as_change, load_config
 from sifa.seeds import SeedOptions, run_seeds
 
 SIZE, FRAMES = 72, 24  # of the videos
@@ -96,7 +95,7 @@ def _settings(args: argparse.Namespace) -> list[str]:
     return [
         *("transform.time_crop=[0.9,1.0]", "optimization.weight_decay=0.01", f"optimization.epochs={args.epochs}"),
         *args.set,
-        *(f"{key}={json.dumps(str(args.out / file))}" for key, file in files.items()),
+        *(as_change(key, args.out / file) for key, file in files.items()),
         *("dataset.format=PACKED", f"dataset.num_classes={len(CLASSES)}"),
     ]
 

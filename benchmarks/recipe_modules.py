@@ -44,7 +44,7 @@ from benchmarks.recipe_ways import Parts, Way, count_classes, store_ways
 from common import cli
 from common.errors import UserError
 from common.files import digest, make_folder, write_text
-from engine.config import dump_config, load_config
+from engine.config import as_change, dump_config, load_config
 from engine.scores import load_scores
 from sifa.comparison import flat_settings, read_settings
 from sifa.seeds import WITHOUT_EFFECT, SeedOptions, run_seeds
@@ -140,7 +140,7 @@ def _entrants(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, li
         changes = [f"SIFA.{name}={value}" for name, value in EVERYONE[contestant].items()]
         entrants[contestant] = changes
         for name, file in files.items():
-            entrants[f"{contestant}{FROM}{name}"] = [*changes, f"network.pretrained_model={json.dumps(file)}"]
+            entrants[f"{contestant}{FROM}{name}"] = [*changes, as_change("network.pretrained_model", file)]
     return entrants
 
 
@@ -161,9 +161,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _of_data(args: argparse.Namespace, way: Way) -> list[str]:
     frames = args.runs / "frames"
-    texts = map(str, ("PACKED", frames, frames, way.train, way.test, args.runs / "classes.txt"))
-    values = [*texts, count_classes(args.runs)]
-    return [f"{key}={json.dumps(value)}" for key, value in zip(DATA, values, strict=True)]
+    values = ("PACKED", frames, frames, way.train, way.test, args.runs / "classes.txt", count_classes(args.runs))
+    return [as_change(key, value) for key, value in zip(DATA, values, strict=True)]
 
 
 def _say(who: str, line: str) -> None:

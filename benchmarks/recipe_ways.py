@@ -6,7 +6,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.files import make_folder
-from datasets.annotations import read_list
+from datasets.annotations import read_classes, read_list
 from datasets.preparation.batch_extraction import ExtractionOptions, extract_dataset
 from datasets.preparation.labels import sources_from_labels
 from datasets.preparation.sources import frame_folders
@@ -100,7 +100,7 @@ def store_ways(videos: Path, labels: Path, parts: Parts, runs: Path) -> list[Way
 
 
 def count_classes(runs: Path) -> int:
-    return len((runs / "classes.txt").read_text(encoding="utf-8").splitlines())
+    return len(read_classes(runs / "classes.txt"))
 
 
 def _groups(videos: Path, labels: Path, parts: Parts) -> dict[str, str]:

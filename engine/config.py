@@ -5,6 +5,7 @@ single keys last. Unknown keys, wrong types and impossible values stop the run, 
 """
 
 import difflib
+import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,17 @@ class ConfigError(UserError):
 
 
 Origin = dict[tuple[str, ...], str]  # which file, or --set, gave a key its value
+
+
+def as_change(key: str, value: Any) -> str:
+    """A `section.key=value` for `load_config` and --set, whatever is in the value: the path `a: b # c`, for example.
+
+    Args:
+        key: with its section.
+        value: a text, a path, or what JSON has.
+    """
+    value = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return f"{key}={json.dumps(value, ensure_ascii=False)}"  # JSON is YAML, but for two \u escapes of one character
 
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:

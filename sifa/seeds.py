@@ -1,6 +1,5 @@
 """The same settings over several seeds: one run for each, side by side or one after another, and their mean."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ import yaml
 from common.cli import cores
 from common.errors import UserError
 from common.files import make_folder
-from engine.config import dump_config, load_config
+from engine.config import as_change, dump_config, load_config
 from engine.scores import SCORES, Scores, load_scores
 from engine.statistics import bootstrap_mean, mean_of_runs
 from sifa.comparison import flat_settings, read_settings
@@ -107,7 +106,7 @@ def _is_done(options: SeedOptions, seed: int) -> bool:
 
 
 def _own(options: SeedOptions, seed: int) -> list[str]:
-    return [f"output_dir={json.dumps(str(options.folder(seed)))}", f"seed={seed}"]  # quoted: the values are YAML
+    return [as_change("output_dir", options.folder(seed)), as_change("seed", seed)]
 
 
 def _start(options: SeedOptions, seed: int, place: int) -> "subprocess.Popen[bytes]":

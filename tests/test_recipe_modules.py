@@ -53,7 +53,7 @@ def test_folds_of_groups_and_a_start(tmp_path: Path, capsys: pytest.CaptureFixtu
     """A part is tested on, the others are trained on; an interval draws whole groups; a start is one file."""
     write_videos(tmp_path)
     drop_what_does_not_exist(tmp_path / "labels.csv")
-    runs, out = tmp_path / "the: runs # 1", tmp_path / "out"
+    runs, out = tmp_path / "the: runs # 1 😀", tmp_path / "out"
     command = [str(tmp_path), "--part", "speaker", "--parts", "speaker 0,speaker 3", "speaker 1,speaker 2,speaker 4"]
     command += ["--runs", str(runs), "--out", str(out), "--seeds", "3", "--contestants", "temporal shift"]
     command += ["--group", "speaker"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.config import ConfigError, dump_config, load_config
+from engine.config import ConfigError, as_change, dump_config, load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +43,13 @@ def test_whole_numbers_serve_as_real_ones_but_not_the_reverse(tmp_path: Path) ->
 
 def test_the_output_folder_is_named_after_the_file(tmp_path: Path) -> None:
     assert load_config(write(tmp_path, "", "a.b.yml")).output_dir == "output/a.b"
+
+
+@pytest.mark.parametrize("folder", ["a: b", "a # b", " a ", "a'b\"c\\d", "1.0", "{a}", "Größe 😀"])
+def test_a_change_keeps_any_path(folder: str, tmp_path: Path) -> None:
+    file = write(tmp_path, "", "a.yml")
+    for value in (folder, Path(folder)):
+        assert load_config(file, [as_change("output_dir", value)]).output_dir == folder
 
 
 def test_a_resolved_configuration_reads_back(tmp_path: Path) -> None:
