@@ -61,9 +61,11 @@ def weights(output: Path, name: str = "last.pth") -> dict[str, torch.Tensor]:
     return torch.load(output / "checkpoints" / name, weights_only=True)["model"]
 
 
-def launch(how: list[str], processes: int, *args: str) -> subprocess.CompletedProcess[str]:
+def launch(
+    how: list[str], processes: int, *args: str, program: str = "train_val_3d.py"
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", *how, f"--nproc_per_node={processes}", "train_val_3d.py", *args],
+        [sys.executable, "-m", *how, f"--nproc_per_node={processes}", program, *args],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -18,6 +18,7 @@ import torch
 
 import train_val_3d
 from engine.scores import load_scores
+from tests.killed_run import process_of_rank
 from tests.script import ROOT, VIDEOS, arguments, launch, metrics, weights
 
 SPEED = {"clips_per_second"}  # what differs between runs that are the same
@@ -169,15 +170,6 @@ def test_what_stops_a_run_saves_it_first(data: Path, longer: str, tmp_path: Path
 # ---- Several processes ----------------------------------------------------------------------------------------------
 
 
-def process_of_rank(run: subprocess.Popen[str], rank: int) -> int:
-    """The process number of a rank among the children of torchrun."""
-    for child in Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split():
-        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-        if f"RANK={rank}".encode() in environment:
-            return int(child)
-    raise AssertionError(f"no process of rank {rank}")
-
-
 def test_a_lost_process_is_replaced_and_the_run_goes_on(data: Path, longer: str, tmp_path: Path) -> None:
     """torchrun --max-restarts: the same bits as a run that lost none, without --resume."""
     options = [
@@ -198,20 +190,11 @@ def test_a_lost_process_is_replaced_and_the_run_goes_on(data: Path, longer: str,
 
 def killed_at(line: str, processes: int, args: list[str]) -> str:
     """What torchrun prints that replaces its processes once, the last of which is killed at this line."""
-    how = "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"
-    run = subprocess.Popen(
-        [sys.executable, "-m", *how, "train_val_3d.py", *args],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    before = "".join(lines_until(run, line))
-    os.kill(process_of_rank(run, processes - 1), signal.SIGKILL)
-    output, _ = run.communicate(timeout=120)
-    assert run.returncode == 0, output
-    return before + output
+    how = ["torch.distributed.run", "--standalone", "--max-restarts=1", "-m"]
+    run = launch(how, processes, line, *args, program="tests.killed_run")
+    assert run.returncode == 0, run.stderr
+    assert line in run.stdout
+    return run.stdout + run.stderr
 
 
 def test_a_replaced_process_goes_on_with_its_own_training(data: Path, longer: str, tmp_path: Path) -> None:
@@ -235,7 +218,7 @@ def test_a_process_that_hangs_is_named(data: Path, longer: str, tmp_path: Path) 
     options = ["--set", longer, "optimization.epochs=1000", "execution.timeout=6"]
     run = start_run(3, arguments(data, tmp_path, *options))
     list(lines_until(run, "epoch 2/"))
-    hanging = process_of_rank(run, 1)
+    hanging = process_of_rank(run.pid, 1)
     os.kill(hanging, signal.SIGSTOP)
     output = "".join(lines_until(run, "error: rank 0 has lost rank 1 on "))
     os.kill(hanging, signal.SIGKILL)

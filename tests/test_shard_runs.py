@@ -3,17 +3,20 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import train_val_3d
 from datasets import downloads
+from engine import logger
+from engine.checkpoint import save_checkpoint
 from tests.datasets.shard_files import write_shards
 from tests.datasets.shard_server import ShardServer, serve
 from tests.script import FRAMES, VIDEOS, arguments, metrics
@@ -66,19 +69,26 @@ def run(*processes: list[str], **environment: str) -> None:
     assert [process.exitcode for process in running] == [0] * len(processes)
 
 
+def _save_and_die(path: Path, contents: dict[str, Any], **options: Any) -> None:
+    save_checkpoint(path, contents, **options)
+    if contents["iteration"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _run_until_saved_within_an_epoch(argv: list[str]) -> None:
+    logger.save_checkpoint = _save_and_die
+    _run(argv, {})
+
+
 @pytest.fixture(scope="module")
 def stopped(data: Path, server: ShardServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output of a run that was killed within its first epoch."""
+    """The output of a run that was killed within its first epoch: by itself, as others may be late."""
     output = tmp_path_factory.mktemp("stopped")
     argv = arguments(data, output, *options(server, output.with_name("first cache"), "dataset.num_workers=1"))
-    process = _PROCESSES.Process(target=_run, args=(argv, {}))
+    process = _PROCESSES.Process(target=_run_until_saved_within_an_epoch, args=(argv,))
     process.start()
-    saved = output / "checkpoints/last.pth"
-    while not (saved.exists() and torch.load(saved, weights_only=True)["iteration"]):
-        assert process.is_alive()
-        time.sleep(0.01)
-    process.kill()
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     return output
 
 
