@@ -10,7 +10,7 @@ the same class.
 
 The background has a texture, under a camera that drifts, zooms and turns. A bar may hide a part of the picture, the
 light changes, there is noise, and half of the videos are grey. Textures are sums of random fields of different
-fineness. Written for the start in docs/results.md, "A start from drawn motion". The same seed gives the same
+fineness. Written for the start in docs/real_videos.md, "A start from drawn motion". The same seed gives the same
 videos.
 """
 
