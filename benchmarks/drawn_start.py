@@ -7,8 +7,8 @@ OUT/seed_0/checkpoints/last.pth is the start, for `network.pretrained_model` or 
 network knows. It is trained with settings/small_videos_sifa.yml. The same command continues; another start needs
 another --out.
 
-With the numbers above it takes about two hours of one core. docs/real_videos.md, "A start from drawn motion", has what such
-starts gave.
+With the numbers above it takes about two hours of one core. docs/real_videos.md has what such starts gave, under
+"A start from drawn motion".
 """
 
 import argparse

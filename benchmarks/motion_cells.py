@@ -37,6 +37,11 @@ REASONS: dict[str, dict[str, Any]] = {
     "SIFA, offsets learn at a tenth": {"offset_rate": 0.1},
     "SIFA, branch_scale 0.1, offsets learn at a tenth": {"branch_scale": 0.1, "offset_rate": 0.1},
     "SIFA, offsets start as the release's": {"offset_init": "kaiming"},
+    "SIFA_R, cosine": {"offset": "regular", "cosine": True},
+    "SIFA_R, projection": {"offset": "regular", "projection": True},
+    "SIFA_C, cosine, projection": {"temporal": "centre", "cosine": True, "projection": True},
+    "SIFA_R, cosine, projection": {"offset": "regular", "cosine": True, "projection": True},
+    "SIFA, cosine, projection, offsets learn at a tenth": {"cosine": True, "projection": True, "offset_rate": 0.1},
 }
 #: What tells the order of frames without looking from one frame to another. SIFA adds nothing to the last frame of a
 #: clip, and so marks it; does the mark alone tell the direction?

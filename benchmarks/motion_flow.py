@@ -105,7 +105,13 @@ def _record(network: Network, clip: Tensor) -> dict[str, Recorded]:
 
 def _offset_of_chance(module: InterFrameAttention, clip: Tensor) -> Tensor:
     """What random weights, as large as the module's own, would predict."""
-    chance = InterFrameAttention(module.channels, module.kernel_size, offset=module.offset_source)
+    chance = InterFrameAttention(
+        module.channels,
+        module.kernel_size,
+        groups=module.groups,
+        offset=module.offset_source,
+        cosine=module.cosine,
+    )
     assert module.offset is not None
     assert chance.offset is not None
     own = module.offset.weight

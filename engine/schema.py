@@ -179,6 +179,8 @@ class Sifa(Section):
     offset: OffsetSource = Field("motion_saliency", description="what predicts SIFA's offsets")
     offset_init: OffsetInit = Field("zero", description="kaiming: as the release starts its offsets")
     branch_scale: float | None = Field(None, ge=0, le=100, description="start of a learned factor of attention")
+    cosine: bool = Field(False, description="attention with features of unit length, the mean over the taps")
+    projection: bool = Field(False, description="a 1x1 convolution of what attention adds, which starts at zero")
 
     @field_validator("sifa_kernel")
     @classmethod
@@ -251,9 +253,7 @@ class Execution(Section):
     amp: Literal["none", "bf16", "fp16"] = Field("none", description="autocast; fp16 with a gradient scaler")
     channels_last: bool = Field(True, description="weights of convolutions with the channels innermost")
     compile: bool = Field(False, description="torch.compile of the network; needs a compiler")
-    strategy: Literal["ddp", "fsdp"] = Field(
-        "ddp", description="every process holds the whole network (ddp), or a share of it (fsdp)"
-    )
+    strategy: Literal["ddp", "fsdp"] = Field("ddp", description="ddp: each process holds all weights; fsdp: a share")
     timeout: float = Field(
         1800, gt=0, le=10_000_000, description="seconds that processes wait for one of them before they give up"
     )

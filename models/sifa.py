@@ -12,6 +12,8 @@ from cuda_sifa import inter_frame_attention, motion_saliency
 from cuda_sifa.checks import check_settings
 from models.folding import merge_time, split_time
 
+_SMALLEST_SQUARE = 1e-4  # added to a mean of squares: features near zero stay near it
+
 OffsetInit = Literal["zero", "kaiming"]
 OffsetSource = Literal["motion_saliency", "difference", "next_frame", "conv3d", "regular"]
 
@@ -61,6 +63,11 @@ class InterFrameAttention(nn.Module):
         branch_scale: start of a learned factor of each channel of the result. None as in the paper: no factor. The
             result is cubic in the features, so it can be far from their size when training starts; a small factor
             tames it.
+        cosine: attend with features of unit length, so that the weight of a tap is the cosine of query and key, and
+            take the mean over the taps instead of the sum. Not in the paper: its weights grow with the features, and
+            the result with their cube. Offsets are predicted from these features as well.
+        projection: a 1x1 convolution of the result, which starts at zero. Not in the paper: there the next frame is
+            added channel by channel, and no layer can weigh it against this frame.
 
     Shape:
         (N, T, C, H, W) to (N, T, C, H, W), zeros for the last frame; plus the clip if `residual`.
@@ -71,6 +78,7 @@ class InterFrameAttention(nn.Module):
 
     offset: nn.Conv2d | None
     scale: nn.Parameter | None
+    projection: nn.Conv2d | None
 
     def __init__(
         self,
@@ -82,6 +90,8 @@ class InterFrameAttention(nn.Module):
         offset: OffsetSource = "motion_saliency",
         offset_init: OffsetInit = "zero",
         branch_scale: float | None = None,
+        cosine: bool = False,
+        projection: bool = False,
     ) -> None:
         super().__init__()
         if channels < 1:
@@ -96,8 +106,9 @@ class InterFrameAttention(nn.Module):
         self.channels, self.kernel_size, self.dilation, self.groups = channels, kernel_size, dilation, groups
         self.offset_source: OffsetSource = offset
         self.offset_init: OffsetInit = offset_init
-        self.branch_scale = branch_scale
+        self.branch_scale, self.cosine = branch_scale, cosine
         self.scale = None if branch_scale is None else nn.Parameter(torch.empty(channels))
+        self.projection = nn.Conv2d(channels, channels, kernel_size=1, bias=False) if projection else None
         self.offset = None
         if offset != "regular":
             in_channels = 3 * channels if offset == "conv3d" else channels
@@ -105,15 +116,27 @@ class InterFrameAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Initialises the offset convolution as `offset_init` says, and the factor as `branch_scale` says."""
+        """Initialises the offset convolution as `offset_init` says, the factor and the projection."""
         if self.scale is not None and self.branch_scale is not None:
             nn.init.constant_(self.scale, self.branch_scale)
+        if self.projection is not None:
+            nn.init.zeros_(self.projection.weight)
         if self.offset is None:
             return
         if self.offset_init == "zero":
             nn.init.zeros_(self.offset.weight)
         else:
             nn.init.kaiming_normal_(self.offset.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What of a clip (N, T, C, H, W) is query, key and value: the clip, or each head's channels at unit length."""
+        if not self.cosine:
+            return clip
+        heads = clip.unflatten(2, (self.groups, -1))
+        wide = heads.to(torch.promote_types(clip.dtype, torch.float32))  # squares overflow in float16
+        # The mean of the squares becomes 1, as the op divides <query, key> by the number of channels.
+        factors = torch.rsqrt(wide.square().mean(3, keepdim=True) + _SMALLEST_SQUARE)
+        return (heads * factors.to(clip.dtype)).flatten(2, 3)
 
     def predict_offset(self, clip: Tensor) -> Tensor | None:
         """The offsets of a clip.
@@ -129,26 +152,30 @@ class InterFrameAttention(nn.Module):
             ValueError: the shape or dtype of the clip does not fit.
         """
         self._check(clip)
+        return self._offset_of(self.features(clip))
+
+    def _offset_of(self, features: Tensor) -> Tensor | None:
         if self.offset is None:
             return None
-        n, frames, _, h, w = clip.shape
+        n, frames, _, h, w = features.shape
         if frames == 1:
             # There is no pair of frames. The result depends on the weights all the same, so that every parameter has a
             # gradient in distributed training.
             weight = self.offset.weight
             return weight.new_zeros(n, 0, 2 * self.kernel_size**2, h, w) + weight.sum() * 0
-        maps = merge_time(OFFSET_INPUTS[self.offset_source](clip))
+        maps = merge_time(OFFSET_INPUTS[self.offset_source](features))
         return split_time(_without_autocast(self.offset, maps), frames - 1)
 
     def _check(self, clip: Tensor) -> None:
         """Raises ValueError here: the convolution's own message would be about maps with merged time."""
         if clip.dim() != 5 or clip.shape[2] != self.channels:
             raise ValueError(f"clip must be (N, T, C, H, W) with C = {self.channels}, got {tuple(clip.shape)}")
-        if self.offset is None:
+        layer = self.offset or self.projection
+        if layer is None:
             return  # the op accepts every size and checks the dtype itself
         if clip.shape[1] == 0 or clip.shape[3] == 0 or clip.shape[4] == 0:
             raise ValueError(f"clip must be (N, T, C, H, W) with T, H and W above 0, got {tuple(clip.shape)}")
-        dtype = self.offset.weight.dtype
+        dtype = layer.weight.dtype
         if clip.dtype == dtype:
             return
         # Under autocast clip and weights may differ, but float64 stays as it is.
@@ -156,17 +183,25 @@ class InterFrameAttention(nn.Module):
             raise ValueError(f"clip must have the dtype of the module's weights, {dtype}, got {clip.dtype}")
 
     def forward(self, clip: Tensor, *, residual: bool = False) -> Tensor:
-        neighbourhood = self.predict_offset(clip), self.kernel_size, self.dilation, self.groups
-        if self.scale is None:
+        self._check(clip)
+        features = self.features(clip)
+        neighbourhood = self._offset_of(features), self.kernel_size, self.dilation, self.groups
+        if not self.cosine and self.scale is None and self.projection is None:
             return inter_frame_attention(clip, *neighbourhood, residual=residual)
-        attended = inter_frame_attention(clip, *neighbourhood)
+        attended = inter_frame_attention(features, *neighbourhood)
+        if self.cosine:
+            attended = attended / self.kernel_size**2
+        if self.projection is not None:
+            attended = split_time(self.projection(merge_time(attended)), clip.shape[1]).to(clip.dtype)
+        if self.scale is None:
+            return clip + attended if residual else attended
         scale = self.scale.to(clip.dtype)[:, None, None]
         return torch.addcmul(clip, attended, scale) if residual else attended * scale
 
     def extra_repr(self) -> str:
         return (
             f"kernel_size={self.kernel_size}, dilation={self.dilation}, groups={self.groups}, "
-            f"offset={self.offset_source}"
+            f"offset={self.offset_source}, cosine={self.cosine}"
         )
 
 

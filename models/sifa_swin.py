@@ -136,8 +136,8 @@ class SIFASwinOptions:
     def __post_init__(self) -> None:
         if self.width % self.heads != 0:
             raise ValueError(f"width must be a multiple of the {self.heads} heads of res2, got {self.width}")
-        if self.temporal_modelling.branch_scale is not None:
-            raise ValueError("branch_scale is for SIFA-Net: SIFA-Transformer has a norm after SIFA")
+        if changes := self.temporal_modelling.changes_to_attention:
+            raise ValueError(f"{next(iter(changes))} is for SIFA-Net: SIFA-Transformer has a norm after SIFA")
 
 
 class SIFASwin(Network):

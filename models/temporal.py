@@ -6,7 +6,7 @@ any, start at zero: random ones would disturb a network that is initialised from
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -154,6 +154,8 @@ class TemporalModelling:
         offset: what predicts SIFA's offsets, see `InterFrameAttention`.
         offset_init: how the weights of that prediction start, see `InterFrameAttention`.
         branch_scale: start of a learned factor of what attention adds, see `InterFrameAttention`.
+        cosine: whether the weights of attention are cosines, see `InterFrameAttention`.
+        projection: whether a convolution follows attention, see `InterFrameAttention`.
 
     Raises:
         ValueError: a value is not as above.
@@ -165,6 +167,8 @@ class TemporalModelling:
     offset: OffsetSource = "motion_saliency"
     offset_init: OffsetInit = "zero"
     branch_scale: float | None = None
+    cosine: bool = False
+    projection: bool = False
 
     def __post_init__(self) -> None:
         if len(self.sifa_kernel) != len(STAGES):
@@ -177,13 +181,20 @@ class TemporalModelling:
             raise ValueError(f"stages must be among {', '.join(STAGES)}, got {tuple(self.stages)}")
         if self.temporal not in get_args(Temporal):
             raise ValueError(f"temporal must be one of {', '.join(get_args(Temporal))}, got {self.temporal!r}")
-        if self.branch_scale is not None and not self.is_attention:
-            raise ValueError(f"branch_scale is a factor of attention, which temporal {self.temporal} has none of")
+        if self.changes_to_attention and not self.is_attention:
+            names = " and ".join(self.changes_to_attention)
+            raise ValueError(f"temporal {self.temporal} has no attention, so it does not go with {names}")
 
     @property
     def is_attention(self) -> bool:
         """Whether the module is attention, whose output is cubic in its input."""
         return self.temporal in ("sifa", "centre")
+
+    @property
+    def changes_to_attention(self) -> dict[str, Any]:
+        """The options that make attention another than the paper's."""
+        changes = {"branch_scale": self.branch_scale, "cosine": self.cosine, "projection": self.projection}
+        return {name: value for name, value in changes.items() if value not in (None, False)}
 
     def covers(self, stage: Stage) -> bool:
         """Whether a stage models time."""
@@ -203,10 +214,10 @@ class TemporalModelling:
                 kernel_size,
                 offset=self.offset,
                 offset_init=self.offset_init,
-                branch_scale=self.branch_scale,
+                **self.changes_to_attention,
             )
         if self.temporal == "centre":
-            return InterFrameAttention(channels, 1, offset="regular", branch_scale=self.branch_scale)
+            return InterFrameAttention(channels, 1, offset="regular", **self.changes_to_attention)
         if self.temporal == "correlation":
             return TemporalCorrelation(channels, self.sifa_kernel[STAGES.index(stage)])
         if self.temporal == "difference":

@@ -25,7 +25,8 @@ class Attention:
         name: of the module's block in the stage.
         points: (T-1, k*k, 2, H, W), y and x where frame t+1 is sampled for the query of frame t, in positions.
         offsets: (T-1, k*k, 2, H, W), the predicted displacements in positions; zeros if the neighbourhood is regular.
-        weights: (T-1, k*k, H, W), factors of the samples: <query, key> / C, the mean over heads. No softmax.
+        weights: (T-1, k*k, H, W), factors of the samples: <query, key> / C, the mean over heads, of `features`
+            of the module. No softmax.
         saliency: (T-1, H, W), strength of motion: |sigmoid(f[t+1] - f[t]) - 1/2| * 2, mean over channels, in [0, 1].
     """
 
@@ -45,6 +46,7 @@ class Attention:
             clip: its input (1, T, C, H, W), with T at least 2.
         """
         offset = module.predict_offset(clip)
+        clip = module.features(clip)
         frames, height, width = clip.shape[1], *clip.shape[3:]
         k, reach = module.kernel_size, module.kernel_size // 2
         # The reference has the release's index: the queries of frame t-1 are at t.

@@ -32,13 +32,13 @@ def test_unknown_network() -> None:
             RESNET,
             {"stochastic_depth": 0.1},
             "num_classes, clip_length, sifa_kernel, stages, temporal, offset, offset_init, branch_scale, "
-            "dropout_ratio, width, stem_frames, caffe_style, dual_head, activation_checkpointing",
+            "cosine, projection, dropout_ratio, width, stem_frames, caffe_style, dual_head, activation_checkpointing",
         ),
         (
             SWIN,
             {"dual_head": True},
             "num_classes, clip_length, width, sifa_kernel, stages, temporal, offset, offset_init, branch_scale, "
-            "dropout_ratio, stochastic_depth, patch_norm, activation_checkpointing",
+            "cosine, projection, dropout_ratio, stochastic_depth, patch_norm, activation_checkpointing",
         ),
     ],
 )

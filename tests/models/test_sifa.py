@@ -60,6 +60,55 @@ def test_branch_scale_is_a_factor_of_each_channel() -> None:
         InterFrameAttention(6, branch_scale=float("nan"))
 
 
+def test_cosines_weigh_features_of_unit_length() -> None:
+    clip = torch.randn(2, 3, 6, 4, 5) * 50
+    frame, following = (
+        nn.functional.normalize(clip[:, frames].unflatten(2, (2, 3)), dim=3) for frames in (slice(0, 2), slice(1, 3))
+    )
+    centre = InterFrameAttention(6, 1, groups=2, offset="regular", cosine=True)
+    cosines = (frame * following).sum(3, keepdim=True)
+    expected = (cosines * following * 3**0.5).flatten(2, 3)  # the mean of the three squares is 1
+    torch.testing.assert_close(centre(clip)[:, :-1], expected)
+    assert torch.equal(centre(clip, residual=True), clip + centre(clip))
+    neighbourhood = InterFrameAttention(6, 3, groups=2, offset="regular", cosine=True)
+    assert neighbourhood(clip).abs().max() <= 3**0.5  # a mean of nine
+    torch.testing.assert_close(neighbourhood(10 * clip), neighbourhood(clip))
+    assert not neighbourhood(torch.zeros(clip.shape)).any()
+
+
+def test_offsets_and_values_are_of_the_same_features() -> None:
+    attention = InterFrameAttention(6, cosine=True, offset_init="kaiming")
+    clip = torch.randn(2, 3, 6, 4, 5)
+    features = attention.features(clip)
+    plain = InterFrameAttention(6)
+    plain.load_state_dict(attention.state_dict())
+    torch.testing.assert_close(attention.predict_offset(clip), plain.predict_offset(features))
+    torch.testing.assert_close(attention(clip), plain(features) / 9)
+
+
+def test_squares_of_large_half_numbers_stay_finite() -> None:
+    clip = torch.full((1, 2, 6, 4, 5), 1000.0).half()
+    torch.testing.assert_close(InterFrameAttention(6, cosine=True).features(clip), torch.ones_like(clip))
+
+
+def test_a_projection_follows_attention_and_starts_at_zero() -> None:
+    plain, projected = InterFrameAttention(6), InterFrameAttention(6, projection=True)
+    clip = torch.randn(2, 3, 6, 4, 5)
+    assert projected.projection is not None
+    assert not projected(clip).any()
+    nn.init.normal_(projected.projection.weight)
+    expected = torch.einsum("oc,ntchw->ntohw", projected.projection.weight[:, :, 0, 0], plain(clip))
+    torch.testing.assert_close(projected(clip), expected)
+    torch.testing.assert_close(projected(clip, residual=True), clip + expected)
+    projected.reset_parameters()
+    assert not projected(clip).any()
+    regular = InterFrameAttention(6, offset="regular", projection=True)
+    with pytest.raises(ValueError, match=re.escape("torch.float32, got torch.float64")):
+        regular(clip.double())
+    with pytest.raises(ValueError, match="T, H and W above 0"):
+        regular(clip[..., :0])
+
+
 def by_definition(source: str, clip: Tensor, weight: Tensor) -> Tensor:
     """Offsets of frames 1..T-1, a frame at a time."""
     if source == "conv3d":
@@ -149,7 +198,9 @@ def test_without_offsets_the_channels_count_as_well() -> None:
 def test_autocast_takes_a_clip_of_either_dtype(dtype: torch.dtype, frames: int) -> None:
     """On a GPU norms give float32 and convolutions half, so that both kinds of clip occur in one network."""
     with torch.autocast("cpu", torch.bfloat16):
-        assert InterFrameAttention(4)(torch.randn(2, frames, 4, 5, 6, dtype=dtype)).dtype == dtype
+        clip = torch.randn(2, frames, 4, 5, 6, dtype=dtype)
+        for changed in (False, True):
+            assert InterFrameAttention(4, cosine=changed, projection=changed)(clip).dtype == dtype
         with pytest.raises(ValueError, match=re.escape("torch.float32, got torch.float64")):
             InterFrameAttention(4)(torch.zeros(2, frames, 4, 5, 6, dtype=torch.float64))
 
@@ -174,9 +225,12 @@ def test_offsets_are_not_rounded_under_autocast() -> None:
     assert attention.offset.weight.grad.abs().sum() > 0
 
 
-def test_checks_of_a_clip_leave_tracing_alone() -> None:
+@pytest.mark.parametrize("changed", [False, True])
+def test_checks_of_a_clip_leave_tracing_alone(changed: bool) -> None:
     """One graph for all sizes, whatever is checked on the way; autocast included."""
-    attention = InterFrameAttention(4, offset_init="kaiming")
+    attention = InterFrameAttention(4, offset_init="kaiming", cosine=changed, projection=changed)
+    if attention.projection is not None:
+        nn.init.normal_(attention.projection.weight)
     graphs = 0
 
     def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:

@@ -65,6 +65,7 @@ VARIANTS: list[dict[str, Any]] = [
     *({"temporal": temporal} for temporal in ("centre", "conv", "shift", "none")),
     *({"offset": offset} for offset in ("difference", "next_frame", "conv3d", "regular")),
     {"branch_scale": 0.1, "stem_frames": 1},
+    {"cosine": True, "projection": True},
     {"stages": []},
     {"stages": ["res5"], "sifa_kernel": (1, 1, 1, 9)},
     {"stages": ["res2", "res3", "res4", "res5"], "sifa_kernel": (7, 3, 3, 3), "offset_init": "kaiming"},

@@ -161,15 +161,17 @@ def test_centre_is_the_co_located_position_alone() -> None:
     torch.testing.assert_close(module(clip), inter_frame_attention(clip, None, 1))
 
 
-def test_branch_scale_goes_to_attention_alone() -> None:
+@pytest.mark.parametrize("option", [{"branch_scale": 0.5}, {"cosine": True}, {"projection": True}], ids=str)
+def test_changes_go_to_attention_alone(option: dict[str, Any]) -> None:
+    (name,) = option
     for temporal in ("sifa", "centre"):
-        module = modelling(temporal=temporal, branch_scale=0.5).module("res5", 6)
+        module = modelling(temporal=temporal, **option).module("res5", 6)
         assert isinstance(module, InterFrameAttention)
-        assert module.branch_scale == 0.5
-    with pytest.raises(ValueError, match="branch_scale is a factor of attention, which temporal shift has none of"):
-        modelling(temporal="shift", branch_scale=0.5)
-    with pytest.raises(ValueError, match="branch_scale is for SIFA-Net"):
-        build_model("c2d_sifa_swin_vit_s_p4_w7", num_classes=3, clip_length=4, width=6, branch_scale=0.5)
+        assert getattr(module, name)
+    with pytest.raises(ValueError, match=f"temporal shift has no attention, so it does not go with {name}"):
+        modelling(temporal="shift", **option)
+    with pytest.raises(ValueError, match=f"{name} is for SIFA-Net"):
+        build_model("c2d_sifa_swin_vit_s_p4_w7", num_classes=3, clip_length=4, width=6, **option)
 
 
 def test_stages_by_name() -> None:

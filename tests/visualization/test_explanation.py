@@ -40,16 +40,26 @@ def sampled(attention: Attention, clip: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("kernel", "dilation", "groups", "offset"),
-    [(3, 1, 1, "motion_saliency"), (3, 2, 2, "conv3d"), (5, 1, 1, "regular"), (1, 1, 3, "difference")],
+    ("kernel", "dilation", "groups", "offset", "cosine"),
+    [
+        (3, 1, 1, "motion_saliency", False),
+        (3, 2, 2, "conv3d", False),
+        (5, 1, 1, "regular", False),
+        (1, 1, 3, "difference", False),
+        (3, 1, 2, "motion_saliency", True),
+    ],
 )
-def test_points_and_weights_make_the_attention(kernel: int, dilation: int, groups: int, offset: Any) -> None:
+def test_points_and_weights_make_the_attention(
+    kernel: int, dilation: int, groups: int, offset: Any, cosine: bool
+) -> None:
     clip = torch.randn(1, 4, 6, 7, 9, dtype=torch.float64)
-    module = models.InterFrameAttention(6, kernel, dilation=dilation, groups=groups, offset=offset).double()
+    options = {"dilation": dilation, "groups": groups, "offset": offset, "cosine": cosine}
+    module = models.InterFrameAttention(6, kernel, **options).double()
     if module.offset is not None:
         torch.nn.init.normal_(module.offset.weight, std=0.3)
     with torch.no_grad():
-        attention, expected = Attention.of("block", module, clip), module(clip)
+        attention, expected = Attention.of("block", module, clip), module(clip) * (kernel**2 if cosine else 1)
+        clip = module.features(clip)
     samples = sampled(attention, clip)
     heads = samples.unflatten(2, (groups, -1))
     query = clip[0, :-1, None].unflatten(2, (groups, -1))
