@@ -41,6 +41,7 @@ REASONS: dict[str, dict[str, Any]] = {
     "SIFA_R, projection": {"offset": "regular", "projection": True},
     "SIFA_C, cosine, projection": {"temporal": "centre", "cosine": True, "projection": True},
     "SIFA_R, cosine, projection": {"offset": "regular", "cosine": True, "projection": True},
+    "SIFA, cosine, projection": {"cosine": True, "projection": True},
     "SIFA, cosine, projection, offsets learn at a tenth": {"cosine": True, "projection": True, "offset_rate": 0.1},
 }
 #: What tells the order of frames without looking from one frame to another. SIFA adds nothing to the last frame of a

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.motion_cells import EVERYONE
 from benchmarks.motion_flow_tables import flow_table
 from engine.statistics import Interval, bootstrap_difference, bootstrap_mean, mcnemar, mean_of_runs
 
@@ -42,6 +43,8 @@ CLAIMS = (
     ("temporal difference", "2D network"),
     ("correlation", "2D network"),
 )
+#: Options that make another form of a contestant; without one that is not here it is another contestant.
+CHANGES = ("branch_scale", "cosine", "projection", "offset_rate", "offset_init")
 DRAWN_TOGETHER = "drawn together"  # setting of a study of labels: the column whose values a bootstrap draws
 NETWORKS_OF_A_VERDICT = 5  # of seeds or of splits; with less the interval knows too little of how trainings differ
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
@@ -118,7 +121,8 @@ def page(results: dict[str, Any]) -> str:
     for task in TASK_NAMES:
         for stem in (1, 4):
             if gathered := answers(results, task, stem):
-                lines += [*comparison(gathered, task, stem), "", *verdicts(gathered), ""]
+                for section in (comparison(gathered, task, stem), verdicts(gathered), gains(gathered)):
+                    lines += [*section, ""] if section else []
     lines += _flow_section(results["cells"])
     return "\n".join(lines).rstrip() + "\n"
 
@@ -240,6 +244,23 @@ def verdicts(gathered: Answers) -> list[str]:
 def _claims_of_slow_offsets() -> list[tuple[str, str]]:
     claims = [claim for claim in CLAIMS if REFERENCE in claim]
     return [(SLOW, worse) if better == REFERENCE else (better, SLOW) for better, worse in claims]
+
+
+def gains(gathered: Answers) -> list[str]:
+    """What a change of a contestant gives: each form minus the one without."""
+    rows = []
+    for form, plain in itertools.permutations([name for name in EVERYONE if name in gathered.of], 2):
+        options, fewer = EVERYONE[form], EVERYONE[plain]
+        is_change = fewer.items() < options.items() and {*options} - {*fewer} <= {*CHANGES}
+        difference = difference_of(gathered, form, plain) if is_change else None
+        if difference is not None:
+            networks = span(difference_of_networks(gathered, form, plain))
+            rows.append(f"| {form} | {plain} | {difference.value:+.1f} | {span(difference)} | {networks} |")
+    if not rows:
+        return []
+    head = "| a form | minus | difference | 95 % interval | that of networks |"
+    title = "What a change gives; intervals by bootstrap, and Student's over pairs of networks of one split and seed."
+    return [title, "", head, "|---|---|---|---|---|", *rows]
 
 
 def verdict(intervals: Sequence[Interval], networks: int) -> str:

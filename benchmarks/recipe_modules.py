@@ -37,6 +37,7 @@ from benchmarks.motion_tables import (
     comparison,
     difference_of,
     difference_of_networks,
+    gains,
     span,
     verdicts,
 )
@@ -212,7 +213,12 @@ def page(results: dict[str, Any]) -> str:
     ]
     for stem in sorted({cell["stem"] for cell in cells}):
         if gathered := answers(results, "labels", stem):
-            for section in (comparison(gathered, "labels", stem), verdicts(gathered), of_starts(gathered)):
+            for section in (
+                comparison(gathered, "labels", stem),
+                verdicts(gathered),
+                gains(gathered),
+                of_starts(gathered),
+            ):
                 lines += [*section, ""] if section else []
     return "\n".join(lines).rstrip() + "\n"
 

@@ -343,6 +343,18 @@ def test_the_papers_order_is_asked_of_slow_offsets_too() -> None:
     ]
 
 
+def test_a_change_is_measured_against_the_form_without_it() -> None:
+    """Not against another contestant, and not against itself."""
+    rights = {"SIFA_R, cosine, projection": "0111", "SIFA_R": "0011", "SIFA_R, projection": "0000", "SIFA": "1111"}
+    results = results_of([{"contestant": name, "seed": s, "right": r} for name, r in rights.items() for s in range(5)])
+    rows = page(results).partition("What a change gives")[2].splitlines()
+    assert [row.split(" | ")[:3] for row in rows if "SIFA_R" in row] == [
+        ["| SIFA_R, projection", "SIFA_R", "-50.0"],
+        ["| SIFA_R, cosine, projection", "SIFA_R", "+25.0"],
+        ["| SIFA_R, cosine, projection", "SIFA_R, projection", "+75.0"],
+    ]
+
+
 def test_answers_of_one_group_get_no_mcnemar_test() -> None:
     """A clip and its reverse, of one speaker, are not independent."""
     cells = [{"contestant": name, "seed": 0, "right": r} for name, r in (("SIFA", "1100"), ("temporal shift", "1110"))]
