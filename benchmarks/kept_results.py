@@ -1,7 +1,9 @@
 """The results file of a study: written after each network, so that the same command continues."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from common.errors import UserError
@@ -10,12 +12,15 @@ from common.files import write_text
 _FILE = "results.json"
 
 
-def read_results(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def read_results(
+    folder: Path, settings: dict[str, Any], *, defaults: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """The results of an earlier start, or empty ones.
 
     Args:
         folder: of results.json.
         settings: that the results are made with; another version of PyTorch is no other setting.
+        defaults: of settings that did not exist when the results were made.
 
     Raises:
         UserError: the results were made with other settings.
@@ -25,6 +30,7 @@ def read_results(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not file.is_file():
         return {"settings": settings, "videos": {}, "chosen": {}, "cells": []}
     results: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    results["settings"] = {**{key: defaults[key] for key in settings if key in defaults}, **results["settings"]}
     different = [key for key in settings if key != "torch" and results["settings"].get(key) != settings[key]]
     if different:
         old, new = ({key: side.get(key) for key in different} for side in (results["settings"], settings))

@@ -47,7 +47,7 @@ from common.errors import UserError
 from common.files import digest, make_folder, write_text
 from engine.config import as_change, dump_config, load_config
 from engine.scores import load_scores
-from sifa.comparison import flat_settings, read_settings
+from sifa.flat_settings import default_settings, flat_settings, read_settings
 from sifa.seeds import WITHOUT_EFFECT, SeedOptions, run_seeds
 
 SETTINGS = Path(__file__).parents[1] / "settings" / "small_videos_sifa.yml"
@@ -97,7 +97,8 @@ def _study(args: argparse.Namespace) -> int:
     if len(set(args.seeds)) < len(args.seeds):
         raise UserError("--seeds must be different from each other")
     parts = Parts(args.part, args.parts, args.group)
-    results = read_results(args.out, {**_settings(args), "torch": torch.__version__})
+    settings = {**_settings(args), "torch": torch.__version__}
+    results = read_results(args.out, settings, defaults=default_settings())
     entrants = _entrants(args, results)
     ways = store_ways(args.videos, args.labels or args.videos / "labels.csv", parts, args.runs)
     make_folder(args.out)

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from common.errors import UserError
 from engine.metrics import interval
 from engine.scores import SCORES, Scores, load_scores
 from engine.statistics import Interval, McNemar, bootstrap_difference, bootstrap_mean, mcnemar
+from sifa.flat_settings import read_settings
 from sifa.tables import Table
 
 _OWN_TO_A_RUN = ("output_dir", "seed")
@@ -89,25 +89,6 @@ def read_runs(path: Path) -> Runs:
     files = folders if path.is_dir() and folders else [path]
     config = next((f for f in (files[0] / "config.yml", path.parent / "config.yml") if f.is_file()), None)
     return Runs(str(path), [load_scores(file) for file in files], read_settings(config) if config else {})
-
-
-def read_settings(config: Path) -> dict[str, Any]:
-    """The values of a config.yml by `section.key`.
-
-    Raises:
-        UserError: it is not YAML.
-    """
-    try:
-        return flat_settings(yaml.safe_load(config.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError):
-        raise UserError(f"{config} is not valid YAML") from None
-
-
-def flat_settings(values: Any) -> dict[str, Any]:
-    """The values of a configuration with sections by `section.key`."""
-    sections = values.items() if isinstance(values, dict) else ()
-    flat = {name: value for name, value in sections if not isinstance(value, dict)}
-    return flat | {f"{n}.{key}": one for n, value in sections if isinstance(value, dict) for key, one in value.items()}
 
 
 def compare(first: Runs, second: Runs) -> Comparison:

@@ -24,6 +24,7 @@ from engine.schema import Config
 from engine.scores import Scores
 from models import Network
 from sifa.finetune_videos import SplitRow
+from sifa.flat_settings import default_settings, flat_settings
 from sifa.predictor import Predictor
 
 SETTINGS = "settings.yml"  # in the output directory
@@ -89,7 +90,10 @@ class FinetuneFolder:
         if not (self.has_training and file.is_file()):
             self.write_once(SETTINGS, text)
             return
-        before, now = (_flat(yaml.safe_load(some)) for some in (file.read_text(encoding="utf-8"), text))
+        before, now = (flat_settings(yaml.safe_load(some)) for some in (file.read_text(encoding="utf-8"), text))
+        # These sections are written whole, so a key that is missing did not exist: it has its default.
+        network = {key: value for key, value in default_settings().items() if key.startswith(("network.", "SIFA."))}
+        before = {key: network[key] for key in now if key in network} | before
         names = [name for name in now | before if before.get(name) != now.get(name) and name not in _WITHOUT_EFFECT]
         if names:
             changes = ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
@@ -112,7 +116,7 @@ class FinetuneFolder:
         file = self.path / SETTINGS
         if not (self.has_training and file.is_file()):
             return None
-        return _flat(yaml.safe_load(file.read_text(encoding="utf-8"))).get("dataset.format")
+        return flat_settings(yaml.safe_load(file.read_text(encoding="utf-8"))).get("dataset.format")
 
     def write_split(self, rows: Sequence[SplitRow]) -> None:
         """Writes videos.csv. Raises UserError as `write_once`."""
@@ -135,12 +139,6 @@ class FinetuneFolder:
             lines = [f"{video.path} {video.num_frames} {video.label}\n" for video in videos]
             write_text(self.path / f"{split}.txt", "".join(lines))
         return [frames[row.path].num_frames for row in rows if row.split == "train"]
-
-
-def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a settings file by `section.key`."""
-    sections = {name: value if isinstance(value, dict) else {"": value} for name, value in values.items()}
-    return {f"{name}.{key}".rstrip("."): value for name, keys in sections.items() for key, value in keys.items()}
 
 
 def finetune_settings(

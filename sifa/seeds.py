@@ -19,7 +19,7 @@ from common.files import make_folder
 from engine.config import as_change, dump_config, load_config
 from engine.scores import SCORES, Scores, load_scores
 from engine.statistics import bootstrap_mean, mean_of_runs
-from sifa.comparison import flat_settings, read_settings
+from sifa.flat_settings import flat_settings, read_settings
 from sifa.tables import Table
 
 SCRIPT = Path(__file__).resolve().parents[1] / "train_val_3d.py"

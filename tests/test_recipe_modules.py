@@ -41,6 +41,11 @@ def test_the_study_trains_both_ways_and_continues(
     before = (out / "results.json").read_bytes()
     assert main([*command, *NARROW]) == 0
     assert (out / "results.json").read_bytes() == before
+    del results["settings"]["SIFA.cosine"]  # as of a version that did not have it
+    (out / "results.json").write_text(json.dumps(results))
+    assert main([*command, *NARROW]) == 0
+    assert main([*command, *NARROW, "--set", "SIFA.cosine=true"]) == 2
+    assert "was made with {'SIFA.cosine': False}, now it is {'SIFA.cosine': True}" in capsys.readouterr().err
     results["videos"]["labels, tested on 1"]["samples"][0] = "another"
     (out / "results.json").write_text(json.dumps(results))
     assert main([*command, *NARROW]) == 2

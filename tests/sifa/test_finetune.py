@@ -98,6 +98,20 @@ def test_a_training_that_has_begun_keeps_its_settings(tmp_path: Path) -> None:
         folder.write_settings("base: a\ndataset: {num_steps: 3}\n")
 
 
+def test_a_training_of_a_version_without_a_key_goes_on(tmp_path: Path) -> None:
+    """The section SIFA is written whole, so what is missing there did not exist."""
+    (tmp_path / "checkpoints").mkdir()
+    folder = FinetuneFolder(tmp_path)
+    folder.write_settings("base: a\nSIFA: {offset: regular}\n")
+    (tmp_path / "checkpoints/last.pth").touch()
+    begun = FinetuneFolder(tmp_path)
+    begun.write_settings("base: a\nSIFA: {offset: regular, cosine: false}\n")
+    with pytest.raises(UserError, match=r"SIFA\.cosine False -> True"):
+        begun.write_settings("base: a\nSIFA: {offset: regular, cosine: true}\n")
+    with pytest.raises(UserError, match=r"optimization\.epochs None -> 64"):  # the default, but `a` may say another
+        begun.write_settings("base: a\nSIFA: {offset: regular}\noptimization: {epochs: 64}\n")
+
+
 def test_names_in_the_split_are_harmless(tmp_path: Path) -> None:
     rows = [SplitRow("=a/1.mp4", "=a", "=a", "train"), SplitRow("\x1b/1.mp4", "\x1b[31m", "r", "val")]
     (tmp_path / "checkpoints").mkdir()

@@ -1,5 +1,6 @@
 """One run for each seed: which are started, what is kept, and the mean of their accuracy."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -64,6 +65,11 @@ def test_runs_that_are_done_are_kept_and_the_others_started(
     assert "30.00" in rows[4]
     # 20, 30, 40: deviation 10, Student's quantile of two degrees of freedom 4.303.
     assert rows[4][-1] == f"{30 - 4.303 * 10 / 3**0.5:.1f} to {30 + 4.303 * 10 / 3**0.5:.1f}"
+    written = tmp_path / "out/seed_1/config.yml"
+    written.write_text(re.sub("(?m)^  (cosine|projection): .*\n", "", written.read_text()))  # as before they existed
+    assert command.main(argv) == 0
+    assert command.main([*argv, "--set", "SIFA.cosine=true"]) == 2
+    assert "is a run with other settings (SIFA.cosine False -> True)" in capsys.readouterr().err
     assert command.main([*argv, "--set", "optimization.epochs=4"]) == 2
     assert "is a run with other settings (optimization.epochs 3 -> 4): give another --out" in capsys.readouterr().err
 
