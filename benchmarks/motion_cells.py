@@ -30,7 +30,7 @@ CONTESTANTS: dict[str, dict[str, Any]] = {
     "SIFA_R": {"offset": "regular"},
     "SIFA": {},
 }
-#: What might keep SIFA from its place, one reason at a time; SIFA_R with the same change is one of them, too.
+#: What might keep SIFA from its place, alone and together; SIFA_R with the same change is one of them, too.
 REASONS: dict[str, dict[str, Any]] = {
     "SIFA_R, branch_scale 0.1": {"offset": "regular", "branch_scale": 0.1},
     "SIFA, branch_scale 0.1": {"branch_scale": 0.1},

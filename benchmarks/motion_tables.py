@@ -47,6 +47,7 @@ CLAIMS = (
 CHANGES = ("branch_scale", "cosine", "projection", "offset_rate", "offset_init")
 DRAWN_TOGETHER = "drawn together"  # setting of a study of labels: the column whose values a bootstrap draws
 NETWORKS_OF_A_VERDICT = 5  # of seeds or of splits; with less the interval knows too little of how trainings differ
+NETWORKS_OF_A_GAIN = 4  # an interval of less pairs is too wide to say anything
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
 
 
@@ -254,7 +255,8 @@ def gains(gathered: Answers) -> list[str]:
         is_change = fewer.items() < options.items() and {*options} - {*fewer} <= {*CHANGES}
         difference = difference_of(gathered, form, plain) if is_change else None
         if difference is not None:
-            networks = span(difference_of_networks(gathered, form, plain))
+            fewest = min(len(gathered.losses[name]) for name in (form, plain))
+            networks = span(difference_of_networks(gathered, form, plain)) if fewest >= NETWORKS_OF_A_GAIN else "-"
             rows.append(f"| {form} | {plain} | {difference.value:+.1f} | {span(difference)} | {networks} |")
     if not rows:
         return []

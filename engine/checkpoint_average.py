@@ -8,6 +8,7 @@ import torch
 
 from common.errors import UserError
 from engine.checkpoint import CheckpointError, entry, newest_first, read_checkpoint, weights
+from engine.config import checkpoint_config
 from engine.run_dir import CHECKPOINTS
 
 
@@ -48,11 +49,14 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     for path in paths:
         contents = read_checkpoint(path)
         state = weights(contents, path)
+        # Networks that compute other things over time can have the same weights.
+        modelling = checkpoint_config(contents, path).SIFA.model_dump(exclude={"offset_init", "branch_scale"})
         if not sums:
             sums = {name: value.double() if value.is_floating_point() else value for name, value in state.items()}
             kinds = {name: (value.shape, value.dtype) for name, value in state.items()}
+            first = modelling
             continue
-        if kinds != {name: (value.shape, value.dtype) for name, value in state.items()}:
+        if modelling != first or kinds != {name: (value.shape, value.dtype) for name, value in state.items()}:
             raise CheckpointError(f"checkpoint {path} is of another network than {paths[0]}")
         for name, value in state.items():
             sums[name] = sums[name] + value if value.is_floating_point() else value

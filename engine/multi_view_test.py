@@ -47,7 +47,8 @@ def run_test(
     """
     config, data = validator.config, validator.data
     identity = {"checkpoint": checkpoint, **_identity(config)}
-    parts = PartialScores(Path(config.output_dir) / PARTS, identity, validator.process)
+    folder, defaults = Path(config.output_dir) / PARTS, Config().model_dump(mode="json")
+    parts = PartialScores(folder, identity, validator.process, defaults=defaults)
     if parts.done:
         log.info(f"{len(parts.done)} of {len(data.videos)} videos are scored already")
     validator.sampler.restrict([video for video in range(len(data.videos)) if video not in parts.done])

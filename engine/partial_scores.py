@@ -6,6 +6,7 @@ import shutil
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -25,16 +26,17 @@ class PartialScores:
     Args:
         folder: is made if it does not exist. Files of another test in it are deleted.
         test: what the scores depend on, as plain values: checkpoint, list, views.
+        defaults: of keys in sections of `test` that did not exist when earlier files were written.
         process: this process.
 
     Attributes:
         done: numbers of the videos that are scored already.
     """
 
-    def __init__(self, folder: Path, test: dict[str, object], process: Process) -> None:
+    def __init__(self, folder: Path, test: dict[str, Any], process: Process, *, defaults: dict[str, Any]) -> None:
         self.folder, self.process = folder, process
         if process.is_main:
-            self._start(json.dumps(test, sort_keys=True))
+            self._start(test, defaults)
         all_gather(None)  # until rank 0 has looked
         self.done = {int(video) for part in self._parts() for video in part["videos"]}
         self._count = len(list(folder.glob("*.npz")))
@@ -42,13 +44,13 @@ class PartialScores:
         self._scores: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._written = time.monotonic()
 
-    def _start(self, test: str) -> None:
-        header = self.folder / "test.json"
-        if header.exists() and header.read_text(encoding="utf-8") != test:
+    def _start(self, test: dict[str, Any], defaults: dict[str, Any]) -> None:
+        header, text = self.folder / "test.json", json.dumps(test, sort_keys=True)
+        if header.exists() and not _is_same_test(header.read_text(encoding="utf-8"), json.loads(text), defaults):
             log.info(f"{self.folder} is of another test: the scores are computed again")
             self.remove()
         with atomic_write(header) as file:
-            file.write(test.encode())
+            file.write(text.encode())
 
     def keep(self, video: int, scores: Tensor, losses: Tensor) -> None:
         """Adds the scores (views, classes) and losses (views,) of a video; writes them to the disk once a minute."""
@@ -103,3 +105,17 @@ class PartialScores:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _is_same_test(written: str, test: dict[str, Any], defaults: dict[str, Any]) -> bool:
+    try:
+        before = json.loads(written)
+    except ValueError:
+        return False
+    if not isinstance(before, dict):
+        return False
+    for name, section in test.items():
+        if isinstance(section, dict) and isinstance(before.get(name), dict):
+            known = defaults.get(name, {})
+            before[name] = {key: known[key] for key in section if key in known} | before[name]
+    return bool(before == test)

@@ -179,7 +179,7 @@ class Sifa(Section):
     offset: OffsetSource = Field("motion_saliency", description="what predicts SIFA's offsets")
     offset_init: OffsetInit = Field("zero", description="kaiming: as the release starts its offsets")
     branch_scale: float | None = Field(None, ge=0, le=100, description="start of a learned factor of attention")
-    cosine: bool = Field(False, description="attention with features of unit length, the mean over the taps")
+    cosine: bool = Field(False, description="attention by cosines of features, and the mean over the taps")
     projection: bool = Field(False, description="a 1x1 convolution of what attention adds, which starts at zero")
 
     @field_validator("sifa_kernel")

@@ -45,7 +45,8 @@ OFFSET_INPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 class InterFrameAttention(nn.Module):
     """A clip attends to itself one frame ahead: `clip + InterFrameAttention(C)(clip)` is the paper's SIFA.
 
-    `InterFrameAttention(C)(clip, residual=True)` is the same in one pass over memory.
+    `InterFrameAttention(C)(clip, residual=True)` is the same, in one pass over memory unless the result is changed on
+    the way (`branch_scale`, `cosine`, `projection`).
 
     A 3x3 convolution of the motion saliency map predicts, at every position of frame t+1, the displacements of the
     k*k taps that the same position of frame t attends to. They start at zero, the regular neighbourhood.
@@ -63,9 +64,10 @@ class InterFrameAttention(nn.Module):
         branch_scale: start of a learned factor of each channel of the result. None as in the paper: no factor. The
             result is cubic in the features, so it can be far from their size when training starts; a small factor
             tames it.
-        cosine: attend with features of unit length, so that the weight of a tap is the cosine of query and key, and
-            take the mean over the taps instead of the sum. Not in the paper: its weights grow with the features, and
-            the result with their cube. Offsets are predicted from these features as well.
+        cosine: attend with features divided by their root mean square over the channels (of a head), so that the
+            weight of a tap is the cosine of query and key, and take the mean over the taps instead of the sum. Not in
+            the paper: its weights grow with the features, and the result with their cube. Offsets are predicted from
+            these features as well.
         projection: a 1x1 convolution of the result, which starts at zero. Not in the paper: there the next frame is
             added channel by channel, and no layer can weigh it against this frame.
 
@@ -103,6 +105,8 @@ class InterFrameAttention(nn.Module):
             raise ValueError(f"offset_init must be zero or kaiming, got {offset_init!r}")
         if branch_scale is not None and not 0 <= branch_scale < math.inf:
             raise ValueError(f"branch_scale must be a finite number of at least 0, got {branch_scale}")
+        if branch_scale is not None and projection:
+            raise ValueError("branch_scale and projection exclude each other: the projection starts at zero by itself")
         self.channels, self.kernel_size, self.dilation, self.groups = channels, kernel_size, dilation, groups
         self.offset_source: OffsetSource = offset
         self.offset_init: OffsetInit = offset_init
@@ -129,12 +133,12 @@ class InterFrameAttention(nn.Module):
             nn.init.kaiming_normal_(self.offset.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, clip: Tensor) -> Tensor:
-        """What of a clip (N, T, C, H, W) is query, key and value: the clip, or each head's channels at unit length."""
+        """What of a clip (N, T, C, H, W) is query, key and value: with `cosine` each head has mean square 1."""
         if not self.cosine:
             return clip
         heads = clip.unflatten(2, (self.groups, -1))
         wide = heads.to(torch.promote_types(clip.dtype, torch.float32))  # squares overflow in float16
-        # The mean of the squares becomes 1, as the op divides <query, key> by the number of channels.
+        # The mean of the squares becomes 1, not their sum: the op divides <query, key> by the number of channels.
         factors = torch.rsqrt(wide.square().mean(3, keepdim=True) + _SMALLEST_SQUARE)
         return (heads * factors.to(clip.dtype)).flatten(2, 3)
 

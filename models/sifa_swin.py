@@ -137,7 +137,7 @@ class SIFASwinOptions:
         if self.width % self.heads != 0:
             raise ValueError(f"width must be a multiple of the {self.heads} heads of res2, got {self.width}")
         if changes := self.temporal_modelling.changes_to_attention:
-            raise ValueError(f"{next(iter(changes))} is for SIFA-Net: SIFA-Transformer has a norm after SIFA")
+            raise ValueError(f"{' and '.join(changes)} is for SIFA-Net: SIFA-Transformer has a norm after SIFA instead")
 
 
 class SIFASwin(Network):

@@ -194,7 +194,7 @@ class TemporalModelling:
     def changes_to_attention(self) -> dict[str, Any]:
         """The options that make attention another than the paper's."""
         changes = {"branch_scale": self.branch_scale, "cosine": self.cosine, "projection": self.projection}
-        return {name: value for name, value in changes.items() if value not in (None, False)}
+        return {name: value for name, value in changes.items() if value is not None and value is not False}
 
     def covers(self, stage: Stage) -> bool:
         """Whether a stage models time."""

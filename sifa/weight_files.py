@@ -62,9 +62,22 @@ def convert_weights(
         if target == "ours":
             return named, []
         if target == "release":
+            _require_attention_of_the_release(contents)
             return to_release(named, clip_length=clip_length, sifa_kernel=sifa_kernel), []
         return to_torchvision(named)
     except ValueError as error:
         raise CheckpointError(f"{source}: {error}") from None
     except (LookupError, RuntimeError) as error:  # what the conversion looks for is not there, or cannot be reshaped
         raise CheckpointError(f"{source}: a tensor is missing or has a wrong shape: {one_line(error)}") from None
+
+
+def _require_attention_of_the_release(contents: Mapping[str, Any]) -> None:
+    """Raises ValueError if a checkpoint's network does with its weights what the release's network does not."""
+    config = contents.get("config")
+    settings = config.get("SIFA") if isinstance(config, Mapping) else None
+    if not isinstance(settings, Mapping):
+        return  # bare weights: nothing tells
+    if settings.get("cosine"):
+        raise ValueError("the release has no attention by cosines (SIFA.cosine)")
+    if (source := settings.get("offset")) in ("difference", "next_frame"):
+        raise ValueError(f"the release predicts offsets from motion saliency, this network from {source}")

@@ -1,6 +1,7 @@
 """What the tests of train_val_3d.py share: a tiny data set, the way to call the script, and to read what it left."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +68,9 @@ def launch(
     return subprocess.run(
         [sys.executable, "-m", *how, f"--nproc_per_node={processes}", program, *args],
         cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )

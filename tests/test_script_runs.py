@@ -194,6 +194,7 @@ def killed_at(line: str, processes: int, args: list[str]) -> str:
     run = launch(how, processes, line, *args, program="tests.killed_run")
     assert run.returncode == 0, run.stderr
     assert line in run.stdout
+    assert "exitcode: -9" in run.stderr, "nothing was killed"
     return run.stdout + run.stderr
 
 
@@ -387,6 +388,9 @@ def test_a_test_that_was_killed_goes_on_with_what_it_had(
     assert 2 <= done < VIDEOS
     (parts / "00001-0.npz").write_bytes(b"")  # what the loss of power leaves
     shutil.copy(parts / "test.json", tmp_path)
+    written = (parts / "test.json").read_text()
+    assert '"cosine": false, ' in written
+    (parts / "test.json").write_text(written.replace('"cosine": false, ', ""))  # as before this key existed
     result = launch(["torch.distributed.run", "--standalone"], 2, *argv)
     assert result.returncode == 0, result.stderr
     assert f"{done - 1} of {VIDEOS} videos are scored already" in result.stdout

@@ -25,9 +25,10 @@ class Attention:
         name: of the module's block in the stage.
         points: (T-1, k*k, 2, H, W), y and x where frame t+1 is sampled for the query of frame t, in positions.
         offsets: (T-1, k*k, 2, H, W), the predicted displacements in positions; zeros if the neighbourhood is regular.
-        weights: (T-1, k*k, H, W), factors of the samples: <query, key> / C, the mean over heads, of `features`
-            of the module. No softmax.
-        saliency: (T-1, H, W), strength of motion: |sigmoid(f[t+1] - f[t]) - 1/2| * 2, mean over channels, in [0, 1].
+        weights: (T-1, k*k, H, W), factors of the samples: <query, key> / C, the mean over heads; if the module
+            has `cosine`, cosine / k^2. No softmax.
+        saliency: (T-1, H, W), strength of motion: |sigmoid(f[t+1] - f[t]) - 1/2| * 2, mean over channels, in [0, 1],
+            of the module's `features`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Attention:
         """
         offset = module.predict_offset(clip)
         clip = module.features(clip)
+        share = module.kernel_size**2 if module.cosine else 1  # a mean over the taps, not a sum
         frames, height, width = clip.shape[1], *clip.shape[3:]
         k, reach = module.kernel_size, module.kernel_size // 2
         # The reference has the release's index: the queries of frame t-1 are at t.
@@ -65,7 +67,7 @@ class Attention:
             name,
             (regular + offsets).numpy(),
             offsets.numpy(),
-            weights.cpu().float().numpy(),
+            (weights / share).cpu().float().numpy(),
             saliency.cpu().float().numpy(),
         )
 

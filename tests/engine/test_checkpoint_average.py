@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from engine.checkpoint import save_checkpoint
+from engine.checkpoint import CheckpointError, save_checkpoint
 from engine.checkpoint_average import average_checkpoints, find_checkpoints
 
 
@@ -27,3 +28,12 @@ def test_averages_over_time_are_what_is_averaged(tmp_path: Path) -> None:
         ema = {"fc.weight": torch.full((2, 3), -value), "norm.num_batches_tracked": torch.tensor(0)}
         write_checkpoint(tmp_path / name, value, ema=ema)
     assert average_checkpoints([tmp_path / "a.pth", tmp_path / "b.pth"])["model"]["fc.weight"][0, 0] == -1.5
+
+
+def test_networks_that_differ_in_their_attention_alone_are_not_averaged(tmp_path: Path) -> None:
+    """Their weights have the same names and shapes."""
+    paths = [tmp_path / "a.pth", tmp_path / "b.pth"]
+    for path, cosine in zip(paths, (False, True), strict=True):
+        write_checkpoint(path, 1.0, config={"SIFA": {"cosine": cosine}})
+    with pytest.raises(CheckpointError, match=r"b\.pth is of another network than .*a\.pth"):
+        average_checkpoints(paths)

@@ -76,6 +76,19 @@ def test_half_a_network_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert f"error: {file}: a tensor is missing or has a wrong shape: " in capsys.readouterr().err
 
 
+def test_attention_that_the_release_has_not_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The weights do not tell, the settings of a checkpoint do."""
+    state = build_model("c2d_sifa_resnet50", num_classes=5, clip_length=8, width=4).state_dict()
+    file = tmp_path / "ours.pth"
+    for settings, message in (
+        ({"cosine": True}, "the release has no attention by cosines"),
+        ({"offset": "difference"}, "the release predicts offsets from motion saliency, this network from difference"),
+    ):
+        torch.save({"model": state, "config": {"SIFA": settings}}, file)
+        assert convert([str(file), str(tmp_path / "out.pth"), "--to", "release", "--clip_length", "8"]) == 2
+        assert f"error: {file}: {message}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("target", ["ours", "release"])
 def test_an_image_network_is_not_made_half_of_ours(
     target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -58,12 +58,12 @@ def test_points_and_weights_make_the_attention(
     if module.offset is not None:
         torch.nn.init.normal_(module.offset.weight, std=0.3)
     with torch.no_grad():
-        attention, expected = Attention.of("block", module, clip), module(clip) * (kernel**2 if cosine else 1)
+        attention, expected = Attention.of("block", module, clip), module(clip)
         clip = module.features(clip)
     samples = sampled(attention, clip)
     heads = samples.unflatten(2, (groups, -1))
     query = clip[0, :-1, None].unflatten(2, (groups, -1))
-    weights = (query * heads).sum(3) * groups / 6  # (T-1, k*k, groups, H, W)
+    weights = (query * heads).sum(3) * groups / 6 / (kernel**2 if cosine else 1)  # (T-1, k*k, groups, H, W)
     torch.testing.assert_close(
         torch.from_numpy(attention.weights).double(), weights.mean(2), rtol=1e-4, atol=1e-5, check_dtype=False
     )
