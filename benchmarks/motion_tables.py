@@ -47,7 +47,7 @@ CLAIMS = (
 CHANGES = ("branch_scale", "cosine", "projection", "offset_rate", "offset_init")
 DRAWN_TOGETHER = "drawn together"  # setting of a study of labels: the column whose values a bootstrap draws
 NETWORKS_OF_A_VERDICT = 5  # of seeds or of splits; with less the interval knows too little of how trainings differ
-NETWORKS_OF_A_GAIN = 4  # an interval of less pairs is too wide to say anything
+NETWORKS_OF_A_GAIN = 4  # an interval of fewer pairs is too wide to say anything
 TASK_NAMES = {"direction": "forwards or backwards", "labels": "labels"}
 
 

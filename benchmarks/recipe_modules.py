@@ -139,7 +139,7 @@ def _entrants(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, li
             raise UserError(f"the answers that are kept for the start {name} are of another file: give it another name")
     entrants = {}
     for contestant in args.contestants:
-        changes = [f"SIFA.{name}={value}" for name, value in EVERYONE[contestant].items()]
+        changes = [as_change(f"SIFA.{name}", value) for name, value in EVERYONE[contestant].items()]
         entrants[contestant] = changes
         for name, file in files.items():
             entrants[f"{contestant}{FROM}{name}"] = [*changes, as_change("network.pretrained_model", file)]

@@ -49,19 +49,19 @@ def average_checkpoints(paths: Sequence[Path]) -> dict[str, Any]:
     for path in paths:
         contents = read_checkpoint(path)
         state = weights(contents, path)
-        # Networks that compute other things over time can have the same weights.
+        # Networks that compute other things over time can have weights of the same kinds.
         modelling = checkpoint_config(contents, path).SIFA.model_dump(exclude={"offset_init", "branch_scale"})
+        network = modelling, {name: (value.shape, value.dtype) for name, value in state.items()}
         if not sums:
             sums = {name: value.double() if value.is_floating_point() else value for name, value in state.items()}
-            kinds = {name: (value.shape, value.dtype) for name, value in state.items()}
-            first = modelling
+            first = network
             continue
-        if modelling != first or kinds != {name: (value.shape, value.dtype) for name, value in state.items()}:
+        if network != first:
             raise CheckpointError(f"checkpoint {path} is of another network than {paths[0]}")
         for name, value in state.items():
             sums[name] = sums[name] + value if value.is_floating_point() else value
     model = {
-        name: (value / len(paths)).to(kinds[name][1]) if value.is_floating_point() else value
+        name: (value / len(paths)).to(state[name].dtype) if value.is_floating_point() else value
         for name, value in sums.items()
     }
     names = ["epoch", "config", "classes", *(["trained_on"] if "trained_on" in contents else [])]

@@ -161,15 +161,17 @@ def test_centre_is_the_co_located_position_alone() -> None:
     torch.testing.assert_close(module(clip), inter_frame_attention(clip, None, 1))
 
 
-@pytest.mark.parametrize("option", [{"branch_scale": 0.0}, {"cosine": True}, {"projection": True}], ids=str)
+@pytest.mark.parametrize(
+    "option", [{"branch_scale": 0.5}, {"branch_scale": 0.0}, {"cosine": True}, {"projection": True}], ids=str
+)
 def test_changes_go_to_attention_alone(option: dict[str, Any]) -> None:
     (name,) = option
     for temporal in ("sifa", "centre"):
         module = modelling(temporal=temporal, **option).module("res5", 6)
         assert isinstance(module, InterFrameAttention)
-        has = {"branch_scale": module.scale is not None, "cosine": module.cosine}
-        has["projection"] = module.projection is not None
-        assert [key for key, there in has.items() if there] == [name]
+        has = (module.branch_scale, module.cosine, module.projection is not None)
+        assert has == (option.get("branch_scale"), name == "cosine", name == "projection")
+        assert (module.scale is not None) == (name == "branch_scale")
     with pytest.raises(ValueError, match=f"temporal shift has no attention, so it does not go with {name}"):
         modelling(temporal="shift", **option)
     with pytest.raises(ValueError, match=f"{name} is for SIFA-Net"):
